@@ -111,7 +111,7 @@ def error(code: str, message: str, *, help: str | None = None, file: str | None 
     return NetError(Fault(code, message, help=help, file=file))
 
 
-class OpFault(Exception):
+class OpFault(Exception):  # noqa: N818 - a fault is this project's word for it
     """Raised by the vocabulary of ops, before a place in the text is known.
 
     `part` says which part of the op word the fault is in: "head", "kernel", an option's letters

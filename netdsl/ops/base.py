@@ -270,6 +270,8 @@ def _value(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    if isinstance(value, tuple) and min(value) < 0:
+        return f"[{', '.join(map(str, value))}]"
     if isinstance(value, tuple):
         return "x".join(map(str, value))
     return str(value)

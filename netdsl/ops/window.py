@@ -85,8 +85,7 @@ def kernel_axes(bound: Bound, rank: int) -> tuple[int, ...]:
     if len(bound.kernel) not in (1, rank):
         raise OpFault(
             "wrong-rank",
-            f"a kernel of {show(bound.kernel)} has {len(bound.kernel)} axes, "
-            f"the data has {rank}",
+            f"a kernel of {show(bound.kernel)} has {len(bound.kernel)} axes, the data has {rank}",
             help="one number serves every axis of the data",
             part="kernel",
         )
