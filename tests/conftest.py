@@ -38,7 +38,7 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real weights, photos and network files beside the repository; skips where they are absent."""
-    folder = ROOT.parent / "shared"
+    folder = Path(os.environ.get("NETDSL_SHARED", ROOT.parent / "shared"))
     if not (folder / "data").is_dir():
         pytest.skip("the shared data folder is not here")
     return folder

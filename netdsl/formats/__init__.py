@@ -1,0 +1,1 @@
+"""In and out: weights, pictures, and the formats of other tools."""
