@@ -1,0 +1,151 @@
+"""Pictures become input tensors, as the net's `input` settings say.
+
+The steps: decode, turn upright (EXIF), bring to RGB or grey, scale the shorter side, cut the
+centre, then (pixel / scale - mean) / std. Scaling is Pillow's bilinear filter, which averages over
+the pixels that a shrunk one covers; torchvision and the Caffe nets' usual tools do the same on 8-bit
+pictures. The scaled picture is never made as a whole: only the part that is cut out is computed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from netdsl.faults import NetError, error
+from netdsl.ops import Input, show
+
+CHANNELS = {1: "L", 3: "RGB"}
+"""Pillow's mode for each number of channels that a picture can fill."""
+
+PAPER = (255, 255, 255, 255)
+"""What shows through where a picture is transparent: white, as in most viewers."""
+
+Box = tuple[float, float, float, float]
+
+
+def check_fits(name: str, op: Input) -> None:
+    """That pictures can fill this input at all. Raises NetError `not-a-picture-net`."""
+    if len(op.shape) == 3 and op.shape[0] in CHANNELS:
+        return
+    channels = len(op.shape) == 3
+    why = f"{op.shape[0]} channels, a picture 1 or 3" if channels else "another number of axes"
+    raise error(
+        "wrong-input",
+        f"{name} is a picture, and the net's input is {show(op.shape)}: {why}",
+        help=f"give an array (.npy) of shape Nx{show(op.shape)}",
+    )
+
+
+def read_picture(source: Path | IO[bytes], op: Input, name: str | None = None) -> NDArray[np.float32]:
+    """A picture file as the tensor (C, H, W) that this input takes.
+
+    `name` is what errors call it, the path unless given. Raises NetError: unreadable, not a
+    picture, broken off, more pixels than Pillow allows, or an input that no picture fits.
+    """
+    name = name or str(source)
+    check_fits(name, op)
+    return tensor(_decode(source, name, CHANNELS[op.shape[0]]), op)
+
+
+def tensor(picture: Image.Image, op: Input) -> NDArray[np.float32]:
+    """A decoded picture, RGB for 3 channels or L for 1, as the tensor (C, H, W) of this input."""
+    channels, height, width = op.shape
+    how = op.picture
+    box = cut(picture.size, (width, height), how.resize)
+    small = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    pixels = np.asarray(small, np.float32).reshape(height, width, channels)
+    if how.order == "bgr":
+        pixels = pixels[..., ::-1]
+    mean = np.asarray(how.mean, np.float32)
+    std = np.asarray(how.std, np.float32)
+    values = (pixels / np.float32(how.scale) - mean) / std
+    return np.ascontiguousarray(values.transpose(2, 0, 1), np.float32)
+
+
+def cut(size: tuple[int, int], into: tuple[int, int], resize: int | None) -> Box:
+    """The part (left, top, right, bottom) of a picture that becomes the input.
+
+    As if the picture was scaled so that its shorter side has `resize` pixels (None: so that it
+    just covers the input) and the centre was cut out of that. `size` and `into` are (width,
+    height).
+    """
+    width, height = size
+    if resize is None:
+        resize = _covering(size, into)
+    if width < height:
+        scaled = (resize, max(resize, round(height * resize / width)))
+    else:
+        scaled = (max(resize, round(width * resize / height)), resize)
+    if scaled[0] < into[0] or scaled[1] < into[1]:
+        raise error(
+            "wrong-input",
+            f"resize={resize} makes the picture {scaled[0]}x{scaled[1]} wide and high, "
+            f"less than the input's {into[0]}x{into[1]}",
+            help="say resize=N with a larger N in the net's input, or leave it out",
+        )
+    left, top = round((scaled[0] - into[0]) / 2), round((scaled[1] - into[1]) / 2)
+    across, down = width / scaled[0], height / scaled[1]
+    return (
+        left * across,
+        top * down,
+        min(width, (left + into[0]) * across),
+        min(height, (top + into[1]) * down),
+    )
+
+
+def _covering(size: tuple[int, int], into: tuple[int, int]) -> int:
+    """The least length of the shorter side at which the picture covers the input."""
+    short = min(size)
+    needed = (-(-wanted * short // have) for wanted, have in zip(into, size, strict=True))
+    return max(needed)
+
+
+def _decode(source: Path | IO[bytes], name: str, mode: str) -> Image.Image:
+    """The picture, upright, in this mode. Raises NetError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(source) as opened:
+                return _in_mode(ImageOps.exif_transpose(opened), name, mode)
+    except UnidentifiedImageError:
+        raise error("not-a-picture", f"{name} is not a picture that Pillow can read") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        limit = f"{Image.MAX_IMAGE_PIXELS:,}"
+        raise error("too-large", f"{name} has more than {limit} pixels") from None
+    except FileNotFoundError:
+        raise error("no-such-file", f"there is no file {name}") from None
+    except NetError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, ArithmeticError) as problem:
+        # Pillow's decoders raise all of these on broken files.
+        said = getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
+        raise error("unreadable", f"{name} cannot be read: {said}") from None
+
+
+def _in_mode(picture: Image.Image, name: str, mode: str) -> Image.Image:
+    if picture.mode.startswith("I"):
+        picture = _eight_bits(picture, name)
+    if picture.mode == "F":
+        raise error(
+            "not-a-picture",
+            f"{name} holds floating-point pixels, whose range is not known",
+            help="save it with 8 bits a channel, or give an array (.npy)",
+        )
+    if picture.has_transparency_data:
+        over = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", over.size, PAPER), over)
+    return picture.convert(mode)
+
+
+def _eight_bits(picture: Image.Image, name: str) -> Image.Image:
+    """A 16-bit grey picture with 8."""
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise error("not-a-picture", f"{name} has pixels of more than 16 bits")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
