@@ -262,6 +262,10 @@ def test_googlenet_torchvision_with_heads() -> None:
     assert between_modules(graph) == [56, 28, 14, 7]
 
 
+def test_nin_averages_6x6() -> None:
+    assert [s[-1] for s in shapes(net("nin"), "maxpool")] == [27, 13, 6]
+
+
 def test_squeezenet_and_densenet_sizes() -> None:
     assert [s[-1] for s in shapes(net("squeezenet1_0"), "maxpool")] == [54, 27, 13]
     assert [s[-1] for s in shapes(net("squeezenet1_1"), "maxpool")] == [55, 27, 13]
