@@ -1,0 +1,86 @@
+"""A sheet of figures, before anyone knows whether it becomes a terminal table, CSV or HTML.
+
+Cells hold raw values (exact integers, shapes as tuples); a column says how a person reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from netdsl.ops import show
+
+Show = Callable[[Any], str]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its title, how its values read, whether shares are drawn as bars beside them.
+
+    `unit` goes with the title where values are exported raw (CSV).
+    """
+
+    title: str
+    show: Show = str
+    right: bool = False
+    bar: bool = False
+    unit: str = ""
+
+    def text(self, value: Any) -> str:
+        """The value as a person reads it; None is an empty cell."""
+        return "" if value is None else self.show(value)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Rows of cells under columns, then total rows, then notes in words."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    totals: tuple[tuple[Any, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def share(self, row: int, column: int) -> float | None:
+        """A cell's part of its column's sum, for a column that draws bars; None for others."""
+        if not self.columns[column].bar:
+            return None
+        values = [cells[column] or 0 for cells in self.rows]
+        total = sum(values)
+        return float(Fraction(values[row]) / Fraction(total)) if total else 0.0
+
+
+def number(value: int) -> str:
+    """15470264320 -> 15,470,264,320"""
+    return f"{value:,}"
+
+
+def memory(size: int) -> str:
+    """Bytes in the largest binary unit that leaves at least 1: 12845056 -> 12.25 MiB."""
+    amount, unit = Fraction(size), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        if abs(amount) < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{size} B" if unit == "B" else f"{float(amount):,.2f} {unit}"
+
+
+def short(value: int | float) -> str:
+    """A count to three or four figures: 15470264320 -> 15.47 G."""
+    size = abs(value)
+    for power, letter in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if size >= 10**power:
+            return f"{value / 10**power:.2f} {letter}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+
+
+def shape(value: tuple[int, ...]) -> str:
+    """(3, 224, 224) -> 3x224x224"""
+    return show(value)
+
+
+def pixels(value: tuple[int, ...]) -> str:
+    """A receptive field: one number where all axes agree."""
+    return str(value[0]) if len(set(value)) == 1 else show(value)
