@@ -41,11 +41,11 @@ def _missing(name: str, path: Path, zoo: dict[str, Path]) -> NetError:
         )
     if path.suffix == ".net" or path.name != name:
         bare = path.name.removesuffix(".net")
-        help = f"the zoo's net is called without a path: {bare}" if bare in zoo else None
-        return error("no-such-net", f"there is no file {_short(name)}", help=help)
+        hint = f"the zoo's net is called without a path: {bare}" if bare in zoo else None
+        return error("no-such-net", f"there is no file {_short(name)}", help=hint)
     near = difflib.get_close_matches(name.lower(), zoo, n=3, cutoff=0.5)
-    help = f"did you mean {' or '.join(near)}?" if near else "`netdsl nets` lists them"
-    return error("no-such-net", f"there is no net called {_short(name)}", help=help)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`netdsl nets` lists them"
+    return error("no-such-net", f"there is no net called {_short(name)}", help=hint)
 
 
 def _is_text(name: str) -> bool:
@@ -75,7 +75,8 @@ def read_text(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         raise error(
-            "not-text", f"{path} is not UTF-8 text: byte {problem.start} is 0x{data[problem.start]:02x}"
+            "not-text",
+            f"{path} is not UTF-8 text: byte {problem.start} is 0x{data[problem.start]:02x}",
         ) from None
 
 

@@ -1,0 +1,291 @@
+"""Net: what a person holds. A graph, its weights, and what can be done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdsl import find
+from netdsl.faults import error
+from netdsl.graph import Graph
+from netdsl.ops import Input, Shape, show
+from netdsl.runner import (
+    DEVICES,
+    Array,
+    Arrays,
+    Plan,
+    Progress,
+    Reference,
+    Runner,
+    check_inputs,
+    roomy_batch,
+)
+from netdsl.scores import Guess, labels_of, probabilities, top
+
+if TYPE_CHECKING:
+    from netdsl.cost import Cost
+
+Weights = dict[str, NDArray[np.float32]]
+
+
+class Net:
+    """A convolutional network.
+
+    graph: its ops and shapes. Weights come from `load_weights`, from a file with the net's stem
+    beside its .net file, or from `initialise`; whichever is asked for first.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.trained = False
+        """Whether the weights in use were loaded: without, predictions mean nothing."""
+        self.weights_source = "none yet"
+        """Where the weights in use come from: a file, or "random, seed N"."""
+        self._weights: Weights | None = None
+        self._runner: tuple[tuple[Any, ...], Runner] | None = None
+
+    @classmethod
+    def load(cls, name: str | Path | None = None, *, text: str | None = None) -> Net:
+        """A zoo net by name, a file by path, or a net from its text. Raises NetError."""
+        if (name is None) == (text is None):
+            raise error(
+                "no-net" if name is None else "two-nets",
+                "no net was given" if name is None else "both a net and a text were given",
+                help="a zoo name, a .net file, or a text",
+            )
+        return cls(find.graph_of(name) if name is not None else find.graph_of_text(text or ""))
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(show(shape) for shape in self.inputs.values())
+        gives = ", ".join(show(self.graph[name].shape) for name in self.graph.outputs)
+        return f"<Net {self.name}: {shapes} -> {gives}>"
+
+    @property
+    def name(self) -> str:
+        return self.graph.name
+
+    @property
+    def inputs(self) -> dict[str, Shape]:
+        """The shape of one sample of each input, by name: channels first, no batch axis."""
+        return {name: self.graph[name].shape for name in self.graph.inputs}
+
+    @cached_property
+    def labels(self) -> tuple[str, ...] | None:
+        """The class names, in index order; None for a net without. Raises NetError."""
+        return labels_of(self.graph)
+
+    def cost(self) -> Cost:
+        """Parameters, multiply-adds, memory and receptive fields, as a whole and by layer."""
+        from netdsl.cost import count
+
+        return count(self.graph)
+
+    # Weights
+
+    @property
+    def weights(self) -> Weights:
+        """The weights by name (`conv1.weight`), float32; loaded or initialised when first asked
+        for. Raises NetError when the file beside the net does not fit."""
+        if self._weights is None:
+            beside = self._beside(".safetensors")
+            if beside is not None:
+                self.load_weights(beside)
+            else:
+                self.initialise()
+        assert self._weights is not None
+        return self._weights
+
+    @weights.setter
+    def weights(self, values: Mapping[str, Array]) -> None:
+        """Takes arrays by the net's own names. Raises NetError where they do not fit."""
+        from netdsl.formats.match import match
+
+        pairs = match(self.graph, {n: v.shape for n, v in values.items()}, name="what was given")
+        taken = {o: np.ascontiguousarray(values[t], np.float32) for o, t in pairs.names.items()}
+        self._take(taken, "arrays", trained=True)
+
+    def load_weights(self, path: str | Path) -> None:
+        """Reads weights from a safetensors file: our names, those of a name map, or others where
+        shapes leave one possibility.
+
+        Raises NetError: no such file, not safetensors, broken off, not finite, or of another net,
+        with the first tensor that does not fit and what is left over. The old weights stay then.
+        """
+        from netdsl.formats.match import match
+        from netdsl.formats.namemap import maps_beside
+        from netdsl.formats.safetensors import WeightsFile
+
+        file = WeightsFile(path)
+        maps = maps_beside(Path(self.graph.file)) if self.graph.file else ()
+        pairs = match(self.graph, file.shapes, maps, name=str(path))
+        self._take({o: file.read(t) for o, t in pairs.names.items()}, str(path), trained=True)
+
+    def initialise(self, seed: int = 0) -> None:
+        """Draws new weights (He et al. 2015: normal, variance 2 / fan-in; biases 0). The same
+        seed gives the same weights."""
+        from netdsl.reference import initialise
+
+        self._take(dict(initialise(self.graph, seed)), f"random, seed {seed}", trained=False)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the weights as a safetensors file by our names, beside and renamed.
+
+        Raises NetError where it cannot be written.
+        """
+        from netdsl.formats.safetensors import save
+
+        save(Path(path), self.weights, {"net": self.name})
+
+    def _take(self, weights: Weights, source: str, *, trained: bool) -> None:
+        self._weights, self.weights_source, self.trained = weights, source, trained
+        self._runner = None
+
+    def _beside(self, ending: str) -> Path | None:
+        """The file with the net's stem beside its .net file, where there is one."""
+        if self.graph.file is None:
+            return None
+        path = Path(self.graph.file).with_suffix(ending)
+        return path if path.is_file() else None
+
+    @property
+    def samples(self) -> Path | None:
+        """The file of sample inputs that lies beside the net: arrays `inputs` and, where known,
+        `labels`."""
+        return self._beside(".samples.npz")
+
+    # Running
+
+    def run(
+        self,
+        x: Array | Mapping[str, Array],
+        *,
+        device: str = "cpu",
+        batch: int | None = None,
+        threads: int | None = None,
+        exact: bool = False,
+        aux: bool = False,
+    ) -> Array | Arrays:
+        """Outputs for inputs.
+
+        x: (N, C, *spatial), or an array per input by name for a net with several.
+        device: "cpu", or "reference", the slow interpreter in float64. batch: samples at once.
+        threads: as many as the machine has unless given. exact: only algorithms that keep
+        float32's accuracy. aux: the auxiliary heads' outputs too.
+
+        Returns (N, *shape) for a net with one output, else and with `aux` a dict by name. No
+        samples give an empty result. Raises NetError: wrong shapes (both are said), an unknown
+        device, threads or batch out of range, weights that do not fit.
+        """
+        named = x if isinstance(x, Mapping) else {self.graph.inputs[0]: x}
+        checked, count = check_inputs(self.graph, named)
+        size = roomy_batch(self.graph, count) if batch is None else batch
+        runner = self.runner(size, device=device, threads=threads, exact=exact, aux=aux)
+        outputs = runner.run(checked)
+        return outputs[runner.outputs[0]] if len(runner.outputs) == 1 and not aux else outputs
+
+    def runner(
+        self,
+        batch: int,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        exact: bool = False,
+        aux: bool = False,
+        progress: Progress | None = None,
+    ) -> Runner:
+        """The net made ready for `batch` samples at once; the last one is kept for the next call.
+
+        Raises NetError as `run` does.
+        """
+        _check_settings(device, batch, threads)
+        key = (batch, device, threads, exact, aux)
+        if self._runner is None or self._runner[0] != key:
+            outputs = self.graph.outputs
+            if aux:
+                self._check_aux()
+                outputs += tuple(head.output for head in self.graph.aux)
+            plan = self._plan(max(batch, 1), device, threads, exact, aux, progress)
+            self._runner = (key, Runner(self.graph, plan, max(batch, 1), outputs))
+        return self._runner[1]
+
+    def _plan(
+        self,
+        batch: int,
+        device: str,
+        threads: int | None,
+        exact: bool,
+        aux: bool,
+        progress: Progress | None,
+    ) -> Plan:
+        if device == "reference":
+            return Reference(self.graph, self.weights, aux)
+        from netdsl import cpu
+
+        return cpu.compile(
+            self.graph,
+            self.weights,
+            batch=batch,
+            threads=threads,
+            exact=exact,
+            aux=aux,
+            progress=progress,
+        )
+
+    def _check_aux(self) -> None:
+        missing = [n for n in self.graph.all_parameters() if n not in self.weights]
+        if missing:
+            raise error(
+                "no-aux-weights",
+                f"{self.weights_source} has no weights of the auxiliary heads: {missing[0]} is "
+                f"the first of {len(missing)} missing",
+            )
+
+    # Pictures in, classes out
+
+    def read(self, picture: str | Path) -> NDArray[np.float32]:
+        """A picture file as one sample (C, H, W), prepared as the net's `input` settings say.
+
+        Raises NetError: unreadable, not a picture, or a net that no picture fits.
+        """
+        from netdsl.formats.pictures import read_picture
+
+        return read_picture(Path(picture), self.picture_input)
+
+    @property
+    def picture_input(self) -> Input:
+        """The input that pictures fill: the net's only one. Raises NetError for several."""
+        if len(self.graph.inputs) != 1:
+            raise error(
+                "wrong-input",
+                f"{self.name} has {len(self.graph.inputs)} inputs, a picture fills one",
+                help=f"give a .npz file with arrays {', '.join(self.graph.inputs)}",
+            )
+        return self.graph.input_op(self.graph.inputs[0])
+
+    def top(self, outputs: Array, k: int = 5, *, raw: bool = False) -> list[list[Guess]]:
+        """The k likeliest classes of each row of a classifier's outputs (N, classes), best first.
+
+        Scores are probabilities, by softmax where the net ends without; `raw` keeps the numbers.
+        """
+        values = np.asarray(outputs).reshape(len(outputs), -1)
+        if not raw:
+            values = probabilities(self.graph, self.graph.outputs[0], values)
+        return top(values, k, self.labels)
+
+
+def _check_settings(device: str, batch: int, threads: int | None) -> None:
+    if device not in DEVICES:
+        raise error(
+            "unknown-device",
+            f"there is no device {device}",
+            help=f"devices are {', '.join(DEVICES)}",
+        )
+    if threads is not None and threads < 1:
+        raise error("out-of-range", f"threads is {threads}, it must be at least 1")
+    if batch < 0:
+        raise error("out-of-range", f"batch is {batch}, it must be at least 0")

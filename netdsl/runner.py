@@ -1,0 +1,126 @@
+"""A plan made ready for any number of samples: checked, cut into batches, put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdsl.faults import NetError, error
+from netdsl.graph import Graph
+from netdsl.ops import Shape, show
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+Progress = Callable[[int, int, str], None]
+"""Called while a plan is made: steps done, steps in all, what the next one is."""
+
+DEVICES = ("cpu", "reference")
+
+ROOM = 256 << 20
+"""Bytes of the largest activations, in and out of one layer, that a batch is chosen to fill."""
+
+LARGEST_BATCH = 64
+
+
+class Plan(Protocol):
+    """What a device makes of a graph, weights and a batch."""
+
+    def run(self, inputs: Mapping[str, Array]) -> Arrays: ...
+
+
+class Reference:
+    """The plain interpreter as a plan: float64, any batch, slow, and right."""
+
+    def __init__(self, graph: Graph, weights: Mapping[str, Array], aux: bool) -> None:
+        self._graph, self._weights, self._aux = graph, weights, aux
+
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
+        from netdsl.reference import interpret
+
+        return dict(interpret(self._graph, self._weights, inputs, aux=self._aux))
+
+
+class Runner:
+    """A graph with its weights on a device, for any number of samples.
+
+    `batch` samples are computed at once; a last batch that is not full is filled up with zeros
+    and those results are dropped.
+    """
+
+    def __init__(self, graph: Graph, plan: Plan, batch: int, outputs: tuple[str, ...]) -> None:
+        self.graph, self.plan, self.batch, self.outputs = graph, plan, batch, outputs
+
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
+        """Outputs by name, each (N, *shape), for inputs by name, each (N, *shape).
+
+        Raises NetError: an input missing or unknown, a shape that does not fit.
+        """
+        checked, count = check_inputs(self.graph, inputs)
+        if count == 0:
+            return {o: np.zeros((0, *self.graph[o].shape), np.float32) for o in self.outputs}
+        parts: dict[str, list[Array]] = {output: [] for output in self.outputs}
+        for start in range(0, count, self.batch):
+            piece = {
+                n: _filled(x[start : start + self.batch], self.batch) for n, x in checked.items()
+            }
+            kept = min(self.batch, count - start)
+            found = self.plan.run(piece)
+            for output in self.outputs:
+                parts[output].append(np.array(found[output][:kept]))
+        return {o: p[0] if len(p) == 1 else np.concatenate(p) for o, p in parts.items()}
+
+
+def _filled(x: Array, batch: int) -> Array:
+    if len(x) == batch:
+        return x
+    return np.concatenate([x, np.zeros((batch - len(x), *x.shape[1:]), x.dtype)])
+
+
+def roomy_batch(graph: Graph, count: int) -> int:
+    """How many samples to compute at once where nobody says: at most `count`, and a power of 2
+    whose activations stay small against the memory of any machine."""
+    largest = max(prod(node.shape) for node in graph)
+    room = max(1, min(LARGEST_BATCH, ROOM // (8 * largest)))
+    return max(1, min(count, 1 << (room.bit_length() - 1)))
+
+
+def check_inputs(graph: Graph, inputs: Mapping[str, Array]) -> tuple[Arrays, int]:
+    """The inputs as contiguous float32, and how many samples they hold. Raises NetError."""
+    for name in inputs:
+        if name not in graph.inputs:
+            raise error(
+                "unknown-input",
+                f"{graph.name} has no input called {name}",
+                help=f"its inputs: {', '.join(graph.inputs)}",
+            )
+    missing = [name for name in graph.inputs if name not in inputs]
+    if missing:
+        raise error("missing-input", f"{graph.name} also needs an array for {', '.join(missing)}")
+    checked = {n: _checked(n, np.asarray(x), graph[n].shape) for n, x in inputs.items()}
+    counts = {name: len(x) for name, x in checked.items()}
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise error("wrong-shape", f"the inputs have different numbers of samples: {said}")
+    return checked, next(iter(counts.values()), 0)
+
+
+def _checked(name: str, x: Array, shape: Shape) -> Array:
+    if x.dtype.kind not in "biuf":
+        raise error("not-numbers", f"{name} is an array of {x.dtype}, not of numbers")
+    if x.shape[1:] != shape:
+        raise wrong_shape(name, x.shape, shape)
+    return np.ascontiguousarray(x, np.float32)
+
+
+def wrong_shape(name: str, found: Shape, wanted: Shape) -> NetError:
+    """The error for an array that does not fit an input, with both shapes."""
+    hint = "one sample needs a batch axis too: x[None]" if found == wanted else None
+    return error(
+        "wrong-shape",
+        f"{name} has shape {show(found) or 'of a single number'}, the net takes Nx{show(wanted)}",
+        help=hint,
+    )
