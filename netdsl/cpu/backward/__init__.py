@@ -1,0 +1,1 @@
+"""The kernels that training adds: gradients of every op, and the optimisers' updates."""

@@ -1,0 +1,1 @@
+"""Training: losses, optimisers, schedules, data, gradients on the CPU kernels, checkpoints."""
