@@ -25,7 +25,7 @@ from netdsl.runner import (
     check_inputs,
     roomy_batch,
 )
-from netdsl.scores import Guess, labels_of, probabilities, top
+from netdsl.scores import Guess, is_classifier, labels_of, probabilities, top
 
 if TYPE_CHECKING:
     from netdsl.cost import Cost
@@ -74,6 +74,15 @@ class Net:
         """The shape of one sample of each input, by name: channels first, no batch axis."""
         return {name: self.graph[name].shape for name in self.graph.inputs}
 
+    def outputs(self, *, aux: bool = False) -> tuple[str, ...]:
+        """The names of what `run` returns, the auxiliary heads' last."""
+        heads = tuple(head.output for head in self.graph.aux) if aux else ()
+        return self.graph.outputs + heads
+
+    def is_classifier(self, output: str) -> bool:
+        """Whether an output is a score a class: no spatial axis but of size 1."""
+        return is_classifier(self.graph[output].shape)
+
     @cached_property
     def labels(self) -> tuple[str, ...] | None:
         """The class names, in index order; None for a net without. Raises NetError."""
@@ -92,11 +101,7 @@ class Net:
         """The weights by name (`conv1.weight`), float32; loaded or initialised when first asked
         for. Raises NetError when the file beside the net does not fit."""
         if self._weights is None:
-            beside = self._beside(".safetensors")
-            if beside is not None:
-                self.load_weights(beside)
-            else:
-                self.initialise()
+            self.find_weights()
         assert self._weights is not None
         return self._weights
 
@@ -124,6 +129,15 @@ class Net:
         maps = maps_beside(Path(self.graph.file)) if self.graph.file else ()
         pairs = match(self.graph, file.shapes, maps, name=str(path))
         self._take({o: file.read(t) for o, t in pairs.names.items()}, str(path), trained=True)
+
+    def find_weights(self, seed: int = 0) -> None:
+        """Loads the file with the net's stem beside its .net file (`vgg16.safetensors`), or, where
+        there is none, draws random ones. Raises NetError when the file does not fit."""
+        beside = self._beside(".safetensors")
+        if beside is not None:
+            self.load_weights(beside)
+        else:
+            self.initialise(seed)
 
     def initialise(self, seed: int = 0) -> None:
         """Draws new weights (He et al. 2015: normal, variance 2 / fan-in; biases 0). The same
@@ -202,13 +216,12 @@ class Net:
 
         Raises NetError as `run` does.
         """
-        _check_settings(device, batch, threads)
+        check_settings(device, batch, threads)
         key = (batch, device, threads, exact, aux)
         if self._runner is None or self._runner[0] != key:
-            outputs = self.graph.outputs
+            outputs = self.outputs(aux=aux)
             if aux:
                 self._check_aux()
-                outputs += tuple(head.output for head in self.graph.aux)
             plan = self._plan(max(batch, 1), device, threads, exact, aux, progress)
             self._runner = (key, Runner(self.graph, plan, max(batch, 1), outputs))
         return self._runner[1]
@@ -267,18 +280,24 @@ class Net:
             )
         return self.graph.input_op(self.graph.inputs[0])
 
-    def top(self, outputs: Array, k: int = 5, *, raw: bool = False) -> list[list[Guess]]:
+    def top(
+        self, outputs: Array, k: int = 5, *, raw: bool = False, output: str | None = None
+    ) -> list[list[Guess]]:
         """The k likeliest classes of each row of a classifier's outputs (N, classes), best first.
 
         Scores are probabilities, by softmax where the net ends without; `raw` keeps the numbers.
+        output: which one they come from, the first unless given.
         """
+        name = output or self.graph.outputs[0]
         values = np.asarray(outputs).reshape(len(outputs), -1)
         if not raw:
-            values = probabilities(self.graph, self.graph.outputs[0], values)
-        return top(values, k, self.labels)
+            values = probabilities(self.graph, name, values)
+        fits = self.graph[name].shape[0] == self.graph[self.graph.outputs[0]].shape[0]
+        return top(values, k, self.labels if fits else None)
 
 
-def _check_settings(device: str, batch: int, threads: int | None) -> None:
+def check_settings(device: str, batch: int, threads: int | None) -> None:
+    """That these can be run with. Raises NetError."""
     if device not in DEVICES:
         raise error(
             "unknown-device",

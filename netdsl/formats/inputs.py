@@ -22,10 +22,12 @@ from netdsl.formats.pictures import check_fits, read_picture
 from netdsl.graph import Graph
 from netdsl.ops import Shape, show
 
-PICTURES = frozenset(
-    ".avif .bmp .gif .jfif .jpeg .jpg .jp2 .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
+PICTURES = re.compile(
+    r".+\.(avif|bmp|gif|jfif|jpe?g|jp2|p[bgnp]m|png|tga|tiff?|webp)", re.IGNORECASE
 )
-ARRAYS = frozenset((".npy", ".npz"))
+"""Names that are taken for pictures in a folder."""
+
+ARRAYS = (".npy", ".npz")
 LARGEST_STDIN = 1 << 30
 """Bytes that are read from standard input."""
 
@@ -90,8 +92,8 @@ def _files(path: Path) -> list[Path]:
 
 
 def _is_input(path: Path) -> bool:
-    known = path.suffix.lower() in PICTURES or path.suffix.lower() in ARRAYS
-    return known and not any(part.startswith(".") for part in path.parts)
+    known = PICTURES.fullmatch(path.name) or path.suffix.lower() in ARRAYS
+    return bool(known) and not any(part.startswith(".") for part in path.parts)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

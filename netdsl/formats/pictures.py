@@ -1,9 +1,9 @@
 """Pictures become input tensors, as the net's `input` settings say.
 
 The steps: decode, turn upright (EXIF), bring to RGB or grey, scale the shorter side, cut the
-centre, then (pixel / scale - mean) / std. Scaling is Pillow's bilinear filter on 8-bit pixels, which
-averages over all that a shrunk one covers. The scaled picture is never made as a whole: only the
-part that is cut out is computed, so a strip of 1 x 100,000 pixels costs no more than another.
+centre, then (pixel / scale - mean) / std. Scaling is Pillow's bilinear filter on 8-bit pixels,
+which averages over all that a shrunk one covers. The scaled picture is never made as a whole: only
+the part that is cut out is computed, so a strip of 1 x 100,000 pixels costs no more than another.
 """
 
 from __future__ import annotations

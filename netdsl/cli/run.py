@@ -1,0 +1,76 @@
+"""`netdsl run`: a net's outputs for pictures, arrays, its own samples, or noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from netdsl.faults import error
+
+if TYPE_CHECKING:
+    from netdsl.cli.runs import Settings
+    from netdsl.net import Net
+
+
+def run(
+    arguments: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(
+            metavar="NET [INPUT…]",
+            help="A zoo name or a .net file; then pictures, .npy or .npz files, folders, or - "
+            "for standard input. Without inputs: the net's own samples, else noise.",
+        ),
+    ] = None,
+    text: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("-e", metavar="TEXT", help="The net as text; all arguments are inputs then."),
+    ] = None,
+    weights: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A safetensors file. Default: the one beside the .net file, else random"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or reference: slow, float64.")] = "cpu",
+    batch: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Inputs at once. Without inputs: how many of noise."),
+    ] = None,
+    threads: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Threads. Default: one a core."),
+    ] = None,
+    top: Annotated[int, typer.Option(metavar="K", help="Classes to show.")] = 5,
+    profile: Annotated[bool, typer.Option("--profile", help="Time a layer.")] = False,
+    save: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Keep the outputs as they are: .npy for one, .npz for several."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="A JSON list, an object an input.")] = False,
+    aux: Annotated[bool, typer.Option("--aux", help="The auxiliary heads' outputs too.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Show outputs, not probabilities.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="No shortcuts that cost digits.")] = False,
+    seed: Annotated[int, typer.Option(help="For random weights and noise.")] = 0,
+) -> None:
+    """Run a net and show what it sees."""
+    from netdsl.cli.runs import Settings, run_all
+
+    given = arguments or []
+    if text is None and not given:
+        raise error("no-net", "no net was given", help="a zoo name, a .net file, or -e TEXT")
+    name, inputs = (None, given) if text is not None else (given[0], given[1:])
+    settings = Settings(device, batch, threads, top, profile, save, json, aux, raw, exact, seed)
+    settings.check()
+    run_all(_net(name, text, weights, settings), inputs, settings)
+
+
+def _net(name: str | None, text: str | None, weights: Path | None, settings: Settings) -> Net:
+    """The net with its weights: those given, those beside it, or random ones."""
+    from netdsl.net import Net
+
+    net = Net.load(name, text=text)
+    if weights is not None:
+        net.load_weights(weights)
+    else:
+        net.find_weights(settings.seed)
+    return net
