@@ -1,0 +1,19 @@
+"""The language of .net files: text in, graph or faults out."""
+
+from netdsl.lang.limits import DEFAULT, LIFTED, Limits
+from netdsl.lang.parse import parse
+from netdsl.lang.read import Result, load, read
+from netdsl.lang.show import render, show, to_dict
+
+__all__ = [
+    "DEFAULT",
+    "LIFTED",
+    "Limits",
+    "Result",
+    "load",
+    "parse",
+    "read",
+    "render",
+    "show",
+    "to_dict",
+]

@@ -1,0 +1,173 @@
+"""The statements around the chains: input, labels, meta, output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+
+from netdsl import resources
+from netdsl.faults import Span
+from netdsl.graph import Labels
+from netdsl.lang import syntax
+from netdsl.lang.evaluate import Name, Surroundings, Unknown, evaluate, shown
+from netdsl.lang.program import Program
+from netdsl.lang.report import Report
+from netdsl.lang.scope import Tensor
+from netdsl.ops import Input, Picture
+from netdsl.ops.base import Value, nearest, show
+
+MOST_AXES = 4
+"""Channels and three spatial axes."""
+
+
+def net_name(program: Program, file: str | None) -> str:
+    """The net's name: as given, else the file's stem, else `net`."""
+    if program.name is not None:
+        return program.name.name
+    stem = PurePath(file).stem if file else ""
+    return stem or "net"
+
+
+def class_names(program: Program, report: Report) -> Labels | None:
+    """The list of class names; one that does not ship with the package is a fault."""
+    line = program.labels
+    if line is None:
+        return None
+    known = resources.label_lists()
+    if not line.is_file and line.name not in known:
+        near = nearest(line.name, known)
+        report.error(
+            "unknown-labels",
+            f"no list of class names is called `{line.name}`",
+            line.span,
+            f"did you mean `{near}`?" if near else f'there are {", ".join(known)}; a file is "FILE"',
+        )
+    return Labels(line.name, line.is_file)
+
+
+def facts(program: Program, report: Report) -> dict[str, Value]:
+    """What `meta` says."""
+    around = Surroundings({}, report)
+    values = {key: evaluate(fact.value, around) for key, fact in program.facts.items()}
+    return {key: _plain(value) for key, value in values.items() if not isinstance(value, Unknown)}
+
+
+def _plain(value: Value) -> Value:
+    """Names and strings are the same to whoever reads the facts."""
+    return str(value) if isinstance(value, str) else value
+
+
+# input ------------------------------------------------------------------------------------------
+
+
+def input_op(line: syntax.InputLine, report: Report) -> Input | None:
+    """The input that a line declares; None after a fault in its shape."""
+    if len(line.shape) > MOST_AXES or min(line.shape) < 1:
+        why = "an axis of 0" if min(line.shape) < 1 else f"{len(line.shape)} axes"
+        report.error(
+            "wrong-shape",
+            f"an input of {show(line.shape[:9])} has {why}",
+            line.span,
+            "channels first, then one to three spatial axes: 3x224x224; a vector is one number",
+        )
+        return None
+    return Input(line.shape, Settings(line, report).picture())
+
+
+class Settings:
+    """Reads the settings of an input line."""
+
+    def __init__(self, line: syntax.InputLine, report: Report) -> None:
+        self.line = line
+        self.report = report
+        self.given: dict[str, tuple[Value, Span]] = {}
+
+    def picture(self) -> Picture:
+        readers: Mapping[str, Callable[[Value], str | None]] = {
+            "resize": self._resize,
+            "order": lambda v: None if v in ("rgb", "bgr") else "rgb or bgr",
+            "scale": lambda v: None if _number(v) and v > 0 else "a number above 0",  # type: ignore[operator]
+            "mean": lambda v: self._per_channel(v, above=None),
+            "std": lambda v: self._per_channel(v, above=0),
+        }
+        for argument in self.line.arguments:
+            self._read(argument, readers)
+        plain = Picture()
+        return Picture(
+            resize=self._get("resize", plain.resize),  # type: ignore[arg-type]
+            order=self._get("order", plain.order),  # type: ignore[arg-type]
+            scale=float(self._get("scale", plain.scale)),  # type: ignore[arg-type]
+            mean=self._floats("mean", plain.mean),
+            std=self._floats("std", plain.std),
+        )
+
+    def _read(
+        self, argument: syntax.Argument, readers: Mapping[str, Callable[[Value], str | None]]
+    ) -> None:
+        value = evaluate(argument.value, Surroundings({}, self.report))
+        name = argument.name
+        if isinstance(value, Unknown):
+            return
+        if name not in readers:
+            message = f"input has no setting `{name}`"
+            if name is None:
+                message = "the settings of input are named"
+            near = nearest(name or "", readers)
+            help = f"did you mean `{near}`?" if near else f"its settings are {', '.join(readers)}"
+            self.report.error("unknown-setting", message, argument.span, help)
+            return
+        if name in self.given:
+            self.report.error("given-twice", f"input is given {name} twice", argument.span)
+        wanted = readers[name](value)
+        if wanted is not None:
+            message = f"{name} of input must be {wanted}, not {shown(value)}"
+            self.report.error("wrong-value", message, argument.span)
+            return
+        self.given[name] = (str(value) if isinstance(value, Name) else value, argument.span)
+
+    def _get(self, name: str, default: object) -> object:
+        return self.given[name][0] if name in self.given else default
+
+    def _floats(self, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
+        value = self._get(name, default)
+        items = value if isinstance(value, (list, tuple)) else (value,)
+        return tuple(float(item) for item in items)  # type: ignore[arg-type]
+
+    def _resize(self, value: Value) -> str | None:
+        least = min(self.line.shape[1:], default=1)
+        if type(value) is int and value >= least:
+            return None
+        return f"a whole number of pixels, {least} or more for an input of {show(self.line.shape)}"
+
+    def _per_channel(self, value: Value, above: float | None) -> str | None:
+        items = value if isinstance(value, list) else [value]
+        channels = self.line.shape[0]
+        fits = all(_number(v) and (above is None or v > above) for v in items)  # type: ignore[operator]
+        if fits and len(items) in (1, channels):
+            return None
+        kind = "a number" if above is None else f"a number above {above:g}"
+        return f"{kind}, or a list of {channels}, one a channel"
+
+
+def _number(value: Value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+# output -----------------------------------------------------------------------------------------
+
+
+def outputs(program: Program, labels: Mapping[str, Tensor], report: Report) -> tuple[Tensor, ...]:
+    """The tensors that the output line names."""
+    assert program.output is not None
+    found: dict[str, Tensor] = {}
+    for label in program.output.names:
+        name = label.name
+        if name in found:
+            report.error("given-twice", f"`{name}` is an output twice", label.span)
+        elif name in labels:
+            found[name] = labels[name]
+        elif name not in program.given:
+            near = nearest(name, program.given)
+            help = f"did you mean `{near}`?" if near else "a tensor gets a name with `as`"
+            report.error("unknown-name", f"no tensor is called `{name}`", label.span, help)
+    return tuple(found.values())
