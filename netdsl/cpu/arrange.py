@@ -1,0 +1,182 @@
+"""Moving values about: in and out of the blocked layout, gathers along axes, mixing of channels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from netdsl.cpu.lanes import keep, load, muladd, splat, store
+from netdsl.cpu.launch import share, worker
+from netdsl.cpu.layout import (
+    BATCH,
+    BLOCK_STRIDE,
+    BLOCKS,
+    CHANNELS,
+    DEPTH,
+    HEIGHT,
+    PLANE_STRIDE,
+    ROW_STRIDE,
+    WIDTH,
+)
+from netdsl.cpu.views import (
+    OWN,
+    SOURCE,
+    TARGET,
+    lanes_of,
+    row_at,
+    row_count,
+    row_place,
+    row_width,
+)
+
+
+@worker
+def pack(arena, array, d, part, parts):  # type: ignore[no-untyped-def]
+    """From an array (N, C, *spatial), given in place of params, into blocks of 16 channels."""
+    columns, channels = row_width(d), d[TARGET + CHANNELS]
+    rows, depth = d[TARGET + HEIGHT], d[TARGET + DEPTH]
+    plane = depth * rows * columns
+    work = row_count(d)
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        n, b, z, y = row_place(d, item)
+        out = row_at(d, TARGET, n, b, z, y)
+        lanes = lanes_of(d, b)
+        source = (n * channels + 16 * b) * plane + (z * rows + y) * columns
+        for x in range(columns):
+            if lanes < 16:
+                store(arena, out + 16 * x, splat(np.float32(0.0)))
+            for lane in range(lanes):
+                arena[out + 16 * x + lane] = array[source + lane * plane + x]
+
+
+@worker
+def pack_planar(arena, array, d, part, parts):  # type: ignore[no-untyped-def]
+    """From an array (N, C, *spatial), given in place of params, into planes with a halo."""
+    columns, channels = row_width(d), d[TARGET + CHANNELS]
+    work = row_count(d)
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        n, c, z, y = row_place(d, item)
+        out = row_at(d, TARGET, n, c, z, y)
+        source = item * columns
+        for x in range(columns):
+            arena[out + x] = array[source + x]
+
+
+@worker
+def unpack(arena, array, d, part, parts):  # type: ignore[no-untyped-def]
+    """From blocks into an array (N, C, *spatial), given in place of params: TARGET is read."""
+    columns, channels = row_width(d), d[TARGET + CHANNELS]
+    rows, depth = d[TARGET + HEIGHT], d[TARGET + DEPTH]
+    plane = depth * rows * columns
+    work = row_count(d)
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        n, b, z, y = row_place(d, item)
+        source = row_at(d, TARGET, n, b, z, y)
+        out = (n * channels + 16 * b) * plane + (z * rows + y) * columns
+        for lane in range(lanes_of(d, b)):
+            for x in range(columns):
+                array[out + lane * plane + x] = arena[source + 16 * x + lane]
+
+
+FILL, PLACES = OWN, OWN + 1
+"""Of gather: where params hold the filling; which place each depth, height and column is from."""
+
+
+@worker
+def gather(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """Every position from a place of the source given per axis, or the filling where it is -1.
+
+    Nearest-neighbour enlarging, padding of any mode, and cropping.
+    """
+    columns, depth, rows = row_width(d), d[TARGET + DEPTH], d[TARGET + HEIGHT]
+    fill = splat(params[d[FILL]])
+    work = row_count(d)
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        n, b, z, y = row_place(d, item)
+        out = row_at(d, TARGET, n, b, z, y)
+        from_z, from_y = d[PLACES + z], d[PLACES + depth + y]
+        source = row_at(d, SOURCE, n, b, from_z, from_y)
+        filling = keep(fill, 0, lanes_of(d, b))
+        for x in range(columns):
+            from_x = d[PLACES + depth + rows + x]
+            if from_z < 0 or from_y < 0 or from_x < 0:
+                store(arena, out + 16 * x, filling)
+            else:
+                store(arena, out + 16 * x, load(arena, source + 16 * from_x))
+
+
+WEIGHTS, PAIRS = OWN, OWN + 1
+"""Of interpolate: where params hold the share of each axis's second place; the two places."""
+
+
+@worker
+def interpolate(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """Linear interpolation between two places per axis. A share of 0 leaves the second unread."""
+    columns, depth, rows = row_width(d), d[TARGET + DEPTH], d[TARGET + HEIGHT]
+    weights = d[WEIGHTS]
+    work = row_count(d)
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        n, b, z, y = row_place(d, item)
+        out = row_at(d, TARGET, n, b, z, y)
+        for x in range(columns):
+            result = splat(np.float32(0.0))
+            for corner in range(8):
+                i, j, k = corner >> 2, corner >> 1 & 1, corner & 1
+                wz = params[weights + z]
+                wy = params[weights + depth + y]
+                wx = params[weights + depth + rows + x]
+                share_z = wz if i else np.float32(1.0) - wz
+                share_y = wy if j else np.float32(1.0) - wy
+                share_x = wx if k else np.float32(1.0) - wx
+                weight = share_z * share_y * share_x
+                if weight != 0.0:
+                    at_z = d[PAIRS + 2 * z + i]
+                    at_y = d[PAIRS + 2 * (depth + y) + j]
+                    at_x = d[PAIRS + 2 * (depth + rows + x) + k]
+                    source = row_at(d, SOURCE, n, b, at_z, at_y)
+                    result = muladd(load(arena, source + 16 * at_x), splat(weight), result)
+            store(arena, out + 16 * x, result)
+
+
+ORDER = OWN
+"""Of mix: for each lane of the target's blocks, the channel of the source, -1 for 0, -2 to keep."""
+
+
+@worker
+def mix(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """Each channel from another: a shuffle, or a branch's place in a concatenation."""
+    columns, apart = row_width(d), d[SOURCE + BLOCK_STRIDE]
+    work = row_count(d)
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        n, b, z, y = row_place(d, item)
+        out = row_at(d, TARGET, n, b, z, y)
+        source = row_at(d, SOURCE, n, 0, z, y)
+        for lane in range(16):
+            channel = d[ORDER + 16 * b + lane]
+            if channel >= 0:
+                start = source + channel // 16 * apart + channel % 16
+                for x in range(columns):
+                    arena[out + 16 * x + lane] = arena[start + 16 * x]
+            elif channel == -1:
+                for x in range(columns):
+                    arena[out + 16 * x + lane] = np.float32(0.0)
+
+
+@worker
+def flatten(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """(C, *spatial) into a vector, channel by channel."""
+    depth, rows, columns = d[SOURCE + DEPTH], d[SOURCE + HEIGHT], d[SOURCE + WIDTH]
+    apart, back, down = d[SOURCE + BLOCK_STRIDE], d[SOURCE + PLANE_STRIDE], d[SOURCE + ROW_STRIDE]
+    plane, features = depth * rows * columns, d[TARGET + CHANNELS]
+    work = d[TARGET + BATCH] * d[TARGET + BLOCKS]
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        n, b = item // d[TARGET + BLOCKS], item % d[TARGET + BLOCKS]
+        source, out = row_at(d, SOURCE, n, 0, 0, 0), row_at(d, TARGET, n, b, 0, 0)
+        for lane in range(16):
+            feature = 16 * b + lane
+            if feature < features:
+                c, p = feature // plane, feature % plane
+                z, y, x = p // (rows * columns), p // columns % rows, p % columns
+                at = source + c // 16 * apart + z * back + y * down + 16 * x + c % 16
+                arena[out + lane] = arena[at]
+            else:
+                arena[out + lane] = np.float32(0.0)

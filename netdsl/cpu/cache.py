@@ -1,0 +1,89 @@
+"""Where compiled kernels are kept, so that only a first run pays for compiling them.
+
+They lie in the user's cache folder, `netdsl/kernels-DIGEST`, the digest being that of the kernels'
+sources: an upgrade never meets what another version compiled. NUMBA_CACHE_DIR, if set, is used
+instead of the user's folder. Files are written aside and renamed, so processes may share the
+folder; one that cannot be read or written costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import config
+from numba.core.caching import FunctionCache, NullCache
+
+DAMAGED = (OSError, EOFError, pickle.UnpicklingError, AttributeError, ValueError, KeyError)
+"""What reading a file that is unreadable, cut short or another program's can raise."""
+
+
+def user_folder() -> Path:
+    """The folder where this user's programs keep what they can make again."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+@cache
+def folder() -> Path:
+    """Where this version's compiled kernels lie. It may not exist, nor be writable."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    base = Path(given) if given else user_folder() / "netdsl"
+    return base / f"kernels-{digest.hexdigest()[:12]}"
+
+
+class KernelCache(FunctionCache):  # type: ignore[misc]
+    """Numba's cache of one function, to which a failing disk is an empty one."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except DAMAGED:
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(*DAMAGED):
+            super().save_overload(sig, data)
+
+    def holds(self, sig: Any, target_context: Any) -> bool:
+        """Whether the function is kept for this CPU and signature."""
+        target_context.refresh()
+        try:
+            kept = self._cache_file._load_index()
+            return self._index_key(sig, target_context.codegen()) in kept
+        except DAMAGED:
+            return False
+
+
+def cache_for(function: Callable[..., Any]) -> KernelCache | NullCache:
+    """The cache of one function in our folder, or none where no folder can be written."""
+    try:
+        with _numba_caches_in(folder()):
+            return KernelCache(function)
+    except (OSError, RuntimeError):
+        return NullCache()
+
+
+@contextlib.contextmanager
+def _numba_caches_in(path: Path) -> Iterator[None]:
+    """Numba reads its folder's name when a cache is made; others' functions keep theirs."""
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(path)
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before

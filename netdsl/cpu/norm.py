@@ -1,0 +1,238 @@
+"""Normalisations that measure what they normalise, local response, and softmax.
+
+Means and variances are summed in double precision in two passes. Batch norm is in activation.py:
+when a network runs, its statistics are given.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from netdsl.cpu.functions import exp
+from netdsl.cpu.lanes import (
+    keep,
+    largest,
+    load,
+    muladd,
+    narrow,
+    power,
+    splat,
+    sqrt,
+    store,
+    total,
+    where_less,
+    wide_splat,
+    widen,
+    within,
+)
+from netdsl.cpu.launch import share, worker
+from netdsl.cpu.layout import (
+    BATCH,
+    BLOCK_STRIDE,
+    BLOCKS,
+    CHANNELS,
+    DEPTH,
+    HEIGHT,
+)
+from netdsl.cpu.views import (
+    OWN,
+    SOURCE,
+    TARGET,
+    lanes_of,
+    row_at,
+    row_width,
+)
+
+# Of group_norm and channel_norm: channels in a group; where params hold eps (one block), then the
+# scale and the shift of each channel block.
+GROUP, NUMBERS = OWN, OWN + 1
+LOWEST = np.float32(-np.inf)
+
+
+@njit(forceinline=True)
+def block_sums(arena, d, n, b, mean):  # type: ignore[no-untyped-def]
+    """Each lane's sum of x - mean, and of its square, over all positions of a block."""
+    columns, rows = row_width(d), d[TARGET + HEIGHT]
+    sums, squares = wide_splat(0.0), wide_splat(0.0)
+    for y in range(d[TARGET + DEPTH] * rows):
+        source = row_at(d, SOURCE, n, b, y // rows, y % rows)
+        for x in range(columns):
+            off = widen(load(arena, source + 16 * x)) - mean
+            sums += off
+            squares = muladd(off, off, squares)
+    return sums, squares
+
+
+@njit(forceinline=True)
+def normalise_block(arena, d, n, b, mean, scale, shift, low, high):  # type: ignore[no-untyped-def]
+    """(x - mean) scale + shift in the lanes from low to high; the others stay as they are."""
+    columns, rows = row_width(d), d[TARGET + HEIGHT]
+    for y in range(d[TARGET + DEPTH] * rows):
+        source = row_at(d, SOURCE, n, b, y // rows, y % rows)
+        out = row_at(d, TARGET, n, b, y // rows, y % rows)
+        for x in range(columns):
+            v = muladd(narrow(widen(load(arena, source + 16 * x)) - mean), scale, shift)
+            v = keep(v, low, high)
+            if low > 0:
+                v += keep(load(arena, out + 16 * x), 0, low)
+            store(arena, out + 16 * x, v)
+
+
+@worker
+def channel_norm(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """Each channel of each sample by its own mean and deviation: 16 at once."""
+    blocks, numbers = d[TARGET + BLOCKS], d[NUMBERS]
+    count = d[TARGET + DEPTH] * d[TARGET + HEIGHT] * row_width(d)
+    eps = np.float64(params[numbers])
+    work = d[TARGET + BATCH] * blocks
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        n, b = item // blocks, item % blocks
+        sums, _ = block_sums(arena, d, n, b, wide_splat(0.0))
+        mean = sums / np.float64(count)
+        _, squares = block_sums(arena, d, n, b, mean)
+        at = numbers + 16 + 32 * b
+        scale = narrow(widen(load(params, at)) / sqrt(squares / np.float64(count) + eps))
+        normalise_block(arena, d, n, b, mean, scale, load(params, at + 16), 0, lanes_of(d, b))
+
+
+@worker
+def group_norm(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """Groups of channels of each sample by their common mean and deviation."""
+    group, numbers = d[GROUP], d[NUMBERS]
+    groups = d[TARGET + CHANNELS] // group
+    count = np.float64(group * d[TARGET + DEPTH] * d[TARGET + HEIGHT] * row_width(d))
+    eps = np.float64(params[numbers])
+    # A block may hold several groups, and two threads may not write to one block: a sample's
+    # groups that share a block are one thread's. `span` groups fill whole blocks, or all of them.
+    span = groups
+    for g in range(1, groups):
+        if g * group % 16 == 0:
+            span = g
+            break
+    spans = (groups + span - 1) // span
+    work = d[TARGET + BATCH] * spans
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        n, start = item // spans, item % spans * span
+        for g in range(start, min(start + span, groups)):
+            low, high = g * group, (g + 1) * group
+            mean, squared = 0.0, 0.0
+            for b in range(low // 16, (high + 15) // 16):
+                sums, _ = block_sums(arena, d, n, b, wide_splat(0.0))
+                mean += total(keep(sums, low - 16 * b, high - 16 * b))
+            mean /= count
+            for b in range(low // 16, (high + 15) // 16):
+                _, squares = block_sums(arena, d, n, b, wide_splat(mean))
+                squared += total(keep(squares, low - 16 * b, high - 16 * b))
+            by = wide_splat(1.0 / math.sqrt(squared / count + eps))
+            for b in range(low // 16, (high + 15) // 16):
+                at = numbers + 16 + 32 * b
+                scale = narrow(widen(load(params, at)) * by)
+                lows, highs = max(low - 16 * b, 0), min(high - 16 * b, 16)
+                shift = load(params, at + 16)
+                normalise_block(arena, d, n, b, wide_splat(mean), scale, shift, lows, highs)
+
+
+LOG = OWN
+"""Of softmax: whether the logarithm is wanted."""
+
+
+@worker
+def softmax(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """Softmax across the channels of each position, or its logarithm."""
+    blocks, channels, columns = d[TARGET + BLOCKS], d[TARGET + CHANNELS], row_width(d)
+    from_block, to_block = d[SOURCE + BLOCK_STRIDE], d[TARGET + BLOCK_STRIDE]
+    rows, depth, log = d[TARGET + HEIGHT], d[TARGET + DEPTH], d[LOG]
+    work = d[TARGET + BATCH] * depth * rows
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        n, z, y = item // (rows * depth), item // rows % depth, item % rows
+        for x in range(columns):
+            source = row_at(d, SOURCE, n, 0, z, y) + 16 * x
+            out = row_at(d, TARGET, n, 0, z, y) + 16 * x
+            best = splat(LOWEST)
+            for b in range(blocks):
+                v = within(load(arena, source + b * from_block), 0, lanes_of(d, b), LOWEST)
+                best = where_less(best, v, v, best)
+            top = largest(best)
+            sums = wide_splat(0.0)
+            for b in range(blocks):
+                v = keep(exp(load(arena, source + b * from_block) - top), 0, lanes_of(d, b))
+                sums += widen(v)
+                if not log:
+                    store(arena, out + b * to_block, v)
+            whole = total(sums)
+            if log:
+                less = np.float32(math.log(whole))
+                for b in range(blocks):
+                    v = load(arena, source + b * from_block) - top - less
+                    store(arena, out + b * to_block, keep(v, 0, lanes_of(d, b)))
+            else:
+                by = np.float32(1.0 / whole)
+                for b in range(blocks):
+                    store(arena, out + b * to_block, load(arena, out + b * to_block) * by)
+
+
+# Of local_response: the window's size; whether beta is 3/4; where alpha / size, k and beta lie in
+# params; where the threads' scratch lies in the arena, and how many floats each has.
+SIZE, THREE_QUARTERS, SETTINGS, SCRATCH, SCRATCH_STEP = range(OWN, OWN + 5)
+CHUNK = 16
+"""Columns that a thread squares at once; their squares stay in its first cache."""
+
+
+def response_scratch(channels: int, size: int) -> int:
+    """Floats of scratch that each thread of local_response wants."""
+    return CHUNK * (16 * -(-channels // 16) + 2 * margin(size))
+
+
+def margin(size: int) -> int:
+    """Zeros before and after a position's squares: as far as a window reaches, in blocks."""
+    return 16 * -(-size // 32)
+
+
+@worker
+def local_response(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """x / (k + alpha / size times the sum of squares of neighbouring channels) ^ beta.
+
+    The squares of some columns are laid out by channel, zeros on both sides; a window's sum is
+    then the sum of `size` shifted vectors, whatever the size.
+    """
+    blocks, columns, size = d[TARGET + BLOCKS], row_width(d), d[SIZE]
+    rows, depth = d[TARGET + HEIGHT], d[TARGET + DEPTH]
+    from_block, to_block = d[SOURCE + BLOCK_STRIDE], d[TARGET + BLOCK_STRIDE]
+    at = d[SETTINGS]
+    alpha, k, beta = params[at], params[at + 1], params[at + 2]
+    side = 16 * ((size + 31) // 32)
+    step = 16 * blocks + 2 * side
+    scratch = d[SCRATCH] + part * d[SCRATCH_STEP]
+    for x in range(min(columns, CHUNK)):
+        for i in range(0, side, 16):
+            store(arena, scratch + x * step + i, splat(np.float32(0.0)))
+            store(arena, scratch + x * step + side + 16 * blocks + i, splat(np.float32(0.0)))
+    work = d[TARGET + BATCH] * depth * rows
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        n, z, y = item // (rows * depth), item // rows % depth, item % rows
+        for start in range(0, columns, CHUNK):
+            width = min(columns - start, CHUNK)
+            source = row_at(d, SOURCE, n, 0, z, y) + 16 * start
+            out = row_at(d, TARGET, n, 0, z, y) + 16 * start
+            for b in range(blocks):
+                for x in range(width):
+                    v = load(arena, source + b * from_block + 16 * x)
+                    store(arena, scratch + x * step + side + 16 * b, v * v)
+            for b in range(blocks):
+                lanes = lanes_of(d, b)
+                for x in range(width):
+                    around = scratch + x * step + side + 16 * b - (size - 1) // 2
+                    sums = load(arena, around)
+                    for i in range(1, size):
+                        sums += load(arena, around + i)
+                    base = muladd(sums, alpha, k)
+                    v = load(arena, source + b * from_block + 16 * x)
+                    if d[THREE_QUARTERS]:
+                        root = sqrt(base)
+                        v = v / (root * sqrt(root))
+                    else:
+                        v = v * power(base, -beta)
+                    store(arena, out + b * to_block + 16 * x, keep(v, 0, lanes))

@@ -1,0 +1,74 @@
+"""How many threads a plan may use, and which of Numba's threading layers they come from.
+
+A parallel region costs about a microsecond with OpenMP or TBB and 20 times that with Numba's own
+work queue, of which a network has a hundred. So one of the first two is chosen where it loads.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from functools import cache
+
+import numba
+from numba.core import config
+
+from netdsl.faults import error
+
+LAYERS = {"omp": "numba.np.ufunc.omppool", "tbb": "numba.np.ufunc.tbbpool"}
+"""Layers in the order they are tried, and the module that fails to import without its library."""
+
+
+@cache
+def layer() -> str:
+    """The threading layer in use: omp, tbb, or workqueue where neither loads.
+
+    NUMBA_THREADING_LAYER, if set, decides.
+    """
+    if "NUMBA_THREADING_LAYER" in os.environ:
+        return str(config.THREADING_LAYER)
+    found = next((name for name, module in LAYERS.items() if _loads(module)), "workqueue")
+    config.THREADING_LAYER = found
+    return found
+
+
+def _loads(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+def advice() -> str | None:
+    """What to tell a person whose threads start slowly; None where all is well."""
+    if layer() != "workqueue":
+        return None
+    return (
+        "neither OpenMP nor TBB loads, so every layer starts its threads slowly: "
+        "install libgomp1 (Debian, Ubuntu), libgomp (Fedora), or `pip install tbb`"
+    )
+
+
+def available() -> int:
+    """The most threads a plan can have: the CPUs this process may use, or NUMBA_NUM_THREADS."""
+    return int(config.NUMBA_NUM_THREADS)
+
+
+def count(asked: int | None) -> int:
+    """The threads for a plan: as asked, but no more than there are. Raises NetError below 1."""
+    if asked is None:
+        return available()
+    if asked < 1:
+        raise error(
+            "no-threads",
+            f"{asked} threads cannot run anything",
+            help=f"--threads 1 to {available()}, or leave it out for all of them",
+        )
+    return min(asked, available())
+
+
+def use(threads: int) -> None:
+    """Lets this Python thread's parallel regions take that many threads."""
+    layer()
+    numba.set_num_threads(threads)

@@ -1,0 +1,127 @@
+"""Passes: functions from Graph to Graph that keep what a network computes.
+
+Outputs keep their places: after any pass `graph.outputs[i]` (and `graph.aux[i].output`) names the
+node that holds what the i-th output held before. Its shape may have lost a flatten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from netdsl.graph.graph import Graph, Node
+from netdsl.ops import BatchNorm, Conv, ConvTranspose, Dropout, Flatten, Linear
+
+Weights = Mapping[str, npt.NDArray[np.float32]]
+
+
+def bypass(graph: Graph, instead: Mapping[str, str]) -> Graph:
+    """The graph without the nodes in `instead`; their readers read what each maps to."""
+
+    def found(name: str) -> str:
+        while name in instead:
+            name = instead[name]
+        return name
+
+    nodes = tuple(
+        replace(node, inputs=tuple(map(found, node.inputs)))
+        for node in graph.nodes
+        if node.name not in instead
+    )
+    return replace(
+        graph,
+        nodes=nodes,
+        outputs=tuple(map(found, graph.outputs)),
+        aux=tuple(replace(aux, output=found(aux.output)) for aux in graph.aux),
+        names={label: found(name) for label, name in graph.names.items()},
+    )
+
+
+def without_dropout(graph: Graph) -> Graph:
+    """Dropout does nothing outside training."""
+    return bypass(graph, {n.name: n.inputs[0] for n in graph if isinstance(n.op, Dropout)})
+
+
+def without_flatten(graph: Graph) -> Graph:
+    """Drops each flatten that moves nothing: of one position, before fc alone, or at the end.
+
+    fc flattens what it takes itself, and an output is given its shape when it is handed over.
+    """
+    return bypass(graph, {n.name: n.inputs[0] for n in graph if _moves_nothing(graph, n)})
+
+
+def _moves_nothing(graph: Graph, node: Node) -> bool:
+    if not isinstance(node.op, Flatten):
+        return False
+    positions = prod(graph[node.inputs[0]].shape[1:])
+    readers = (graph[name].op for name in graph.consumers[node.name])
+    return positions == 1 or all(isinstance(op, Linear) for op in readers)
+
+
+def fold_batch_norm(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
+    """Batch norms after a conv, tconv or fc that nothing else reads become part of its weights.
+
+    The arithmetic is float64, rounded once. The layer gets a bias where it had none.
+    """
+    folded: dict[str, str] = {}
+    fresh = dict(weights)
+    biased: dict[str, Node] = {}
+    for node in graph:
+        if not isinstance(node.op, BatchNorm):
+            continue
+        layer = graph[node.inputs[0]]
+        if not isinstance(layer.op, Conv | ConvTranspose | Linear) or not sole(graph, layer):
+            continue
+        _fold(layer, node, fresh)
+        folded[node.name] = layer.name
+        biased[layer.name] = replace(layer, op=replace(layer.op, bias=True))
+    nodes = tuple(biased.get(node.name, node) for node in graph)
+    return bypass(replace(graph, nodes=nodes), folded), fresh
+
+
+def sole(graph: Graph, node: Node) -> bool:
+    """Whether one node alone reads this one, once, and it is no output."""
+    held = {*graph.outputs, *(aux.output for aux in graph.aux)}
+    return len(graph.consumers[node.name]) == 1 and node.name not in held
+
+
+def scale_and_shift(
+    norm: BatchNorm, name: str, weights: Weights
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Batch norm with its running statistics as x scale + shift, a channel each."""
+    mean, var = (weights[f"{name}.{part}"].astype(np.float64) for part in ("mean", "var"))
+    scale = 1.0 / np.sqrt(var + norm.eps)
+    if not norm.affine:
+        return scale, -mean * scale
+    scale = scale * weights[f"{name}.weight"]
+    return scale, weights[f"{name}.bias"] - mean * scale
+
+
+def _fold(layer: Node, norm: Node, weights: dict[str, npt.NDArray[np.float32]]) -> None:
+    """Replaces the layer's weight and bias by those that do the norm's work too."""
+    assert isinstance(norm.op, BatchNorm)
+    scale, shift = scale_and_shift(norm.op, norm.name, weights)
+    weight = weights[f"{layer.name}.weight"].astype(np.float64)
+    if isinstance(layer.op, ConvTranspose):
+        grouped = weight.reshape(layer.op.groups, -1, *weight.shape[1:])
+        each = scale.reshape(layer.op.groups, 1, -1, *(1 for _ in weight.shape[2:]))
+        weight = (grouped * each).reshape(weight.shape)
+    else:
+        weight = weight * scale.reshape(-1, *(1 for _ in weight.shape[1:]))
+    if f"{layer.name}.bias" in weights:
+        shift = shift + weights[f"{layer.name}.bias"] * scale
+    weights[f"{layer.name}.weight"] = weight.astype(np.float32)
+    weights[f"{layer.name}.bias"] = shift.astype(np.float32)
+
+
+def lowered(
+    graph: Graph, weights: Weights, fuse: Callable[[Graph], Graph]
+) -> tuple[Graph, Weights]:
+    """The graph that a device runs: nothing idle, norms folded, layers fused by `fuse`."""
+    graph = without_flatten(without_dropout(graph))
+    graph, weights = fold_batch_norm(graph, weights)
+    return fuse(graph), weights
