@@ -8,9 +8,7 @@ from pathlib import Path
 from netdsl import lang, resources
 from netdsl.faults import NetError, error
 from netdsl.graph import Graph
-
-LARGEST_FILE = 4 << 20
-"""Bytes of the largest .net file that is read; the largest of the zoo has 2,000."""
+from netdsl.lang import DEFAULT, LIFTED, Limits
 
 
 def find(name: str | Path) -> Path:
@@ -56,15 +54,16 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
-def read_text(path: Path) -> str:
-    """The text of a .net file. Raises NetError: unreadable, too large, or not text."""
+def read_text(path: Path, limits: Limits | None = DEFAULT) -> str:
+    """The text of a .net file. Raises NetError: unreadable, larger than the limits, not text."""
+    most = (LIFTED if limits is None else limits).file
     try:
         size = path.stat().st_size
-        if size > LARGEST_FILE:
+        if size > most:
             raise error(
                 "too-large",
-                f"{path} has {size:,} bytes; a .net file has at most {LARGEST_FILE:,}",
-                file=None,
+                f"{path} has {size:,} bytes, and a .net file at most {most:,}",
+                help="--no-limits lifts this limit",
             )
         data = path.read_bytes()
     except OSError as problem:
@@ -74,18 +73,18 @@ def read_text(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
+        at = problem.start
         raise error(
-            "not-text",
-            f"{path} is not UTF-8 text: byte {problem.start} is 0x{data[problem.start]:02x}",
+            "not-text", f"{path} is not UTF-8 text: byte {at} is 0x{data[at]:02x}"
         ) from None
 
 
-def graph_of(name: str | Path) -> Graph:
-    """The graph of a zoo net or a file. Raises NetError."""
+def graph_of(name: str | Path, limits: Limits | None = DEFAULT) -> Graph:
+    """The graph of a zoo net or a file. Raises NetError. limits: None lifts them."""
     path = find(name)
-    return lang.load(read_text(path), file=str(path))
+    return lang.load(read_text(path, limits), str(path), limits)
 
 
-def graph_of_text(text: str) -> Graph:
+def graph_of_text(text: str, limits: Limits | None = DEFAULT) -> Graph:
     """The graph of a text such as `input 3x32x32; conv3x3p1(8) -> gap`. Raises NetError."""
-    return lang.load(text)
+    return lang.load(text, limits=limits)

@@ -289,7 +289,7 @@ class Net:
         output: which one they come from, the first unless given.
         """
         name = output or self.graph.outputs[0]
-        values = np.asarray(outputs).reshape(len(outputs), -1)
+        values = np.asarray(outputs).reshape(len(outputs), self.graph[name].shape[0])
         if not raw:
             values = probabilities(self.graph, name, values)
         fits = self.graph[name].shape[0] == self.graph[self.graph.outputs[0]].shape[0]

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from netdsl.faults import error
-
-if TYPE_CHECKING:
-    from netdsl.cli.runs import Settings
-    from netdsl.net import Net
 
 
 def run(
@@ -54,23 +50,14 @@ def run(
 ) -> None:
     """Run a net and show what it sees."""
     from netdsl.cli.runs import Settings, run_all
+    from netdsl.net import Net
 
     given = arguments or []
     if text is None and not given:
         raise error("no-net", "no net was given", help="a zoo name, a .net file, or -e TEXT")
     name, inputs = (None, given) if text is not None else (given[0], given[1:])
-    settings = Settings(device, batch, threads, top, profile, save, json, aux, raw, exact, seed)
+    settings = Settings(
+        weights, device, batch, threads, top, profile, save, json, aux, raw, exact, seed
+    )
     settings.check()
-    run_all(_net(name, text, weights, settings), inputs, settings)
-
-
-def _net(name: str | None, text: str | None, weights: Path | None, settings: Settings) -> Net:
-    """The net with its weights: those given, those beside it, or random ones."""
-    from netdsl.net import Net
-
-    net = Net.load(name, text=text)
-    if weights is not None:
-        net.load_weights(weights)
-    else:
-        net.find_weights(settings.seed)
-    return net
+    run_all(Net.load(name, text=text), inputs, settings)

@@ -32,6 +32,7 @@ from netdsl.runner import Runner, roomy_batch
 class Settings:
     """The flags of `netdsl run`."""
 
+    weights: Path | None
     device: str
     batch: int | None
     threads: int | None
@@ -60,9 +61,13 @@ def run_all(net: Net, inputs: list[str], settings: Settings) -> None:
     found, total, samples = _source(net, inputs, settings)
     size = roomy_batch(net.graph, total) if settings.batch is None else settings.batch
     net.labels  # noqa: B018 - a wrong list of labels is said before anything runs
-    _warn(net, found)
     if settings.save is not None:
         check_path(settings.save, net.outputs(aux=settings.aux))
+    if settings.weights is not None:
+        net.load_weights(settings.weights)
+    else:
+        net.find_weights(settings.seed)
+    _warn(net, found)
     with bar(f"making {net.name} ready") as compiling:
         runner = net.runner(
             size,

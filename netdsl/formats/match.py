@@ -131,12 +131,12 @@ def _layers(shapes: Shapes) -> list[list[str]]:
 
 
 def _words(name: str) -> tuple[str, str]:
-    """The layer and the tensor's own name: ("conv1", "running_mean")."""
-    found = re.fullmatch(r"(?:(.*)[./:])?(?:(.*)_)?(running_\w+|moving_\w+|[^./:_]+)", name)
-    if found is None:
-        return name, ""
-    before = [part for part in found.groups()[:2] if part]
-    return ".".join(before), found[3]
+    """The layer and the tensor's own name: ("layer1.0.bn1", "running_mean"), ("conv1", "w")."""
+    *before, last = re.split(r"[./:]", name)
+    if not last.startswith(("running_", "moving_")) and "_" in last:
+        stem, _, last = last.rpartition("_")
+        before.append(stem)
+    return ".".join(before), last
 
 
 def _within(
