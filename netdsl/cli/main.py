@@ -7,6 +7,7 @@ for numba.
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from importlib import import_module
@@ -16,13 +17,11 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from netdsl.faults import NetError
+from netdsl.faults import NetError, error
 
 COMMANDS = {
     "run": "run",
     "cost": "cost",
-    "check": "check",
-    "fmt": "fmt",
     "nets": "nets",
     "info": "info",
 }
@@ -40,7 +39,7 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
-            return None
+            raise _unknown(cmd_name)
         name = COMMANDS[cmd_name]
         holder = typer.Typer(add_completion=False, rich_markup_mode="markdown")
         holder.command(cmd_name)(getattr(import_module(f"netdsl.cli.{name}"), name))
@@ -62,6 +61,12 @@ class Commands(TyperGroup):
             # Whoever read us has left (`| head`). Python would complain again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
+
+
+def _unknown(name: str) -> NetError:
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+    return error("no-such-command", f"there is no command {name!r}", help=hint)
 
 
 def tell(fault: NetError) -> None:

@@ -11,12 +11,16 @@ from netdsl.faults import error
 
 
 def run(
-    arguments: Annotated[
+    net: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="NET", help="A zoo name, or a path to a .net file."),
+    ] = None,
+    inputs: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Argument(
-            metavar="NET [INPUT…]",
-            help="A zoo name or a .net file; then pictures, .npy or .npz files, folders, or - "
-            "for standard input. Without inputs: the net's own samples, else noise.",
+            metavar="INPUT",
+            help="Pictures, .npy or .npz files, folders, or - for standard input. Without: the "
+            "net's own samples, else noise.",
         ),
     ] = None,
     text: Annotated[
@@ -52,12 +56,12 @@ def run(
     from netdsl.cli.runs import Settings, run_all
     from netdsl.net import Net
 
-    given = arguments or []
+    given = [*([] if net is None else [net]), *(inputs or [])]
     if text is None and not given:
         raise error("no-net", "no net was given", help="a zoo name, a .net file, or -e TEXT")
-    name, inputs = (None, given) if text is not None else (given[0], given[1:])
+    name, rest = (None, given) if text is not None else (given[0], given[1:])
     settings = Settings(
         weights, device, batch, threads, top, profile, save, json, aux, raw, exact, seed
     )
     settings.check()
-    run_all(Net.load(name, text=text), inputs, settings)
+    run_all(Net.load(name, text=text), rest, settings)
