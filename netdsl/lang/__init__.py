@@ -1,5 +1,6 @@
 """The language of .net files: text in, graph or faults out."""
 
+from netdsl.lang.format import format_text
 from netdsl.lang.limits import DEFAULT, LIFTED, Limits
 from netdsl.lang.parse import parse
 from netdsl.lang.read import Result, load, read
@@ -10,6 +11,7 @@ __all__ = [
     "LIFTED",
     "Limits",
     "Result",
+    "format_text",
     "load",
     "parse",
     "read",

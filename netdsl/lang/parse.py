@@ -7,7 +7,7 @@ import threading
 from functools import cache
 from typing import Any
 
-from lark import Lark
+from lark import Lark, Token
 
 from netdsl import resources
 from netdsl.faults import Source
@@ -69,6 +69,14 @@ def run(report: Report, text: str, base: int, limits: Limits) -> Any:
     with LOCK:
         builder.begin(report, base, limits, parser)
         return builder.read(text)
+
+
+def tokens(text: str, report: Report, limits: Limits) -> list[Token]:
+    """The tokens of a statement that is known to parse."""
+    parser, builder = grammar()
+    with LOCK:
+        builder.begin(report, 0, limits, parser)
+        return list(parser.parse_interactive(text).iter_parse())
 
 
 NAME_AFTER = re.compile(r"(?:def|every)\s+([A-Za-z_][A-Za-z0-9_]*)")

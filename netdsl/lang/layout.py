@@ -1,0 +1,366 @@
+"""How one statement is laid out: its tokens in a tree of brackets, and that tree in lines.
+
+A statement stands on one line where it fits. Where it does not, its longer brackets are broken,
+one branch a line, and its chain before an arrow. A bracket that is written with a line break
+after its `[` stays broken. Comments inside a statement keep their place between the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from lark import Token
+
+from netdsl.lang.split import Comment
+
+WIDTH = 110
+INDENT = 4
+LONG_BRACKET = 40
+"""A bracket longer than this is broken when its line does not fit."""
+LONG_GROUP = 80
+"""Parentheses and braces longer than this are broken wherever they stand."""
+
+CLOSERS = frozenset({"RPAR", "RSQB", "RBRACE"})
+JOINS = frozenset({"PIPE", "PLUS", "STAR"})
+VALUES = frozenset({"arguments", "list"})
+CHAINS = frozenset({"group", "join", "side"})
+
+
+@dataclass
+class Group:
+    """A bracket and what stands in it. kind: group ( ), join [ ], side { }, arguments, list."""
+
+    kind: str
+    open: str
+    close: str
+    items: list[Item]
+    forced: bool = False
+
+
+@dataclass
+class Atom:
+    """A token: its type in the grammar and its text; `alone` for a comment on its own line."""
+
+    type: str
+    text: str
+    alone: bool = False
+
+
+Item = Atom | Group
+
+
+def tree(tokens: list[Token], comments: list[Comment], text: str) -> list[Item]:
+    """The tokens of a statement, comments among them, as a tree. Offsets are the text's own."""
+    return _Trees(tokens, comments, text).statement()
+
+
+class _Trees:
+    def __init__(self, tokens: list[Token], comments: list[Comment], text: str) -> None:
+        self.tokens = iter(tokens)
+        self.comments = list(reversed(comments))
+        self.text = text
+        self.last: Token | None = None
+        self.head = tokens[0].type if tokens else ""
+
+    def statement(self) -> list[Item]:
+        items, _ = self._items("top")
+        return [item for item in items]
+
+    def _items(self, kind: str) -> tuple[list[Item], str]:
+        items: list[Item] = []
+        for token in self.tokens:
+            items += self._comments_before(token)
+            if token.type in CLOSERS:
+                self.last = token
+                return _without_idle_arrows(items), str(token)
+            if token.type in ("LPAR", "LSQB", "LBRACE"):
+                items.append(self._group(token, kind))
+                continue
+            self.last = token
+            items.append(Atom(token.type, tidy(token)))
+        return _without_idle_arrows(items), ""
+
+    def _group(self, token: Token, within: str) -> Group:
+        kind = self._kind(token, within)
+        self.last = token
+        after = self.text[token.end_pos :].lstrip(" \t\r\f\v")
+        items, close = self._items(kind)
+        forced = kind == "join" and after.startswith(("\n", "#"))
+        return Group(kind, str(token), close, items, forced or _has_comment(items))
+
+    def _kind(self, token: Token, within: str) -> str:
+        before = self.last.type if self.last is not None else ""
+        if token.type == "LBRACE":
+            return "side"
+        if token.type == "LSQB":
+            return "list" if within in VALUES or self.head == "META" else "join"
+        called = before in ("WORD", "AUX", "SIZE", "INT") or (self.head == "DEF" and before == "NAME")
+        return "arguments" if within in VALUES or called else "group"
+
+    def _comments_before(self, token: Token) -> Iterator[Atom]:
+        while self.comments and self.comments[-1].start < (token.start_pos or 0):
+            comment = self.comments.pop()
+            # One inside a word's { } is part of the word's text.
+            if self.last is None or comment.start >= (self.last.end_pos or 0):
+                yield Atom("COMMENT", self.text[comment.start : comment.end], comment.alone)
+
+
+def tidy(token: Token) -> str:
+    """A token's text, white space in a word's { } taken out."""
+    if "{" in token and token.type in ("WORD", "REPEAT") and '"' not in token and "#" not in token:
+        return "".join(token.split())
+    return str(token)
+
+
+def _has_comment(items: list[Item]) -> bool:
+    return any(
+        item.forced if isinstance(item, Group) else item.type == "COMMENT" for item in items
+    )
+
+
+def _without_idle_arrows(items: list[Item]) -> list[Item]:
+    """Arrows that lead or trail a chain say nothing."""
+    kept: list[Item] = []
+    for i, item in enumerate(items):
+        if isinstance(item, Atom) and item.type == "ARROW":
+            before = _neighbour(reversed(kept))
+            after = _neighbour(iter(items[i + 1 :]))
+            if before in ("", "EQUAL", "ARROW", *JOINS) or after in ("", *JOINS):
+                continue
+        kept.append(item)
+    return kept
+
+
+def _neighbour(items: Iterator[Item]) -> str:
+    for item in items:
+        if isinstance(item, Group):
+            return "GROUP"
+        if item.type != "COMMENT":
+            return item.type
+    return ""
+
+
+# On one line ------------------------------------------------------------------------------------
+
+
+def flat(items: list[Item], kind: str = "top") -> str | None:
+    """The items on one line; None where something forces a break."""
+    text = ""
+    before: Item | None = None
+    for item in items:
+        piece = _piece(item)
+        if piece is None:
+            return None
+        text += space(before, item, kind, items) + piece
+        before = item
+    return text
+
+
+def _piece(item: Item) -> str | None:
+    if isinstance(item, Atom):
+        return None if item.type == "COMMENT" else item.text
+    if item.forced:
+        return None
+    inside = flat(item.items, item.kind)
+    if inside is None:
+        return None
+    edge = " " if item.kind == "side" else ""
+    return f"{item.open}{edge}{inside}{edge}{item.close}"
+
+
+def space(before: Item | None, item: Item, kind: str, items: list[Item]) -> str:
+    """What stands between two neighbours inside a bracket of this kind."""
+    if before is None:
+        return ""
+    if isinstance(item, Group) and item.kind == "arguments":
+        shape = isinstance(before, Atom) and before.type in ("SIZE", "INT") and kind == "top"
+        called = isinstance(before, Atom) and before.type in ("WORD", "AUX", "NAME")
+        return " " if shape or (kind in VALUES and not called and _spaced(before)) else ""
+    after = item.type if isinstance(item, Atom) else "GROUP"
+    prior = before.type if isinstance(before, Atom) else "GROUP"
+    if after == "COMMA":
+        return ""
+    if prior == "COMMA":
+        return " "
+    if "EQUAL" in (prior, after):
+        return " " if kind == "top" and _is_define(items) else ""
+    if kind not in VALUES:
+        return "" if prior == "MINUS" else " "
+    return _in_value(before, prior, after, items)
+
+
+def _spaced(before: Item) -> bool:
+    """Whether an operand in parentheses stands apart from what is before it."""
+    return isinstance(before, Atom) and before.type in ("PLUS", "MINUS", "COMMA")
+
+
+def _in_value(before: Item, prior: str, after: str, items: list[Item]) -> str:
+    """Sums are spaced, products are not, and a minus before a number is tight."""
+    if after in ("PLUS", "MINUS"):
+        return " " if prior not in ("STAR", "SLASH", "DOUBLE_SLASH", "PLUS", "MINUS") else ""
+    if prior in ("PLUS", "MINUS"):
+        at = next(i for i, item in enumerate(items) if item is before)
+        unary = at == 0 or _neighbour(iter(items[at - 1 : at])) in (
+            "COMMA",
+            "EQUAL",
+            "STAR",
+            "SLASH",
+            "DOUBLE_SLASH",
+            "PLUS",
+            "MINUS",
+        )
+        return "" if unary else " "
+    return ""
+
+
+def _is_define(items: list[Item]) -> bool:
+    return isinstance(items[0], Atom) and items[0].type == "DEF"
+
+
+# On several lines -------------------------------------------------------------------------------
+
+
+@dataclass
+class Writer:
+    """Lines of a statement as they are written."""
+
+    lines: list[str] = field(default_factory=lambda: [""])
+
+    @property
+    def column(self) -> int:
+        return len(self.lines[-1])
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the line holds nothing yet."""
+        return not self.lines[-1].strip()
+
+    def put(self, text: str) -> None:
+        self.lines[-1] += text.lstrip() if self.fresh else text
+
+    def newline(self, indent: int) -> None:
+        self.lines[-1] = self.lines[-1].rstrip()
+        if self.lines[-1]:
+            self.lines.append("")
+        self.lines[-1] = " " * indent
+
+    def comment(self, atom: Atom, indent: int) -> None:
+        if atom.alone:
+            self.newline(indent)
+        elif not self.fresh:
+            self.lines[-1] = self.lines[-1].rstrip() + "  "
+        self.put(atom.text)
+        self.newline(indent)
+
+
+def broken(items: list[Item]) -> list[str]:
+    """The lines of a statement that does not fit on one."""
+    writer = Writer()
+    write(writer, items, "top", 0)
+    writer.newline(0)
+    return [line for line in writer.lines if line.strip()]
+
+
+def write(writer: Writer, items: list[Item], kind: str, indent: int) -> None:
+    """Items one after another, from the writer's column; later lines are indented further."""
+    whole = flat(items, kind)
+    fits = whole is not None and writer.column + len(whole) <= WIDTH
+    deeper = indent + INDENT if kind == "top" else indent
+    before: Item | None = None
+    for i, item in enumerate(items):
+        gap = space(before, item, kind, items)
+        before = item
+        if isinstance(item, Atom):
+            if item.type == "COMMENT":
+                writer.comment(item, deeper)
+                continue
+            if item.type == "ARROW" and not fits:
+                ahead = len(gap) + _ahead(items, i, kind)
+                if writer.column + ahead > WIDTH and not writer.fresh:
+                    writer.newline(deeper)
+            writer.put(gap + item.text)
+            continue
+        writer.put(gap)
+        _write_group(writer, item, indent, fits)
+
+
+def _ahead(items: list[Item], at: int, kind: str) -> int:
+    """Columns from an arrow to the end of the step after it, or to a bracket that is broken."""
+    width = 0
+    before: Item | None = None
+    for item in items[at:]:
+        if isinstance(item, Atom) and (
+            item.type == "COMMENT" or (item.type == "ARROW" and before is not None)
+        ):
+            break
+        width += len(space(before, item, kind, items)) if before is not None else 0
+        if isinstance(item, Group) and _breaks(item, False):
+            return width + 1
+        width += len(_piece(item) or "")
+        before = item
+    return width
+
+
+def _breaks(group: Group, fits: bool) -> bool:
+    """Whether a bracket is broken, where its line does or does not fit."""
+    text = _piece(group)
+    if text is None:
+        return True
+    if fits:
+        return False
+    return len(text) > (LONG_BRACKET if group.kind == "join" else LONG_GROUP)
+
+
+def _write_group(writer: Writer, group: Group, indent: int, fits: bool) -> None:
+    if not _breaks(group, fits):
+        writer.put(_piece(group) or "")
+        return
+    writer.put(group.open)
+    items = list(group.items)
+    while items and isinstance(items[0], Atom) and items[0].type == "COMMENT" and not items[0].alone:
+        writer.comment(items[0], indent + INDENT)
+        items.pop(0)
+    writer.newline(indent + INDENT)
+    if group.kind == "join":
+        _write_branches(writer, items, indent)
+    elif group.kind in VALUES:
+        _write_values(writer, items, group.kind, indent + INDENT)
+    else:
+        write(writer, items, group.kind, indent + INDENT)
+    writer.newline(indent)
+    writer.put(group.close)
+
+
+def _write_branches(writer: Writer, items: list[Item], indent: int) -> None:
+    branch: list[Item] = []
+    for item in items:
+        if isinstance(item, Atom) and item.type in JOINS:
+            write(writer, branch, "join", indent + INDENT)
+            writer.newline(indent + INDENT - 2)
+            writer.put(item.text + " ")
+            branch = []
+        else:
+            branch.append(item)
+    write(writer, branch, "join", indent + INDENT)
+
+
+def _write_values(writer: Writer, items: list[Item], kind: str, indent: int) -> None:
+    """Arguments, as many a line as fit."""
+    before: Item | None = None
+    for item in items:
+        gap = space(before, item, kind, items)
+        if isinstance(item, Atom) and item.type == "COMMENT":
+            writer.comment(item, indent)
+            before = item
+            continue
+        text = _piece(item)
+        comma = isinstance(before, Atom) and before.type == "COMMA"
+        if comma and text is not None and writer.column + len(gap + text) > WIDTH - 20:
+            writer.newline(indent)
+        writer.put(gap)
+        before = item
+        if text is None and isinstance(item, Group):
+            _write_group(writer, item, indent, False)
+        else:
+            writer.put(text or "")
