@@ -26,37 +26,38 @@ LARGEST_BATCH = 10**12
 class Layer:
     """One op's cost. `params` are with bias, `weights` without; both are independent of the batch.
 
-    `macs`, `activation_bytes` and `counts` are those of the whole batch; shapes are per sample.
-    `activation_bytes` is the size of the op's output. `receptive_field` is in input pixels per
-    spatial axis; None where the input has no spatial axes. `sees_all` says that each value has
-    seen the whole input; the field is then the input's size.
+    `macs` and `activation_bytes` (the size of the op's output) are those of the whole batch;
+    shapes and `counts` are per sample. `receptive_field` is in input pixels per spatial axis; None
+    where the input has no spatial axes. `sees_all` says that each value has seen the whole input;
+    the field is then the input's size.
     """
 
     name: str
-    node: Op = field(repr=False)
+    op: Op
     inputs: tuple[Shape, ...]
     output: Shape
     params: int
     weights: int
     counts: Counts
+    batch: int
     activation_bytes: int
     receptive_field: tuple[int, ...] | None
     sees_all: bool = False
 
     @property
-    def op(self) -> str:
-        """The op's word in full: `conv3x3p1(64)`."""
-        return self.node.word()
+    def word(self) -> str:
+        """The op as written: `conv3x3p1(64)`."""
+        return self.op.word()
 
     @property
     def kind(self) -> str:
         """The op's head: `conv`."""
-        return self.node.head
+        return self.op.head
 
     @property
     def macs(self) -> int:
         """Multiply-adds of convolutions and fully connected layers, without bias."""
-        return self.counts.macs
+        return self.counts.macs * self.batch
 
     @property
     def block(self) -> str:
@@ -67,7 +68,7 @@ class Layer:
         """The layer as `--json` prints it."""
         return {
             "name": self.name,
-            "op": self.op,
+            "op": self.word,
             "in": one_or_all(self.inputs),
             "out": list(self.output),
             "params": self.params,
@@ -200,26 +201,17 @@ class _Counter:
         pixels = self.everything if reach is None else reach.pixels
         return Layer(
             name=node.name,
-            node=node.op,
+            op=node.op,
             inputs=inputs,
             output=node.shape,
             params=sum(p.size for p in learned),
             weights=sum(p.size for p in learned if p.role == "weight"),
-            counts=_times(node.op.counts(inputs), self.batch),
+            counts=node.op.counts(inputs),
+            batch=self.batch,
             activation_bytes=prod(node.shape) * self.itemsize * self.batch,
             receptive_field=pixels or None,
             sees_all=reach is None,
         )
-
-
-def _times(counts: Counts, batch: int) -> Counts:
-    return Counts(
-        macs=counts.macs * batch,
-        bias=counts.bias * batch,
-        compares=counts.compares * batch,
-        adds=counts.adds * batch,
-        elementwise=counts.elementwise * batch,
-    )
 
 
 def one_or_all(shapes: tuple[Shape, ...]) -> list[int] | list[list[int]]:

@@ -5,9 +5,10 @@ Cells hold raw values (exact integers, shapes as tuples); a column says how a pe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 from netdsl.ops import show
@@ -19,14 +20,14 @@ Show = Callable[[Any], str]
 class Column:
     """One column: its title, how its values read, whether shares are drawn as bars beside them.
 
-    `unit` goes with the title where values are exported raw (CSV).
+    `key` names the column where values are exported raw (CSV); left out, the title does.
     """
 
     title: str
     show: Show = str
     right: bool = False
     bar: bool = False
-    unit: str = ""
+    key: str = ""
 
     def text(self, value: Any) -> str:
         """The value as a person reads it; None is an empty cell."""
@@ -35,21 +36,24 @@ class Column:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Rows of cells under columns, then total rows, then notes in words."""
+    """Rows of cells under columns, then total rows, then notes in words; `subject` is the net."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Any, ...], ...]
     totals: tuple[tuple[Any, ...], ...] = ()
     notes: tuple[str, ...] = ()
+    subject: str = ""
 
-    def share(self, row: int, column: int) -> float | None:
-        """A cell's part of its column's sum, for a column that draws bars; None for others."""
-        if not self.columns[column].bar:
-            return None
-        values = [cells[column] or 0 for cells in self.rows]
+    @cached_property
+    def shares(self) -> Mapping[int, tuple[float, ...]]:
+        """For each column that draws bars, by its index, each row's part of the column's sum."""
+        return {i: self._shares(i) for i, column in enumerate(self.columns) if column.bar}
+
+    def _shares(self, column: int) -> tuple[float, ...]:
+        values = [Fraction(cells[column] or 0) for cells in self.rows]
         total = sum(values)
-        return float(Fraction(values[row]) / Fraction(total)) if total else 0.0
+        return tuple(float(value / total) if total else 0.0 for value in values)
 
 
 def number(value: int) -> str:

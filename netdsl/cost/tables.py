@@ -1,31 +1,36 @@
-"""Sheets as tables in a terminal, with bars of shares, by rich."""
+"""Sheets as tables in a terminal, with bars of shares.
+
+Printed without rich, whose import and layout take longer than all of the counting.
+"""
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING, Literal
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from textwrap import wrap
+from typing import Any
 
 from netdsl.cost.count import Cost, Layer
-from netdsl.cost.sheet import Column, Sheet, memory, number, pixels, shape, short
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+from netdsl.cost.sheet import Column, Sheet, memory, number, pixels, shape
 
 BAR = 8
 EIGHTHS = " ▏▎▍▌▋▊▉█"
-UNBOUNDED = 200
-COLORS = ("blue", "yellow", "magenta")
+GAP = "  "
+NARROWEST = 60
+BOLD, DIM = "1", "2"
+COLORS = ("34", "33", "35")
 """One colour for memory, parameters, operations, the order of the lectures' triptych."""
 
 LAYER_COLUMNS = (
-    Column("layer"),
+    Column("layer", key="name"),
     Column("op"),
-    Column("output", shape),
-    Column("memory", memory, right=True, bar=True, unit="bytes"),
-    Column("parameters", number, right=True, bar=True),
-    Column("MACs", number, right=True, bar=True),
-    Column("field", str, right=True, unit="pixels"),
+    Column("output", shape, key="out"),
+    Column("memory", memory, right=True, bar=True, key="activation_bytes"),
+    Column("parameters", number, right=True, bar=True, key="params"),
+    Column("MACs", number, right=True, bar=True, key="macs"),
+    Column("field", str, right=True, key="receptive_field"),
 )
 
 
@@ -33,7 +38,7 @@ def cost_sheet(cost: Cost) -> Sheet:
     """The table by layer: op, output, activation memory, parameters, MACs, receptive field."""
     rows = tuple(_row(layer) for layer in cost.layers)
     total = ("total", None, None, cost.activation_bytes, cost.params, cost.macs, None)
-    return Sheet(heading(cost), LAYER_COLUMNS, rows, (total,), notes(cost))
+    return Sheet(heading(cost), LAYER_COLUMNS, rows, (total,), notes(cost), cost.net)
 
 
 def heading(cost: Cost) -> str:
@@ -47,7 +52,7 @@ def heading(cost: Cost) -> str:
 def _row(layer: Layer) -> tuple[object, ...]:
     return (
         layer.name,
-        layer.op,
+        layer.word,
         layer.output,
         layer.activation_bytes,
         layer.params,
@@ -67,7 +72,7 @@ def notes(cost: Cost) -> tuple[str, ...]:
     """What stands under the table: biases, what the memory is of, auxiliary heads."""
     biases = cost.params - cost.weights
     found = [
-        f"{short(cost.weights)} weights + {short(biases)} biases, "
+        f"{number(cost.weights)} weights + {number(biases)} biases, "
         f"{memory(cost.params * cost.itemsize)} in {cost.dtype}. MACs are the multiply-adds of "
         "conv, tconv and fc, without bias; memory is every op's output.",
     ]
@@ -100,11 +105,11 @@ def share_text(sheet: Sheet, row: int, column: int, width: int) -> str:
 
     The longest bar is the column's largest share.
     """
-    share = sheet.share(row, column)
-    largest = max((sheet.share(i, column) or 0.0 for i in range(len(sheet.rows))), default=0.0)
-    if not share or not largest:
+    shares = sheet.shares[column]
+    share = shares[row]
+    if not share:
         return ""
-    drawn = bar(share / largest, BAR)
+    drawn = bar(share / max(shares), BAR)
     return drawn if width == BAR else f"{percent(share)} {drawn}"
 
 
@@ -118,61 +123,87 @@ def bar_width(sheet: Sheet, width: int | None) -> int:
 
 def natural_width(sheet: Sheet, bars: int = BAR + 5) -> int:
     """The width that the table takes with bars as wide as this."""
-    width = 0
-    for i, column in enumerate(sheet.columns):
-        texts = [column.title, *(column.text(row[i]) for row in (*sheet.rows, *sheet.totals))]
-        width += max(map(len, texts)) + 2 + (bars + 2 if column.bar and bars else 0)
-    return width
+    drawn = sum(column.bar for column in sheet.columns) * (bars + len(GAP)) if bars else 0
+    return sum(_widths(sheet)) + len(GAP) * (len(sheet.columns) - 1) + drawn
 
 
-def render(sheet: Sheet, width: int | None = None) -> Table:
-    """A rich table of the sheet; bars are left out where `width` has no room for them."""
-    from rich.table import Table
-    from rich.text import Text
+def _widths(sheet: Sheet) -> list[int]:
+    """Each column's width without bars."""
+    rows = (*sheet.rows, *sheet.totals)
+    return [
+        max(len(text) for text in (column.title, *(column.text(row[i]) for row in rows)))
+        for i, column in enumerate(sheet.columns)
+    ]
 
+
+def table_lines(sheet: Sheet, width: int | None = None, colored: bool = False) -> list[str]:
+    """The sheet as lines of text: title, heads, rows, totals, notes.
+
+    width: of the terminal, None for as wide as it gets; it decides what bars there is room for
+    and where notes wrap. colored: with ANSI colours.
+    """
     bars = bar_width(sheet, width)
-    table = Table(title=Text(sheet.title, "bold"), title_justify="left", box=None, pad_edge=False)
-    for column in sheet.columns:
-        align: Literal["left", "right"] = "right" if column.right else "left"
-        title = Text(column.title, "dim")
-        table.add_column(title, justify=align, no_wrap=True)
+    paint = _paint if colored else _plain
+    widths = _widths(sheet)
+    lines = [paint(sheet.title, BOLD)]
+    heads = []
+    for column, room in zip(sheet.columns, widths, strict=True):
+        heads.append(column.title.rjust(room) if column.right else column.title.ljust(room))
         if column.bar and bars:
-            table.add_column("", width=bars, no_wrap=True)
-    colors = _colors(sheet)
-    for at, cells in enumerate((*sheet.rows, *sheet.totals)):
-        total = at >= len(sheet.rows)
-        texts = []
-        for i, (column, value) in enumerate(zip(sheet.columns, cells, strict=True)):
-            quiet = column.right and value == 0
-            texts.append(Text(column.text(value), "dim" if quiet else ""))
-            if column.bar and bars:
-                texts.append(Text("" if total else share_text(sheet, at, i, bars), colors[i]))
-        table.add_row(*texts, style="bold" if total else "")
-    return table
-
-
-def _colors(sheet: Sheet) -> dict[int, str]:
-    """A colour for each column with bars."""
-    bars = [i for i, column in enumerate(sheet.columns) if column.bar]
-    return {i: COLORS[at % len(COLORS)] for at, i in enumerate(bars)}
-
-
-def show_sheet(sheet: Sheet, console: Console | None = None) -> None:
-    """Prints a sheet and its notes; a pipe gets as much width as the table wants."""
-    from rich.console import Console
-
-    console = console or Console()
-    if not console.is_terminal:
-        console = Console(file=console.file, width=max(natural_width(sheet), 100))
-    console.print(render(sheet, console.width), crop=False)
+            heads.append(" " * bars)
+    lines.append(paint(GAP.join(heads).rstrip(), DIM))
+    for at, row in enumerate((*sheet.rows, *sheet.totals)):
+        lines.append(_line(sheet, at, row, widths, bars, paint))
+    room = max(width or natural_width(sheet, bars), NARROWEST)
     for note in sheet.notes:
-        console.print(note, style="dim", highlight=False, markup=False)
+        lines += [paint(line, DIM) for line in wrap(note, room)]
+    return lines
+
+
+def _line(
+    sheet: Sheet,
+    at: int,
+    row: tuple[Any, ...],
+    widths: list[int],
+    bars: int,
+    paint: Callable[[str, str], str],
+) -> str:
+    """One row; a total is bold, a zero is dim."""
+    total = at >= len(sheet.rows)
+    cells, colors = [], iter(COLORS * len(sheet.columns))
+    for i, (column, value) in enumerate(zip(sheet.columns, row, strict=True)):
+        text = column.text(value)
+        text = text.rjust(widths[i]) if column.right else text.ljust(widths[i])
+        quiet = DIM if column.right and value == 0 else ""
+        cells.append(paint(text, BOLD if total else quiet))
+        if column.bar and bars:
+            share = "" if total else share_text(sheet, at, i, bars)
+            cells.append(paint(share.ljust(bars), next(colors)))
+    return GAP.join(cells).rstrip()
+
+
+def _plain(text: str, style: str) -> str:
+    return text
+
+
+def _paint(text: str, style: str) -> str:
+    return f"\x1b[{style}m{text}\x1b[0m" if style and text.strip() else text
+
+
+def show_sheet(sheet: Sheet) -> None:
+    """Prints a sheet, fitted to the terminal; a pipe gets as much width as the table wants."""
+    width, colored = terminal()
+    print("\n".join(table_lines(sheet, width, colored)))
+
+
+def terminal() -> tuple[int | None, bool]:
+    """The width of standard output, None where it is no terminal; and whether it has colours."""
+    if not sys.stdout.isatty():
+        return None, False
+    quiet = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    return shutil.get_terminal_size().columns, not quiet
 
 
 def as_text(cost: Cost) -> str:
     """The table by layer as plain text."""
-    from rich.console import Console
-
-    out = io.StringIO()
-    show_sheet(cost_sheet(cost), Console(file=out, width=UNBOUNDED))
-    return out.getvalue().rstrip()
+    return "\n".join(table_lines(cost_sheet(cost)))
