@@ -22,6 +22,8 @@ from netdsl.faults import NetError, error
 COMMANDS = {
     "run": "run",
     "cost": "cost",
+    "check": "check",
+    "fmt": "fmt",
     "nets": "nets",
     "info": "info",
 }
