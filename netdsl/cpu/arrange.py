@@ -16,17 +16,22 @@ from netdsl.cpu.layout import (
     PLANE_STRIDE,
     ROW_STRIDE,
     WIDTH,
+    Call,
+    axes3,
 )
+from netdsl.cpu.task import Places, Task
 from netdsl.cpu.views import (
     OWN,
     SOURCE,
     TARGET,
+    call,
     lanes_of,
     row_at,
     row_count,
     row_place,
     row_width,
 )
+from netdsl.ops import Pad, Shuffle, Upsample
 
 
 @worker
@@ -51,7 +56,7 @@ def pack(arena, array, d, part, parts):  # type: ignore[no-untyped-def]
 @worker
 def pack_planar(arena, array, d, part, parts):  # type: ignore[no-untyped-def]
     """From an array (N, C, *spatial), given in place of params, into planes with a halo."""
-    columns, channels = row_width(d), d[TARGET + CHANNELS]
+    columns = row_width(d)
     work = row_count(d)
     for item in range(share(work, part, parts), share(work, part + 1, parts)):
         n, c, z, y = row_place(d, item)
@@ -180,3 +185,83 @@ def flatten(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
                 arena[out + lane] = arena[at]
             else:
                 arena[out + lane] = np.float32(0.0)
+
+
+def plan_flatten(task: Task, places: Places) -> list[Call]:
+    """The call of a flatten that moves something."""
+    return [call(flatten, task.parts, places.output, places.inputs[0])]
+
+
+def plan_upsample(task: Task, places: Places) -> list[Call]:
+    """The call of an enlarging, by repeating or by interpolating."""
+    op, spatial = task.whole.base, task.shapes[0][1:]
+    assert isinstance(op, Upsample)
+    if op.mode == "nearest":
+        axes = [
+            [i // f for i in range(size * f)] for size, f in zip(spatial, op.factor, strict=True)
+        ]
+        return [_gather(task, places, axes, 0.0)]
+    pairs, shares = [], []
+    for size, f in zip(axes3(spatial), axes3(op.factor), strict=True):
+        for i in range(size * f):
+            # Cell centres lie at half positions; before the first one there is nothing to mix.
+            at = max((i + 0.5) / f - 0.5, 0.0)
+            low = min(int(at), size - 1)
+            pairs += [low, min(low + 1, size - 1)]
+            shares.append(at - low)
+    weights = places.params.add(np.array(shares))
+    return [call(interpolate, task.parts, places.output, places.inputs[0], weights, *pairs)]
+
+
+def plan_pad(task: Task, places: Places) -> list[Call]:
+    """The call of a padding or cropping."""
+    op, spatial = task.whole.base, task.shapes[0][1:]
+    assert isinstance(op, Pad)
+    axes = [
+        [padded(op.mode, i - before, size) for i in range(size + before + after)]
+        for size, (before, after) in zip(spatial, op.amount, strict=True)
+    ]
+    return [_gather(task, places, axes, op.value)]
+
+
+def padded(mode: str, at: int, size: int) -> int:
+    """The place that a padded axis shows at `at`; -1 for the filling."""
+    if 0 <= at < size:
+        return at
+    if mode == "reflect":
+        return -at if at < 0 else 2 * (size - 1) - at
+    if mode == "edge":
+        return 0 if at < 0 else size - 1
+    return -1
+
+
+def _gather(task: Task, places: Places, axes: list[list[int]], fill: float) -> Call:
+    at = places.params.add(np.array([fill]))
+    tables = [i for axis in [[0]] * (3 - len(axes)) + axes for i in axis]
+    return call(gather, task.parts, places.output, places.inputs[0], at, *tables)
+
+
+def plan_shuffle(task: Task, places: Places) -> list[Call]:
+    """The call of a channel shuffle: (G, C/G) channels to (C/G, G)."""
+    op, channels = task.whole.base, task.node.shape[0]
+    assert isinstance(op, Shuffle)
+    order = np.arange(channels).reshape(op.groups, -1).T.reshape(-1)
+    table = [*map(int, order), *(-1,) * (-channels % 16)]
+    return [call(mix, task.parts, places.output, places.inputs[0], *table)]
+
+
+def plan_concat(task: Task, places: Places) -> list[Call]:
+    """A copy for each branch that does not lie in the concatenation already."""
+    calls, channel = [], 0
+    for shape, source in zip(task.shapes, places.inputs, strict=True):
+        start, end = channel, channel + shape[0]
+        channel = end
+        first = start // 16 * 16
+        there = places.output.part(first, end - first)
+        if source.offset == there.offset and start == first:
+            continue
+        # Lanes before the branch hold what was copied there; those after are zero until then.
+        kept, blank = (-2,) * (start - first), (-1,) * (-end % 16)
+        table = (*kept, *range(shape[0]), *blank)
+        calls.append(call(mix, task.parts, there, source, *table))
+    return calls

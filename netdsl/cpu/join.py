@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from netdsl.cpu.lanes import first, keep, load, splat, store
 from netdsl.cpu.launch import share, worker
+from netdsl.cpu.layout import BLOCK_STRIDE, PLANE_STRIDE, ROW_STRIDE, Buffer, Call
+from netdsl.cpu.task import Places, Task
 from netdsl.cpu.views import (
     OTHER,
     OWN,
     SOURCE,
     TARGET,
+    call,
     lanes_of,
     row_at,
     row_count,
@@ -39,3 +42,27 @@ def multiply(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
             if other_single:
                 w = splat(first(w))
             store(arena, out + 16 * x, keep(v * w, 0, lanes))
+
+
+def plan_multiply(task: Task, places: Places) -> list[Call]:
+    """A product of any number of tensors, two at a time."""
+    out, (first, *others) = places.output, places.inputs
+    calls = []
+    for i, other in enumerate(others):
+        a, step_a, single_a = stretched(out if i else first, out)
+        b, step_b, single_b = stretched(other, out)
+        own = (step_a, step_b, int(single_a), int(single_b))
+        calls.append(call(multiply, task.parts, out, a, *own, other=b))
+    return calls
+
+
+def stretched(buffer: Buffer, out: Buffer) -> tuple[list[int], int, bool]:
+    """A buffer's fields with no way to go along stretched axes, its column step, and whether its
+    one channel stands for all."""
+    fields = list(buffer.fields())
+    depth, height, width = (a == 1 and b > 1 for a, b in zip(buffer.size, out.size, strict=True))
+    single = buffer.channels == 1 and out.channels > 1
+    for still, stride in ((depth, PLANE_STRIDE), (height, ROW_STRIDE), (single, BLOCK_STRIDE)):
+        if still:
+            fields[stride] = 0
+    return fields, 0 if width else 16, single

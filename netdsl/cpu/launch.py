@@ -8,7 +8,7 @@ it calls the worker whose address stands in the descriptor, once for each thread
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numba
@@ -99,3 +99,41 @@ launch._cache = cache_for(launch.py_func)
 def share(work, part, parts):  # type: ignore[no-untyped-def]
     """The first of `work` items that belongs to this part; that of part + 1 is its end."""
     return work * part // parts
+
+
+def ready(kernel: Any) -> bool:
+    """Whether a worker or parallel function needs no compiling."""
+    if isinstance(kernel, Worker):
+        return kernel.ready
+    kept = kernel._cache
+    return bool(kernel.signatures) or (
+        isinstance(kept, KernelCache) and kept.holds(ARRAYS.args, cpu_target.target_context)
+    )
+
+
+def compile_all(kernels: Iterable[Any], progress: Callable[[int, int, str], None] | None) -> None:
+    """Compiles the kernels that are not, saying before each how many are done, of how many."""
+    wanted = list(dict.fromkeys([launch, *kernels]))
+    missing = [kernel for kernel in wanted if not ready(kernel)]
+    for done, kernel in enumerate(missing):
+        if progress is not None:
+            progress(done, len(missing), name_of(kernel))
+        prepare(kernel)
+    if progress is not None and missing:
+        progress(len(missing), len(missing), "")
+    for kernel in wanted:
+        prepare(kernel)
+
+
+def prepare(kernel: Any) -> None:
+    """Compiles one kernel, or reads it from the cache."""
+    if isinstance(kernel, Worker):
+        kernel.address  # noqa: B018 - asking for it makes it
+    else:
+        kernel.compile(ARRAYS.args)
+
+
+def name_of(kernel: Any) -> str:
+    """A kernel's name as a person reads it: max_pool is "max pool"."""
+    name = kernel.name if isinstance(kernel, Worker) else kernel.py_func.__name__
+    return str(name).strip("_").replace("_", " ")

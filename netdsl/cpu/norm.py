@@ -36,15 +36,19 @@ from netdsl.cpu.layout import (
     CHANNELS,
     DEPTH,
     HEIGHT,
+    Call,
 )
+from netdsl.cpu.task import Needs, Places, Task, by_channel
 from netdsl.cpu.views import (
     OWN,
     SOURCE,
     TARGET,
+    call,
     lanes_of,
     row_at,
     row_width,
 )
+from netdsl.ops import GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm, LogSoftmax
 
 # Of group_norm and channel_norm: channels in a group; where params hold eps (one block), then the
 # scale and the shift of each channel block.
@@ -142,7 +146,7 @@ LOG = OWN
 @worker
 def softmax(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """Softmax across the channels of each position, or its logarithm."""
-    blocks, channels, columns = d[TARGET + BLOCKS], d[TARGET + CHANNELS], row_width(d)
+    blocks, columns = d[TARGET + BLOCKS], row_width(d)
     from_block, to_block = d[SOURCE + BLOCK_STRIDE], d[TARGET + BLOCK_STRIDE]
     rows, depth, log = d[TARGET + HEIGHT], d[TARGET + DEPTH], d[LOG]
     work = d[TARGET + BATCH] * depth * rows
@@ -236,3 +240,41 @@ def local_response(arena, params, d, part, parts):  # type: ignore[no-untyped-de
                     else:
                         v = v * power(base, -beta)
                     store(arena, out + b * to_block + 16 * x, keep(v, 0, lanes))
+
+
+def plan_norm(task: Task, places: Places) -> list[Call]:
+    """The call of a layer, instance or group norm."""
+    op, channels = task.whole.base, task.node.shape[0]
+    assert isinstance(op, LayerNorm | InstanceNorm | GroupNorm)
+    group = 1 if isinstance(op, InstanceNorm) else channels
+    if isinstance(op, GroupNorm):
+        group = channels // op.groups
+    scale = places.weights["weight"] if op.affine else 1.0
+    shift = places.weights["bias"] if op.affine else 0.0
+    line = np.stack([by_channel(scale, channels), by_channel(shift, channels)], axis=1)
+    eps = np.array([op.eps, *(0.0,) * 15])
+    at = places.params.add(np.concatenate([eps, line.reshape(-1)]))
+    kernel = channel_norm if group == 1 else group_norm
+    return [call(kernel, task.parts, places.output, places.inputs[0], group, at)]
+
+
+def plan_softmax(task: Task, places: Places) -> list[Call]:
+    """The call of softmax or its logarithm."""
+    log = int(isinstance(task.whole.base, LogSoftmax))
+    return [call(softmax, task.parts, places.output, places.inputs[0], log)]
+
+
+def response_needs(task: Task) -> Needs:
+    """Scratch for local_response: its threads' squares."""
+    op = task.whole.base
+    assert isinstance(op, LocalResponseNorm)
+    return Needs(scratch=task.parts * response_scratch(task.node.shape[0], op.size))
+
+
+def plan_response(task: Task, places: Places) -> list[Call]:
+    """The call of a local response normalisation."""
+    op, channels = task.whole.base, task.node.shape[0]
+    assert isinstance(op, LocalResponseNorm)
+    at = places.params.add(np.array([op.alpha / op.size, op.k, op.beta]))
+    own = (op.size, int(op.beta == 0.75), at, places.scratch, response_scratch(channels, op.size))
+    return [call(local_response, task.parts, places.output, places.inputs[0], *own)]

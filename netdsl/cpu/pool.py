@@ -12,8 +12,10 @@ from numba import njit
 
 from netdsl.cpu.lanes import load, maximum, splat, store
 from netdsl.cpu.launch import share, worker
-from netdsl.cpu.layout import DEPTH, HEIGHT, PLANE_STRIDE, ROW_STRIDE
-from netdsl.cpu.views import OWN, SOURCE, TARGET, row_at, row_count, row_place, row_width
+from netdsl.cpu.layout import DEPTH, HEIGHT, PLANE_STRIDE, ROW_STRIDE, Call, axes3
+from netdsl.cpu.task import Places, Task
+from netdsl.cpu.views import OWN, SOURCE, TARGET, call, row_at, row_count, row_place, row_width
+from netdsl.ops import AdaptiveAveragePool, AveragePool, GlobalMax, MaxPool, Window
 
 STEPS = OWN
 WINDOWS = OWN + 3
@@ -74,3 +76,42 @@ def average_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
                         along += load(arena, row + 16 * k)
                     total += along
             store(arena, out + 16 * x, total / np.float32(count_z * count_y * count_x))
+
+
+Axis = list[tuple[int, int, int]]
+"""The windows of an axis: first tap, end, and count of each."""
+
+
+def axis_windows(w: Window, axis: int, size: int, outputs: int, count_pad: bool) -> Axis:
+    """Windows that slide along an axis of `size`. With count_pad the padding's taps count too."""
+    kernel, stride, dilation = w.kernel[axis], w.stride[axis], w.dilation[axis]
+    before, after = w.padding[axis]
+    found = []
+    for i in range(outputs):
+        start = i * stride - before
+        taps = [start + t * dilation for t in range(kernel)]
+        inside = [t for t in taps if 0 <= t < size]
+        counted = [t for t in taps if t < size + after] if count_pad else inside
+        first, end = (inside[0], inside[-1] + 1) if inside else (0, 0)
+        found.append((first, end, len(counted)))
+    return found
+
+
+def plan_pool(task: Task, places: Places) -> list[Call]:
+    """The calls of any pool."""
+    op, spatial = task.whole.base, task.shapes[0][1:]
+    steps: tuple[int, ...] = (1,) * len(spatial)
+    if isinstance(op, MaxPool | AveragePool):
+        count_pad = isinstance(op, AveragePool) and op.count_pad
+        sizes = zip(spatial, task.node.shape[1:], strict=True)
+        steps = op.window.dilation
+        axes = [axis_windows(op.window, i, n, m, count_pad) for i, (n, m) in enumerate(sizes)]
+    elif isinstance(op, AdaptiveAveragePool):
+        axes = [[(lo, hi, hi - lo) for lo, hi in axis] for axis in op.windows(spatial)]
+    else:
+        axes = [[(0, size, size)] for size in spatial]
+    axes = [[(0, 1, 1)]] * (3 - len(axes)) + axes
+    kernel = max_pool if isinstance(op, MaxPool | GlobalMax) else average_pool
+    tables = [number for axis in axes for window in axis for number in window]
+    source, target = places.inputs[0], places.output
+    return [call(kernel, task.parts, target, source, *axes3(steps), *tables)]

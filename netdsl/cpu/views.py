@@ -7,10 +7,13 @@ A worker writes the target row by row: a row is the columns of one sample, block
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
+
 import numpy as np
 from numba import njit
 
-from netdsl.cpu.launch import BODY, Worker, launch
+from netdsl.cpu.launch import BODY, WORKER, Worker, launch
 from netdsl.cpu.layout import (
     BATCH,
     BATCH_STRIDE,
@@ -36,16 +39,28 @@ OWN = OTHER + FIELDS
 
 def call(
     work: Worker,
-    threads: int,
+    parts: int,
     target: Buffer,
-    source: Buffer,
+    source: Buffer | Sequence[int],
     *own: int,
-    other: Buffer | None = None,
+    other: Buffer | Sequence[int] | None = None,
 ) -> Call:
-    """The call of a worker on these buffers; `own` is what it wants besides."""
-    other = other or source
-    d = (work.address, threads, *target.fields(), *source.fields(), *other.fields(), *own)
-    return Call(launch, np.array(d, np.int64))
+    """The call of a worker on these buffers, or fields of buffers; `own` is what it wants besides.
+
+    The worker's address is filled in when the plan is complete (`link`).
+    """
+    views = (target, source, source if other is None else other)
+    fields = (view.fields() if isinstance(view, Buffer) else view for view in views)
+    return Call(work, np.array((0, parts, *chain(*fields), *own), np.int64))
+
+
+def link(call: Call) -> Call:
+    """The call as it is made: a worker, compiled if need be, by its address through `launch`."""
+    if not isinstance(call.kernel, Worker):
+        return call
+    d = call.d.copy()
+    d[WORKER] = call.kernel.address
+    return Call(launch, d)
 
 
 @njit(forceinline=True)

@@ -76,7 +76,7 @@ def fold_batch_norm(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
         layer = graph[node.inputs[0]]
         if not isinstance(layer.op, Conv | ConvTranspose | Linear) or not sole(graph, layer):
             continue
-        _fold(layer, node, fresh)
+        _fold(layer, node, own_weights(graph, node, node.name, weights), fresh)
         folded[node.name] = layer.name
         biased[layer.name] = replace(layer, op=replace(layer.op, bias=True))
     nodes = tuple(biased.get(node.name, node) for node in graph)
@@ -89,22 +89,31 @@ def sole(graph: Graph, node: Node) -> bool:
     return len(graph.consumers[node.name]) == 1 and node.name not in held
 
 
+def own_weights(
+    graph: Graph, node: Node, name: str, weights: Weights
+) -> dict[str, npt.NDArray[np.float32]]:
+    """A node's weights by their parameters' names; they are kept under the node's `name`."""
+    return {p.name: weights[f"{name}.{p.name}"] for p in graph.parameters(node)}
+
+
 def scale_and_shift(
-    norm: BatchNorm, name: str, weights: Weights
+    norm: BatchNorm, own: Weights
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Batch norm with its running statistics as x scale + shift, a channel each."""
-    mean, var = (weights[f"{name}.{part}"].astype(np.float64) for part in ("mean", "var"))
+    """Batch norm with its running statistics as x scale + shift, a channel each, in float64."""
+    mean, var = own["mean"].astype(np.float64), own["var"].astype(np.float64)
     scale = 1.0 / np.sqrt(var + norm.eps)
     if not norm.affine:
         return scale, -mean * scale
-    scale = scale * weights[f"{name}.weight"]
-    return scale, weights[f"{name}.bias"] - mean * scale
+    scale = scale * own["weight"]
+    return scale, own["bias"] - mean * scale
 
 
-def _fold(layer: Node, norm: Node, weights: dict[str, npt.NDArray[np.float32]]) -> None:
+def _fold(
+    layer: Node, norm: Node, own: Weights, weights: dict[str, npt.NDArray[np.float32]]
+) -> None:
     """Replaces the layer's weight and bias by those that do the norm's work too."""
     assert isinstance(norm.op, BatchNorm)
-    scale, shift = scale_and_shift(norm.op, norm.name, weights)
+    scale, shift = scale_and_shift(norm.op, own)
     weight = weights[f"{layer.name}.weight"].astype(np.float64)
     if isinstance(layer.op, ConvTranspose):
         grouped = weight.reshape(layer.op.groups, -1, *weight.shape[1:])

@@ -1,0 +1,271 @@
+"""A plan: a graph bound to a batch, weights and threads, as a list of kernel calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from statistics import median
+from threading import Lock
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdsl.cpu import arrange, memory, threads
+from netdsl.cpu.launch import compile_all
+from netdsl.cpu.layout import Call, aligned
+from netdsl.cpu.place import Placement, place
+from netdsl.cpu.table import RECIPES, Recipe, takes
+from netdsl.cpu.task import Floats, Params, Places, Task
+from netdsl.cpu.views import call, link
+from netdsl.faults import error
+from netdsl.graph import Graph, Node
+from netdsl.graph.fused import fuse, parts
+from netdsl.graph.passes import lowered, own_weights
+from netdsl.graph.weights import check_weights
+from netdsl.ops import Input, Shape, show
+
+Progress = Callable[[int, int, str], None]
+"""Called before each kernel is compiled: how many are done, how many in all, its name."""
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node's part of a plan: its name, the word of its op, its multiply-adds, its calls."""
+
+    name: str
+    word: str
+    macs: int
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a node took, in ms of one run: the median and the least; macs of the batch."""
+
+    name: str
+    word: str
+    macs: int
+    ms: float
+    least_ms: float
+
+
+@dataclass(frozen=True)
+class Port:
+    """Where an array goes in or comes out: its name, its shape without the batch, and the call."""
+
+    name: str
+    shape: Shape
+    call: Call
+
+
+@dataclass
+class Plan:
+    """What `compile` makes: run it as often as you like, on `batch` samples each time.
+
+    steps: one a node that computes something, in order. arena, params: the memory of all
+    tensors and of all packed weights. A plan runs one call at a time; others wait.
+    """
+
+    name: str
+    batch: int
+    threads: int
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    steps: tuple[Step, ...]
+    placement: Placement
+    arena: Floats
+    params: Floats
+
+    def __post_init__(self) -> None:
+        self._lock = Lock()
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes that all tensors and the scratch take."""
+        return int(self.arena.nbytes)
+
+    @property
+    def params_bytes(self) -> int:
+        """Bytes that the packed weights take."""
+        return int(self.params.nbytes)
+
+    def run(self, inputs: Mapping[str, NDArray[np.floating]]) -> dict[str, Floats]:
+        """Outputs by name, each (batch, *shape), for inputs by name, each (batch, *shape).
+
+        Raises NetError: an input is missing, or its shape is another.
+        """
+        arrays = [self._checked(port, inputs) for port in self.inputs]
+        if self.batch == 0:
+            return {port.name: np.zeros((0, *port.shape), np.float32) for port in self.outputs}
+        with self._lock:
+            threads.use(self.threads)
+            self._put(arrays)
+            for step in self.steps:
+                for kernel, d in step.calls:
+                    kernel(self.arena, self.params, d)
+            return {port.name: self._get(port) for port in self.outputs}
+
+    def profile(self, inputs: Mapping[str, NDArray[np.floating]], repeats: int = 5) -> list[Timing]:
+        """The time of each step over some runs after a first; raises NetError as `run` does."""
+        arrays = [self._checked(port, inputs) for port in self.inputs]
+        self.run(inputs)
+        found: list[list[float]] = [[] for _ in self.steps]
+        with self._lock:
+            threads.use(self.threads)
+            for _ in range(repeats):
+                self._put(arrays)
+                for step, times in zip(self.steps, found, strict=True):
+                    start = perf_counter()
+                    for kernel, d in step.calls:
+                        kernel(self.arena, self.params, d)
+                    times.append(1000 * (perf_counter() - start))
+        return [
+            Timing(step.name, step.word, step.macs * self.batch, median(times), min(times))
+            for step, times in zip(self.steps, found, strict=True)
+        ]
+
+    def _checked(self, port: Port, inputs: Mapping[str, NDArray[np.floating]]) -> Floats:
+        """An input as float32 in one stretch."""
+        if port.name not in inputs:
+            raise error("missing-input", f"{self.name} needs an array for {port.name}")
+        array = np.asarray(inputs[port.name])
+        wanted = (self.batch, *port.shape)
+        if array.shape != wanted:
+            raise error(
+                "wrong-shape",
+                f"{port.name} has shape {show(array.shape)}, "
+                f"this plan of {self.name} takes {show(wanted)}",
+            )
+        # Compiled code takes arrays that may be written; it does not write to these.
+        return np.require(array, np.float32, ["C", "W"]).reshape(-1)
+
+    def _put(self, arrays: Iterable[Floats]) -> None:
+        for port, array in zip(self.inputs, arrays, strict=True):
+            port.call.kernel(self.arena, array, port.call.d)
+
+    def _get(self, port: Port) -> Floats:
+        array = np.empty(self.batch * prod(port.shape), np.float32)
+        port.call.kernel(self.arena, array, port.call.d)
+        return array.reshape(self.batch, *port.shape)
+
+
+def compile(
+    graph: Graph,
+    weights: Weights,
+    *,
+    batch: int,
+    threads: int | None = None,
+    exact: bool = False,
+    aux: bool = False,
+    progress: Progress | None = None,
+) -> Plan:
+    """Plans a graph for the CPU and compiles what kernels are not compiled yet.
+
+    weights: by `node.parameter`. batch: samples in a run, 0 for a plan that gives empty results.
+    threads: all that there are unless given. exact: no algorithm that trades accuracy for speed.
+    aux: the auxiliary heads' outputs too. progress: called before each kernel that has to be
+    compiled.
+
+    Raises NetError: threads below 1, a negative batch, weights that are missing or of another shape,
+    more memory than there is.
+    """
+    count = thread_count(threads)
+    if batch < 0:
+        raise error("out-of-range", f"a batch of {batch} samples: it must be 0 or more")
+    names = (*graph.outputs, *(a.output for a in graph.aux)) if aux else graph.outputs
+    ends = {name: graph[name].shape for name in names}
+    whole = graph if aux else graph.without_aux()
+    check_weights(whole, weights)
+    low, packed = lowered(whole, weights, lambda g: fuse(g, takes))
+    held = (*low.outputs, *(a.output for a in low.aux)) if aux else low.outputs
+    return _Making(low, packed, max(batch, 1), count, exact).plan(
+        batch, dict(zip(ends, held, strict=True)), ends, progress
+    )
+
+
+thread_count = threads.count
+
+
+class _Making:
+    """A plan while it is made."""
+
+    def __init__(
+        self, graph: Graph, weights: Weights, batch: int, threads: int, exact: bool
+    ) -> None:
+        self.graph, self.weights, self.batch, self.threads = graph, weights, batch, threads
+        nodes = [node for node in graph if not isinstance(node.op, Input)]
+        self.tasks = {n.name: Task(n, graph.input_shapes(n), batch, threads, exact) for n in nodes}
+        self.needs = {name: recipe(t.node).needs(t) for name, t in self.tasks.items()}
+        self.params = Params()
+
+    def plan(
+        self,
+        batch: int,
+        held: Mapping[str, str],
+        shapes: Mapping[str, Shape],
+        progress: Progress | None,
+    ) -> Plan:
+        """held: the node that holds each output; shapes: the outputs' shapes."""
+        placement = self._place(frozenset(held.values()))
+        memory.check(self.graph.name, self.batch, 4 * placement.floats)
+        steps = [self._step(task, placement) for task in self.tasks.values()]
+        inputs = [self._port(n, n, self.graph[n].shape, placement) for n in self.graph.inputs]
+        outputs = [self._port(n, held[n], shapes[n], placement, out=True) for n in held]
+        memory.check(self.graph.name, self.batch, 4 * (placement.floats + self.params.floats))
+        calls = [c for step in steps for c in step.calls]
+        calls += [port.call for port in (*inputs, *outputs)]
+        compile_all([c.kernel for c in calls], progress)
+        return Plan(
+            self.graph.name,
+            batch,
+            self.threads,
+            tuple(replace(port, call=link(port.call)) for port in inputs),
+            tuple(replace(port, call=link(port.call)) for port in outputs),
+            tuple(replace(s, calls=tuple(map(link, s.calls))) for s in steps if s.calls),
+            placement,
+            aligned(placement.floats),
+            self.params.joined(),
+        )
+
+    def _place(self, outputs: frozenset[str]) -> Placement:
+        over = {name: recipe(task.node).over for name, task in self.tasks.items()}
+        readers = self.graph.consumers
+        planar = frozenset(
+            name
+            for name in self.graph.inputs
+            if name not in outputs
+            and readers[name]
+            and all(self.needs[reader].planar for reader in readers[name])
+        )
+        return place(self.graph, self.batch, self.needs, over, planar)
+
+    def _step(self, task: Task, placement: Placement) -> Step:
+        node, whole = task.node, task.whole
+        own = own_weights(self.graph, node, whole.source, self.weights)
+        places = Places(
+            tuple(placement.buffers[name] for name in node.inputs),
+            placement.buffers[node.name],
+            placement.scratch,
+            own,
+            self.params,
+        )
+        calls = tuple(recipe(node).calls(task, places))
+        return Step(whole.source, node.op.word(), node.op.macs(task.shapes), calls)
+
+    def _port(
+        self, name: str, node: str, shape: Shape, placement: Placement, *, out: bool = False
+    ) -> Port:
+        buffer = placement.buffers[node]
+        kernel = (
+            arrange.unpack if out else arrange.pack_planar if buffer.lanes == 1 else arrange.pack
+        )
+        return Port(name, shape, call(kernel, self.threads, buffer, buffer))
+
+
+def recipe(node: Node) -> Recipe:
+    """How a node is planned."""
+    return RECIPES[type(parts(node).base)]

@@ -1,0 +1,108 @@
+"""The table from op to how it is planned: what it asks of memory, and which calls do it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from netdsl.cpu import activation, arrange, join, norm, pool
+from netdsl.cpu.layout import Call
+from netdsl.cpu.task import Needs, Places, Task
+from netdsl.ops import (
+    Activation,
+    AdaptiveAveragePool,
+    Add,
+    AveragePool,
+    BatchNorm,
+    Concat,
+    Elu,
+    Flatten,
+    Gelu,
+    GlobalAverage,
+    GlobalMax,
+    GroupNorm,
+    HardSigmoid,
+    HardSwish,
+    InstanceNorm,
+    LayerNorm,
+    Leaky,
+    LocalResponseNorm,
+    LogSoftmax,
+    MaxPool,
+    Multiply,
+    Op,
+    Pad,
+    PRelu,
+    Relu,
+    Relu6,
+    Shuffle,
+    Sigmoid,
+    Silu,
+    Softmax,
+    Tanh,
+    Upsample,
+)
+
+
+def nothing(task: Task) -> Needs:
+    """The needs of a kernel that reads inside images alone."""
+    return Needs()
+
+
+class Recipe(NamedTuple):
+    """How an op is planned.
+
+    calls: the kernel calls that do it. needs: what it asks of memory. over: which of its inputs
+    it may write over, if nothing reads them after it.
+    """
+
+    calls: Callable[[Task, Places], list[Call]]
+    needs: Callable[[Task], Needs] = nothing
+    over: tuple[int, ...] = ()
+
+
+POOL = Recipe(pool.plan_pool)
+BENT = Recipe(activation.plan_bent, over=(0,))
+CURVED = Recipe(activation.plan_curved, over=(0,))
+NORM = Recipe(norm.plan_norm)
+SOFTMAX = Recipe(norm.plan_softmax, over=(0,))
+
+RECIPES: dict[type[Op], Recipe] = {
+    MaxPool: POOL,
+    AveragePool: POOL,
+    AdaptiveAveragePool: POOL,
+    GlobalAverage: POOL,
+    GlobalMax: POOL,
+    Relu: BENT,
+    Relu6: BENT,
+    Leaky: BENT,
+    PRelu: BENT,
+    HardSigmoid: BENT,
+    HardSwish: BENT,
+    Elu: CURVED,
+    Gelu: CURVED,
+    Silu: CURVED,
+    Sigmoid: CURVED,
+    Tanh: CURVED,
+    Softmax: SOFTMAX,
+    LogSoftmax: SOFTMAX,
+    BatchNorm: Recipe(activation.plan_batch_norm, over=(0,)),
+    LayerNorm: NORM,
+    InstanceNorm: NORM,
+    GroupNorm: NORM,
+    LocalResponseNorm: Recipe(norm.plan_response, norm.response_needs),
+    Flatten: Recipe(arrange.plan_flatten),
+    Upsample: Recipe(arrange.plan_upsample),
+    Pad: Recipe(arrange.plan_pad),
+    Shuffle: Recipe(arrange.plan_shuffle),
+    Concat: Recipe(arrange.plan_concat),
+    Add: Recipe(activation.plan_add, over=(0, 1)),
+    Multiply: Recipe(join.plan_multiply, over=(0, 1)),
+}
+
+
+def takes(base: Op, residual: bool, act: Activation | None) -> bool:
+    """Whether the kernels of this op also add a residual, or apply this activation."""
+    if isinstance(base, Add | BatchNorm):
+        return not residual and isinstance(act, activation.BENT)
+    return False

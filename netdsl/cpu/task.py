@@ -1,0 +1,92 @@
+"""What the planning of one node knows, asks for, and is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdsl.cpu.layout import Buffer, Halo, aligned
+from netdsl.graph import Node
+from netdsl.graph.fused import Fused, parts
+from netdsl.ops import Shape
+
+Floats = NDArray[np.float32]
+
+SMALL = 2048
+"""Floats below which a second thread costs more than it saves."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A node to be planned, and with what: shapes without the batch, threads, exactness."""
+
+    node: Node
+    shapes: tuple[Shape, ...]
+    batch: int
+    threads: int
+    exact: bool
+
+    @property
+    def whole(self) -> Fused:
+        """The node's op with what is fused into it."""
+        return parts(self.node)
+
+    @property
+    def parts(self) -> int:
+        """The threads worth starting for a pass over the output."""
+        return self.threads if self.batch * prod(self.node.shape) >= SMALL else 1
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a node asks of memory: a halo around each input, scratch, planes in place of blocks."""
+
+    halos: tuple[Halo, ...] = ()
+    scratch: int = 0
+    planar: bool = False
+
+
+@dataclass(frozen=True)
+class Places:
+    """What a node is given: where its tensors lie, its scratch, its weights by parameter name."""
+
+    inputs: tuple[Buffer, ...]
+    output: Buffer
+    scratch: int
+    weights: Mapping[str, Floats]
+    params: Params
+
+
+class Params:
+    """The packed parameters of a plan while it is made: pieces, each on a cache line."""
+
+    def __init__(self) -> None:
+        self._pieces: list[tuple[int, Floats]] = []
+        self.floats = 0
+
+    def add(self, values: NDArray[np.floating]) -> int:
+        """Where in `params` these values will lie."""
+        flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+        start = self.floats
+        self._pieces.append((start, flat))
+        self.floats += -(-flat.size // 16) * 16
+        return start
+
+    def joined(self) -> Floats:
+        """All pieces in one array. Each is let go once copied, so that memory holds them once."""
+        whole = aligned(self.floats)
+        while self._pieces:
+            start, piece = self._pieces.pop()
+            whole[start : start + piece.size] = piece
+        return whole
+
+
+def by_channel(values: NDArray[np.floating] | float, channels: int) -> Floats:
+    """One value a channel (or one for all) as (blocks, 16), zeros past the last channel."""
+    padded = np.zeros(-(-channels // 16) * 16, np.float32)
+    padded[:channels] = values
+    return padded.reshape(-1, 16)

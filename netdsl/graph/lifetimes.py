@@ -1,0 +1,39 @@
+"""When the tensors of a graph are alive: from the node that makes them to the last that reads."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from netdsl.graph.graph import Graph
+
+
+class Lifetime(NamedTuple):
+    """The places in the graph's order of the node that makes a tensor, and of its last reader.
+
+    An input is made before the first node (-1), an output is read after the last.
+    """
+
+    born: int
+    dies: int
+
+    def overlaps(self, other: Lifetime) -> bool:
+        """Whether both must be held at some moment; a reader's result is born before it dies."""
+        return self.born <= other.dies and other.born <= self.dies
+
+    def __or__(self, other: object) -> Lifetime:
+        """From the first birth to the last death. Raises TypeError for another type."""
+        if not isinstance(other, Lifetime):
+            return NotImplemented
+        return Lifetime(min(self.born, other.born), max(self.dies, other.dies))
+
+
+def lifetimes(graph: Graph) -> dict[str, Lifetime]:
+    """The lifetime of every node's result."""
+    place = {node.name: i for i, node in enumerate(graph.nodes)}
+    outputs = {*graph.outputs, *(aux.output for aux in graph.aux)}
+    found = {}
+    for name, i in place.items():
+        dies = max((place[reader] for reader in graph.consumers[name]), default=i)
+        born = -1 if name in graph.inputs else i
+        found[name] = Lifetime(born, len(graph.nodes) if name in outputs else dies)
+    return found
