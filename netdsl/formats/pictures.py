@@ -2,8 +2,7 @@
 
 The steps: decode, turn upright (EXIF), bring to RGB or grey, scale the shorter side, cut the
 centre, then (pixel / scale - mean) / std. Scaling is Pillow's bilinear filter on 8-bit pixels,
-which averages over all that a shrunk one covers. The scaled picture is never made as a whole: only
-the part that is cut out is computed, so a strip of 1 x 100,000 pixels costs no more than another.
+which averages over all that a shrunk one covers.
 """
 
 from __future__ import annotations
@@ -25,7 +24,11 @@ CHANNELS = {1: "L", 3: "RGB"}
 PAPER = (255, 255, 255, 255)
 """What shows through where a picture is transparent: white, as in most viewers."""
 
-Box = tuple[float, float, float, float]
+Size = tuple[int, int]
+
+LARGEST_SCALED = 1 << 24
+"""Pixels of a scaled picture up to which it is made as a whole. A strip of 1 x 100,000 would be
+larger: of it only the part that is cut out is computed, which rounds a pixel in a hundred apart."""
 
 
 def check_fits(name: str, op: Input) -> None:
@@ -58,8 +61,8 @@ def tensor(picture: Image.Image, op: Input) -> NDArray[np.float32]:
     """A decoded picture, RGB for 3 channels or L for 1, as the tensor (C, H, W) of this input."""
     channels, height, width = op.shape
     how = op.picture
-    box = cut(picture.size, (width, height), how.resize)
-    small = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    scaled = scaled_size(picture.size, (width, height), how.resize)
+    small = _centre(picture, scaled, (width, height))
     pixels = np.asarray(small, np.float32).reshape(height, width, channels)
     if how.order == "bgr":
         pixels = pixels[..., ::-1]
@@ -69,12 +72,11 @@ def tensor(picture: Image.Image, op: Input) -> NDArray[np.float32]:
     return np.ascontiguousarray(values.transpose(2, 0, 1), np.float32)
 
 
-def cut(size: tuple[int, int], into: tuple[int, int], resize: int | None) -> Box:
-    """The part (left, top, right, bottom) of a picture that becomes the input.
+def scaled_size(size: Size, into: Size, resize: int | None) -> Size:
+    """The size of a picture whose shorter side is brought to `resize` pixels; None brings it to
+    where it just covers the input. All sizes are (width, height).
 
-    As if the picture was scaled so that its shorter side has `resize` pixels (None: so that it
-    just covers the input) and the centre was cut out of that. `size` and `into` are (width,
-    height).
+    Raises NetError when the input is larger than that.
     """
     width, height = size
     if resize is None:
@@ -90,17 +92,27 @@ def cut(size: tuple[int, int], into: tuple[int, int], resize: int | None) -> Box
             f"less than the input's {into[0]}x{into[1]}",
             help="say resize=N with a larger N in the net's input, or leave it out",
         )
-    left, top = round((scaled[0] - into[0]) / 2), round((scaled[1] - into[1]) / 2)
-    across, down = width / scaled[0], height / scaled[1]
-    return (
+    return scaled
+
+
+def _centre(picture: Image.Image, scaled: Size, into: Size) -> Image.Image:
+    """The centre of the picture, cut out of what it is when scaled."""
+    bilinear = Image.Resampling.BILINEAR
+    left, top = (round((have - want) / 2) for have, want in zip(scaled, into, strict=True))
+    right, bottom = left + into[0], top + into[1]
+    if scaled[0] * scaled[1] <= LARGEST_SCALED:
+        return picture.resize(scaled, bilinear).crop((left, top, right, bottom))
+    across, down = picture.width / scaled[0], picture.height / scaled[1]
+    box = (
         left * across,
         top * down,
-        min(width, (left + into[0]) * across),
-        min(height, (top + into[1]) * down),
+        min(picture.width, right * across),
+        min(picture.height, bottom * down),
     )
+    return picture.resize(into, bilinear, box=box)
 
 
-def _covering(size: tuple[int, int], into: tuple[int, int]) -> int:
+def _covering(size: Size, into: Size) -> int:
     """The least length of the shorter side at which the picture covers the input."""
     short = min(size)
     needed = (-(-wanted * short // have) for wanted, have in zip(into, size, strict=True))

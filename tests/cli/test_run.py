@@ -195,8 +195,8 @@ def test_several_outputs(tmp_path: Path) -> None:
     assert first == row["top"]
     assert second["shape"] == [3, 4, 4]
     assert second["min"] <= second["mean"] <= second["max"]
-    saved = np.load(tmp_path / "y.npz")
-    assert sorted(value.shape for value in saved.values()) == [(1, 3), (1, 3, 4, 4)]
+    with np.load(tmp_path / "y.npz") as saved:
+        assert sorted(value.shape for value in saved.values()) == [(1, 3), (1, 3, 4, 4)]
 
 
 def test_an_output_with_axes_shows_its_range() -> None:

@@ -94,7 +94,10 @@ def test_outputs_are_saved_batch_by_batch(name: str, tmp_path: Path) -> None:
         saver.add({"fc1": X[:3], "other": X})
         saver.add({"fc1": X[3:], "other": X})
     loaded = np.load(tmp_path / name)
-    np.testing.assert_array_equal(loaded["fc1"] if name == "y.npz" else loaded, X)
+    if name == "y.npz":
+        with loaded as archive:
+            loaded = archive["fc1"]
+    np.testing.assert_array_equal(loaded, X)
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
