@@ -1,0 +1,54 @@
+"""Weights of a graph: drawing new ones, and checking that given ones fit.
+
+Weights are a mapping from parameter names (`conv1.weight`) to arrays, see `Graph`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import sqrt
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from netdsl.faults import error
+from netdsl.graph.graph import Graph
+from netdsl.ops import Parameter, show
+
+Floats = npt.NDArray[np.float32]
+
+
+def initialise(graph: Graph, seed: int = 0) -> dict[str, Floats]:
+    """New weights for every parameter, float32: He et al. 2015's N(0, 2 / fan-in), or a constant
+    where the parameter says so.
+
+    Each tensor is drawn from the seed and its own name, so that a change to one layer leaves the
+    others' weights as they were. `seed` is 0 or more.
+    """
+    return {name: _draw(name, what, seed) for name, what in graph.all_parameters().items()}
+
+
+def _draw(name: str, what: Parameter, seed: int) -> Floats:
+    if what.init != "he":
+        return np.full(what.shape, what.init, np.float32)
+    stream = np.random.Generator(np.random.SFC64([seed, crc32(name.encode())]))
+    values = stream.standard_normal(what.shape, np.float32)
+    values *= np.float32(sqrt(2 / what.fan_in))
+    return values
+
+
+def check_weights(graph: Graph, weights: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    """Every parameter of the graph has its array, of its shape; more may be given.
+
+    Raises NetError that names the first that is missing or does not fit, with both shapes.
+    """
+    for name, what in graph.all_parameters().items():
+        if name not in weights:
+            raise error("missing-weight", f"the weights of {graph.name} lack {name}")
+        found = weights[name].shape
+        if found != what.shape:
+            raise error(
+                "wrong-shape",
+                f"{name} has shape {show(found)}, {graph.name} takes {show(what.shape)}",
+            )
