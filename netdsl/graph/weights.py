@@ -6,6 +6,7 @@ Weights are a mapping from parameter names (`conv1.weight`) to arrays, see `Grap
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from math import sqrt
 from zlib import crc32
 
@@ -19,6 +20,10 @@ from netdsl.ops import Parameter, show
 Floats = npt.NDArray[np.float32]
 
 
+PIECE = 1 << 22
+"""Values drawn from one stream; the pieces of a large tensor are drawn side by side."""
+
+
 def initialise(graph: Graph, seed: int = 0) -> dict[str, Floats]:
     """New weights for every parameter, float32: He et al. 2015's N(0, 2 / fan-in), or a constant
     where the parameter says so.
@@ -26,16 +31,24 @@ def initialise(graph: Graph, seed: int = 0) -> dict[str, Floats]:
     Each tensor is drawn from the seed and its own name, so that a change to one layer leaves the
     others' weights as they were. `seed` is 0 or more.
     """
-    return {name: _draw(name, what, seed) for name, what in graph.all_parameters().items()}
+    with ThreadPoolExecutor() as threads:
+        return {name: _drawn(name, p, seed, threads) for name, p in graph.all_parameters().items()}
 
 
-def _draw(name: str, what: Parameter, seed: int) -> Floats:
-    if what.init != "he":
-        return np.full(what.shape, what.init, np.float32)
-    stream = np.random.Generator(np.random.SFC64([seed, crc32(name.encode())]))
-    values = stream.standard_normal(what.shape, np.float32)
-    values *= np.float32(sqrt(2 / what.fan_in))
-    return values
+def _drawn(name: str, parameter: Parameter, seed: int, threads: Executor) -> Floats:
+    if parameter.init != "he":
+        return np.full(parameter.shape, parameter.init, np.float32)
+    values = np.empty(parameter.size, np.float32)
+    deviation = np.float32(sqrt(2 / parameter.fan_in))
+
+    def draw(start: int) -> None:
+        piece = values[start : start + PIECE]
+        stream = np.random.Generator(np.random.SFC64([seed, crc32(name.encode()), start // PIECE]))
+        stream.standard_normal(dtype=np.float32, out=piece)
+        piece *= deviation
+
+    list(threads.map(draw, range(0, parameter.size, PIECE)))
+    return values.reshape(parameter.shape)
 
 
 def check_weights(graph: Graph, weights: Mapping[str, npt.NDArray[np.generic]]) -> None:
