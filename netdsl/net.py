@@ -142,7 +142,7 @@ class Net:
     def initialise(self, seed: int = 0) -> None:
         """Draws new weights (He et al. 2015: normal, variance 2 / fan-in; biases 0). The same
         seed gives the same weights."""
-        from netdsl.reference import initialise
+        from netdsl.graph.weights import initialise
 
         self._take(dict(initialise(self.graph, seed)), f"random, seed {seed}", trained=False)
 
@@ -187,9 +187,9 @@ class Net:
         """Outputs for inputs.
 
         x: (N, C, *spatial), or an array per input by name for a net with several.
-        device: "cpu", or "reference", the slow interpreter in float64. batch: samples at once.
-        threads: as many as the machine has unless given. exact: only algorithms that keep
-        float32's accuracy. aux: the auxiliary heads' outputs too.
+        device: "cpu", or "reference", the slow interpreter in float64. batch: samples at once,
+        0 computes none. threads: as many as the machine has unless given. exact: only algorithms
+        that keep float32's accuracy. aux: the auxiliary heads' outputs too.
 
         Returns (N, *shape) for a net with one output, else and with `aux` a dict by name. No
         samples give an empty result. Raises NetError: wrong shapes (both are said), an unknown
@@ -222,8 +222,8 @@ class Net:
             outputs = self.outputs(aux=aux)
             if aux:
                 self._check_aux()
-            plan = self._plan(max(batch, 1), device, threads, exact, aux, progress)
-            self._runner = (key, Runner(self.graph, plan, max(batch, 1), outputs))
+            plan = self._plan(batch, device, threads, exact, aux, progress)
+            self._runner = (key, Runner(self.graph, plan, batch, outputs))
         return self._runner[1]
 
     def _plan(
@@ -234,7 +234,9 @@ class Net:
         exact: bool,
         aux: bool,
         progress: Progress | None,
-    ) -> Plan:
+    ) -> Plan | None:
+        if batch == 0:
+            return None
         if device == "reference":
             return Reference(self.graph, self.weights, aux)
         from netdsl import cpu

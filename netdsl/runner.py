@@ -48,10 +48,12 @@ class Runner:
     """A graph with its weights on a device, for any number of samples.
 
     `batch` samples are computed at once; a last batch that is not full is filled up with zeros
-    and those results are dropped.
+    and those results are dropped. A batch of 0 computes none, has no plan, and gives empty results.
     """
 
-    def __init__(self, graph: Graph, plan: Plan, batch: int, outputs: tuple[str, ...]) -> None:
+    def __init__(
+        self, graph: Graph, plan: Plan | None, batch: int, outputs: tuple[str, ...]
+    ) -> None:
         self.graph, self.plan, self.batch, self.outputs = graph, plan, batch, outputs
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:
@@ -60,18 +62,21 @@ class Runner:
         Raises NetError: an input missing or unknown, a shape that does not fit.
         """
         checked, count = check_inputs(self.graph, inputs)
-        if count == 0:
+        if count == 0 or self.plan is None:
             return {o: np.zeros((0, *self.graph[o].shape), np.float32) for o in self.outputs}
         parts: dict[str, list[Array]] = {output: [] for output in self.outputs}
         for start in range(0, count, self.batch):
-            piece = {
-                n: _filled(x[start : start + self.batch], self.batch) for n, x in checked.items()
-            }
+            piece = {n: x[start : start + self.batch] for n, x in checked.items()}
             kept = min(self.batch, count - start)
-            found = self.plan.run(piece)
+            found = self.plan.run(filled(piece, self.batch))
             for output in self.outputs:
-                parts[output].append(np.array(found[output][:kept]))
+                parts[output].append(found[output][:kept])
         return {o: p[0] if len(p) == 1 else np.concatenate(p) for o, p in parts.items()}
+
+
+def filled(inputs: Arrays, batch: int) -> Arrays:
+    """Inputs, each (N, *shape), with zeros up to a full batch."""
+    return {name: _filled(x, batch) for name, x in inputs.items()}
 
 
 def _filled(x: Array, batch: int) -> Array:
@@ -85,7 +90,7 @@ def roomy_batch(graph: Graph, count: int) -> int:
     whose activations stay small against the memory of any machine."""
     largest = max(prod(node.shape) for node in graph)
     room = max(1, min(LARGEST_BATCH, ROOM // (8 * largest)))
-    return max(1, min(count, 1 << (room.bit_length() - 1)))
+    return min(count, 1 << (room.bit_length() - 1))
 
 
 def check_inputs(graph: Graph, inputs: Mapping[str, Array]) -> tuple[Arrays, int]:

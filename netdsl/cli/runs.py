@@ -20,12 +20,12 @@ from rich.console import Console
 from netdsl.cli.progress import Bar, bar
 from netdsl.cli.results import Result, Sheet, as_json, results
 from netdsl.faults import NetError, error
-from netdsl.formats.arrays import Arrays
+from netdsl.formats.arrays import Arrays as ArrayFile
 from netdsl.formats.inputs import Broken, Item, Sample, items, stream
 from netdsl.formats.outputs import Saver, check_path, saving
 from netdsl.graph import Graph
 from netdsl.net import Net, check_settings
-from netdsl.runner import Runner, roomy_batch
+from netdsl.runner import Arrays, Runner, filled, roomy_batch
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Settings:
 def run_all(net: Net, inputs: list[str], settings: Settings) -> None:
     """Runs a net over inputs and shows what it gives. Raises NetError."""
     found, total, samples = _source(net, inputs, settings)
-    size = roomy_batch(net.graph, total) if settings.batch is None else settings.batch
+    size = roomy_batch(net.graph, total) if settings.batch is None else min(settings.batch, total)
     net.labels  # noqa: B018 - a wrong list of labels is said before anything runs
     if settings.save is not None:
         check_path(settings.save, net.outputs(aux=settings.aux))
@@ -91,7 +91,7 @@ def _source(
         return items(inputs, graph), 0, iter(())
     found = items(inputs, graph)
     if not inputs and net.samples is not None:
-        found = [Item(str(net.samples), net.samples, Arrays(net.samples, net.samples.name))]
+        found = [Item(str(net.samples), net.samples, ArrayFile(net.samples, net.samples.name))]
     if found:
         return found, sum(item.rows(graph) for item in found), stream(found, graph)
     count = settings.batch or 1
@@ -128,6 +128,7 @@ class _Run:
         self._shown = 0
         self._right: list[bool] = []
         self._seconds = 0.0
+        self._last: Arrays = {}
 
     def over(self, samples: Iterable[Sample | Broken], total: int) -> list[Broken]:
         """Runs and shows all samples; those that could not be read come back."""
@@ -151,6 +152,7 @@ class _Run:
 
     def _batch(self, batch: list[Sample], saver: Saver | None, progress: Bar) -> None:
         inputs = {n: np.stack([s.arrays[n] for s in batch]) for n in self._net.graph.inputs}
+        self._last = inputs
         start = perf_counter()
         outputs = self._runner.run(inputs)
         seconds = perf_counter() - start
@@ -184,9 +186,15 @@ class _Run:
         right = f", {sum(self._right)} of {len(self._right)} right" if self._right else ""
         say(f"{inputs} in {1000 * self._seconds:.1f} ms: {rate:,.1f} a second{right}")
         if self._settings.profile:
-            from netdsl.cli.profile import show_profile
+            self._profile()
 
-            show_profile(self._runner, self._console)
+    def _profile(self) -> None:
+        from netdsl.cli.profile import show_profile
+        from netdsl.cpu import Plan
+
+        plan = self._runner.plan
+        assert isinstance(plan, Plan)  # the settings were checked for a device that has one
+        show_profile(plan, filled(self._last, plan.batch))
 
 
 def _readable(samples: Iterable[Sample | Broken], broken: list[Broken]) -> Iterator[Sample]:
