@@ -107,7 +107,7 @@ def _noise(graph: Graph, count: int, seed: int) -> Iterator[Sample]:
 
 def _warn(net: Net, found: list[Item]) -> None:
     """Says on standard error what makes the results mean nothing."""
-    notes = Console(stderr=True, highlight=False)
+    notes = Console(stderr=True, highlight=False, soft_wrap=True)
     if not net.trained:
         notes.print(
             f"weights are {net.weights_source}: the predictions mean nothing "
