@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class Bar:
@@ -42,10 +43,18 @@ class Bar:
 @contextmanager
 def bar(title: str, total: int | None = None, *, shown: bool = True) -> Iterator[Bar]:
     """A bar of `total` steps for as long as the block runs; it leaves no trace."""
-    console = Console(stderr=True)
-    if not (shown and console.is_terminal):
+    if not (shown and sys.stderr.isatty()):
         yield Bar(None, None)
         return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn(title),
         BarColumn(),
@@ -53,8 +62,5 @@ def bar(title: str, total: int | None = None, *, shown: bool = True) -> Iterator
         TimeRemainingColumn(),
         TextColumn("{task.fields[what]}"),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         yield Bar(progress, progress.add_task("", total=total, what=""))
-
-
-Step = Callable[[int, int, str], None]

@@ -1,13 +1,14 @@
 """How `netdsl run` goes: inputs in batches through the net, results out as they come.
 
-Nothing is kept of a batch once it is shown, so a folder of any size runs in the memory of one
-batch. An input that turns out broken is passed over, and named at the end with exit status 2.
+The next batch is read while one is at work, and nothing is kept of a batch once it is shown, so a
+folder of any size runs in the memory of two batches. An input that turns out broken is passed over, and named at the end with exit status 2.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -142,7 +143,7 @@ class _Run:
             progress = stack.enter_context(bar("running", total, shown=total > 1))
             if self._settings.json:
                 print("[", end="")
-            for batch in _batches(_readable(samples, broken), self._runner.batch):
+            for batch in _ahead(_batches(_readable(samples, broken), self._runner.batch)):
                 self._batch(batch, saver, progress)
             if self._settings.json:
                 print("\n]" if self._shown else "]")
@@ -209,3 +210,12 @@ def _readable(samples: Iterable[Sample | Broken], broken: list[Broken]) -> Itera
 def _batches(samples: Iterator[Sample], size: int) -> Iterator[list[Sample]]:
     while batch := list(islice(samples, size)):
         yield batch
+
+
+def _ahead(batches: Iterator[list[Sample]]) -> Iterator[list[Sample]]:
+    """The same batches, the next one read while one is at work."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = reader.submit(next, batches, None)
+            yield batch
