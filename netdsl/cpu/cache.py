@@ -46,7 +46,7 @@ def folder() -> Path:
     return base / f"kernels-{digest.hexdigest()[:12]}"
 
 
-class KernelCache(FunctionCache):  # type: ignore[misc]
+class KernelCache(FunctionCache):
     """Numba's cache of one function, to which a failing disk is an empty one."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:

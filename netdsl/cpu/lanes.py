@@ -10,6 +10,7 @@ No function here assumes that numbers are finite: NaN and infinities behave as I
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -58,6 +59,11 @@ def spread(builder: ir.IRBuilder, value: ir.Value, vector: ir.Type) -> ir.Value:
     nothing = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(nothing, value, ir.Constant(INT, 0))
     return builder.shuffle_vector(first, nothing, ir.Constant(INTS, [0] * WIDTH))
+
+
+def vector(function: Callable[..., Any]) -> Any:
+    """An intrinsic, which type checkers take for what it is to kernels: any function."""
+    return intrinsic(function)
 
 
 def llvm(builder: ir.IRBuilder, name: str, vector: ir.Type, args: Any) -> ir.Value:
@@ -115,7 +121,7 @@ def _place(builder: ir.IRBuilder, pointer: ir.Value, index: ir.Value) -> ir.Valu
     return builder.bitcast(builder.gep(pointer, [index]), FLOATS.as_pointer())
 
 
-@intrinsic
+@vector
 def load(typing: Any, p: Any, i: Any) -> Any:
     """16 floats from p[i] on."""
 
@@ -127,7 +133,7 @@ def load(typing: Any, p: Any, i: Any) -> Any:
     return lanes(p, types.int64), lower
 
 
-@intrinsic
+@vector
 def store(typing: Any, p: Any, i: Any, v: Any) -> Any:
     """Writes 16 floats to p[i] and on."""
 
@@ -138,7 +144,7 @@ def store(typing: Any, p: Any, i: Any, v: Any) -> Any:
     return types.void(p, types.int64, lanes), lower
 
 
-@intrinsic
+@vector
 def splat(typing: Any, x: Any) -> Any:
     """One number in all lanes."""
 
@@ -148,7 +154,7 @@ def splat(typing: Any, x: Any) -> Any:
     return lanes(types.float32), lower
 
 
-@intrinsic
+@vector
 def first(typing: Any, v: Any) -> Any:
     """The number in lane 0."""
 
@@ -158,7 +164,7 @@ def first(typing: Any, v: Any) -> Any:
     return v.element(v), lower
 
 
-@intrinsic
+@vector
 def where_less(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
     """`yes` in the lanes where a < b, `no` elsewhere (and so where either is NaN)."""
 
@@ -172,7 +178,7 @@ def where_less(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
     return lanes(a, b, yes, no), lower
 
 
-@intrinsic
+@vector
 def maximum(typing: Any, a: Any, b: Any) -> Any:
     """The larger in each lane; NaN where either is NaN."""
 
@@ -184,13 +190,13 @@ def maximum(typing: Any, a: Any, b: Any) -> Any:
     return lanes(lanes, lanes), lower
 
 
-@intrinsic
+@vector
 def sqrt(typing: Any, v: Any) -> Any:
     """The square root of each lane."""
     return v(v), _unary("llvm.sqrt")
 
 
-@intrinsic
+@vector
 def magnitude(typing: Any, v: Any) -> Any:
     """Each lane without its sign."""
     return v(v), _unary("llvm.fabs")
@@ -203,7 +209,7 @@ def _unary(name: str) -> Any:
     return lower
 
 
-@intrinsic
+@vector
 def power(typing: Any, v: Any, exponent: Any) -> Any:
     """Each lane to the power of one number: a library call a lane, so slow."""
 
@@ -213,7 +219,7 @@ def power(typing: Any, v: Any, exponent: Any) -> Any:
     return lanes(lanes, types.float32), lower
 
 
-@intrinsic
+@vector
 def muladd(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """a b + c, in one rounding where the CPU can."""
 
@@ -228,7 +234,7 @@ def muladd(typing: Any, a: Any, b: Any, c: Any) -> Any:
     return next(t for t in (a, b, c) if isinstance(t, VectorType))(a, b, c), lower
 
 
-@intrinsic
+@vector
 def with_sign(typing: Any, v: Any, signs: Any) -> Any:
     """Each lane of v with the sign of the other's."""
 
@@ -238,7 +244,7 @@ def with_sign(typing: Any, v: Any, signs: Any) -> Any:
     return lanes(lanes, lanes), lower
 
 
-@intrinsic
+@vector
 def scale_by_power(typing: Any, v: Any, shifted: Any) -> Any:
     """v times 2^n, where `shifted` is n + 1.5 x 2^23: n then stands in its lowest bits.
 
@@ -261,7 +267,7 @@ def scale_by_power(typing: Any, v: Any, shifted: Any) -> Any:
     return lanes(lanes, lanes), lower
 
 
-@intrinsic
+@vector
 def within(typing: Any, v: Any, start: Any, end: Any, other: Any) -> Any:
     """v in the lanes from start to end (excluded), `other` (a vector or number) elsewhere."""
 
@@ -281,7 +287,7 @@ def keep(v, start, end):  # type: ignore[no-untyped-def]
     return within(v, start, end, 0.0)
 
 
-@intrinsic
+@vector
 def widen(typing: Any, v: Any) -> Any:
     """The lanes in double precision."""
 
@@ -291,7 +297,7 @@ def widen(typing: Any, v: Any) -> Any:
     return wide(lanes), lower
 
 
-@intrinsic
+@vector
 def narrow(typing: Any, v: Any) -> Any:
     """The lanes rounded to single precision."""
 
@@ -301,7 +307,7 @@ def narrow(typing: Any, v: Any) -> Any:
     return lanes(wide), lower
 
 
-@intrinsic
+@vector
 def wide_splat(typing: Any, x: Any) -> Any:
     """One double in all lanes."""
 
@@ -324,7 +330,7 @@ def _across(builder: ir.IRBuilder, vector: ir.Value, step: Any) -> ir.Value:
     return builder.extract_element(vector, ir.Constant(INT, 0))
 
 
-@intrinsic
+@vector
 def total(typing: Any, v: Any) -> Any:
     """The sum of the lanes, in pairs."""
 
@@ -334,7 +340,7 @@ def total(typing: Any, v: Any) -> Any:
     return v.element(v), lower
 
 
-@intrinsic
+@vector
 def largest(typing: Any, v: Any) -> Any:
     """The largest lane; NaN may be passed over."""
 

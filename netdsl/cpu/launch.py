@@ -20,6 +20,7 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from netdsl.cpu.cache import KernelCache, cache_for
+from netdsl.cpu.layout import Floats, Ints
 
 FLOATS, INTS = types.CPointer(types.float32), types.CPointer(types.int64)
 SIGNATURE = types.void(FLOATS, FLOATS, INTS, types.int64, types.int64)
@@ -40,6 +41,11 @@ class Worker:
         options = {"nopython": True, "boundscheck": False, "error_model": "numpy"}
         self._compiled = CFunc(function, args, locals={}, options=options)
         self._compiled._cache = cache_for(function)
+
+    def __call__(self, arena: Floats, params: Floats, d: Ints) -> None:
+        """Runs it as the kernel it is, on the threads that d says. A plan goes a shorter way."""
+        d[WORKER] = self.address
+        launch(arena, params, d)
 
     @property
     def address(self) -> int:

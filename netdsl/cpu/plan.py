@@ -153,7 +153,7 @@ class Plan:
         return array.reshape(self.batch, *port.shape)
 
 
-def compile(
+def compile(  # noqa: A001 - called as cpu.compile
     graph: Graph,
     weights: Weights,
     *,
@@ -170,8 +170,8 @@ def compile(
     aux: the auxiliary heads' outputs too. progress: called before each kernel that has to be
     compiled.
 
-    Raises NetError: threads below 1, a negative batch, weights that are missing or of another shape,
-    more memory than there is.
+    Raises NetError: threads below 1, a negative batch, weights that are missing or of another
+    shape, more memory than there is.
     """
     count = thread_count(threads)
     if batch < 0:
