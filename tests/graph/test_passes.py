@@ -1,0 +1,157 @@
+"""Passes keep what a network computes, and drop what does nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from netdsl.graph import Graph
+from netdsl.graph.fused import Fused, fuse
+from netdsl.graph.lifetimes import Lifetime, lifetimes
+from netdsl.graph.passes import fold_batch_norm, without_dropout, without_flatten
+from netdsl.lang import load
+from netdsl.ops import Activation, Add, Conv, Op, Relu
+from netdsl.reference import interpret
+
+
+def drawn(graph: Graph) -> dict[str, np.ndarray]:
+    """Weights at no value that hides a mistake."""
+    random = np.random.default_rng(0)
+    return {
+        name: random.uniform(0.5, 2.0, what.shape).astype(np.float32)
+        for name, what in graph.all_parameters().items()
+    }
+
+
+def heads(graph: Graph) -> list[str]:
+    return [node.op.head for node in graph]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "conv3p1(6)",
+        "conv3p1(6, bias=no)",
+        "conv3p1g2(6)",
+        "dwconv3",
+        "tconv2s2(6)",
+        "tconv2s2g2(6, bias=no)",
+        "fc(6)",
+        "fc(6, bias=no)",
+    ],
+)
+@pytest.mark.parametrize("norm", ["bn", "bn(affine=no, eps=0.1)"])
+def test_a_folded_batch_norm_computes_the_same(layer: str, norm: str) -> None:
+    graph = load(f"input 4x5x6; {layer} -> {norm} -> relu")
+    weights = drawn(graph)
+    x = {"input": np.random.default_rng(1).normal(size=(2, 4, 5, 6)).astype(np.float32)}
+    folded, fresh = fold_batch_norm(graph, weights)
+    assert "bn" not in heads(folded)
+    before, after = interpret(graph, weights, x)["relu1"], interpret(folded, fresh, x)["relu1"]
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+    assert set(fresh) >= set(folded.all_parameters())
+
+
+def test_a_batch_norm_stays_where_its_layer_is_read_elsewhere_or_shown() -> None:
+    read = load("input 4x5x5; conv3p1(4) as c -> bn -> relu; [id + c]")
+    assert "bn" in heads(fold_batch_norm(read, drawn(read))[0])
+    shown = load("input 4x5x5; conv3p1(4) as c -> bn as b; output b, c")
+    assert "bn" in heads(fold_batch_norm(shown, drawn(shown))[0])
+    first = load("input 4x5x5; bn -> conv3p1(4)")
+    assert "bn" in heads(fold_batch_norm(first, drawn(first))[0])
+
+
+def test_folding_leaves_the_given_weights_alone() -> None:
+    graph = load("input 4x5x5; conv3(4) -> bn")
+    weights = drawn(graph)
+    before = {name: values.copy() for name, values in weights.items()}
+    fold_batch_norm(graph, weights)
+    for name, values in before.items():
+        np.testing.assert_array_equal(weights[name], values)
+
+
+def test_dropout_goes_and_labels_and_outputs_follow() -> None:
+    graph = load("input 8; fc(4) as a -> dropout as b -> relu -> dropout")
+    slim = without_dropout(graph)
+    assert heads(slim) == ["input", "fc", "relu"]
+    assert slim.outputs == ("relu1",)
+    assert slim.names["b"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "stays"),
+    [
+        ("input 4x5x5; flatten -> fc(3)", False),
+        ("input 4x5x5; gap -> flatten -> softmax", False),
+        ("input 4x5x5; relu -> flatten", False),
+        ("input 4x5x5; flatten -> softmax", True),
+        ("input 4x5x5; flatten as f -> fc(3); [f | fc(3)]", True),
+    ],
+)
+def test_a_flatten_goes_where_it_moves_nothing(text: str, stays: bool) -> None:
+    graph = load(text)
+    assert ("flatten" in heads(without_flatten(without_dropout(graph)))) is stays
+
+
+def all_of(base: Op, residual: bool, activation: Activation | None) -> bool:
+    """A device whose convolutions take all, its sums a relu."""
+    if isinstance(base, Add):
+        return not residual and isinstance(activation, Relu)
+    return isinstance(base, Conv)
+
+
+def test_a_layer_takes_its_activation() -> None:
+    graph = fuse(load("input 3x8x8; conv3(4) -> relu -> maxpool2"), all_of)
+    assert heads(graph) == ["input", "fused", "maxpool"]
+    whole = graph["relu1"].op
+    assert isinstance(whole, Fused)
+    assert (whole.source, whole.members, whole.residual) == ("conv1", ("conv1", "relu1"), False)
+    assert whole.activation == Relu()
+    assert whole.word() == "conv3x3(4) -> relu"
+    assert whole.macs(graph.input_shapes(graph["relu1"])) == 4 * 36 * 27
+
+
+def test_the_later_layer_of_a_sum_takes_the_other_and_the_activation() -> None:
+    text = "input 4x8x8; [conv3p1(4) -> conv3p1(4) + conv1x1(4)] -> relu"
+    graph = fuse(load(text), all_of)
+    assert heads(graph) == ["input", "conv", "conv", "fused"]
+    node = graph["relu1"]
+    assert isinstance(node.op, Fused)
+    assert node.op.residual
+    assert node.op.members == ("conv3", "add1", "relu1")
+    assert node.inputs == ("input", "conv2")
+    assert graph.parameters(node) == load(text).parameters(load(text)["conv3"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "input 4x8x8; conv3p1(4) as c -> relu as r; output c, r",
+        "input 4x8x8; conv3p1(4) as c -> relu -> [id | c]",
+        "input 4x8x8; conv3p1(4) as c; [c + c]",
+        "input 4x8x8; [conv3p1(4) as c -> sigmoid | c]",
+    ],
+)
+def test_what_is_read_elsewhere_is_not_fused(text: str) -> None:
+    assert "fused" not in heads(fuse(load(text), all_of))
+
+
+def test_a_sum_of_three_keeps_apart_from_its_layers() -> None:
+    graph = fuse(load("input 4x8x8; [conv1x1(4) + conv1x1(4) + id] -> relu"), all_of)
+    assert heads(graph) == ["input", "conv", "conv", "fused"]
+    assert isinstance(graph.nodes[-1].op.base, Add)  # type: ignore[attr-defined]
+
+
+def test_lifetimes_reach_to_the_last_reader() -> None:
+    graph = load("input 4x8x8; relu as a -> tanh -> [id | a] -> gap")
+    life = lifetimes(graph)
+    order = [node.name for node in graph]
+    assert life["input"] == Lifetime(-1, order.index("a"))
+    assert life["a"] == Lifetime(order.index("a"), order.index("concat1"))
+    assert life["gap1"].dies == len(graph)
+    assert life["a"].overlaps(life["tanh1"])
+    assert not life["input"].overlaps(life["tanh1"])
+    shown = replace(graph, outputs=("a",))
+    assert lifetimes(shown)["a"].dies == len(graph)
