@@ -4,8 +4,8 @@ A convention is what it counts for one multiply-add and a list of terms for what
 Each was read in the tool's source and checked against its own output: torchinfo 1.8, thop 0.1.1,
 fvcore 0.1.5, ptflops 0.7 (its pytorch backend), torch 2.13's FlopCounterMode, DeepSpeed 0.19's
 profiler, onnx-tool 1.0. For a PyTorch tool, the net is written with the modules of `torch.nn`,
-sums and products as + and *. For onnx-tool it is the ONNX file of an inference export: an op for
-an op, batch norm folded into the convolution or fc before it, dropout gone.
+sums and products as + and *. For onnx-tool it is the ONNX file that PyTorch exports of it, batch
+norm folded into the convolution before it and dropout gone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from math import prod
 from netdsl.cost import tools
 from netdsl.cost.count import Cost, Layer
 from netdsl.faults import error
+from netdsl.ops import Conv
 from netdsl.ops.base import nearest
 
 Count = Callable[[Layer], int]
@@ -77,12 +78,12 @@ DOUBLED = "a multiply-add counts as two"
 
 
 def _folded(cost: Cost) -> dict[str, str]:
-    """Convolutions and fcs that a batch norm follows directly, each with that norm's name."""
+    """Convolutions that a batch norm alone follows, each with that norm's name."""
     graph = cost.graph.without_aux()
     found = {}
     for layer in cost.layers:
         readers = graph.consumers[layer.name]
-        takes = layer.kind in tools.WEIGHTED and layer.name not in graph.outputs
+        takes = isinstance(layer.op, Conv) and layer.name not in graph.outputs
         if takes and len(readers) == 1 and graph[readers[0]].op.head == "bn":
             found[layer.name] = readers[0]
     return found

@@ -65,19 +65,17 @@ COLUMNS = (
 def lecture_sheet(cost: Cost) -> Sheet:
     """The slides' table of a net."""
     rows: list[tuple[Any, ...]] = []
-    has_blocks = any(layer.block for layer in cost.layers)
-    before: list[Layer] = []
+    stem: list[Layer] | None = []
     for block, run in groupby(cost.layers, key=lambda layer: layer.block):
         layers = [layer for layer in run if layer.kind in ROWS]
-        if not block:
+        if not any(layer.kind in SUMMED for layer in layers) or not block:
             rows += [_row(layer) for layer in layers]
-            before += layers
+            stem = None if stem is None else stem + layers
             continue
-        if before and has_blocks:
-            rows.append(_sum("stem", before))
-            has_blocks = False
-        if layers:
-            rows.append(_block(block, layers, cost))
+        if stem:
+            rows.append(_sum("stem", stem))
+        stem = None
+        rows.append(_block(block, layers, cost))
     totals = [layer for layer in cost.layers if layer.kind in SUMMED]
     total = ("total", *(None,) * 8, _memory(totals), cost.weights, cost.macs)
     title = f"{heading(cost)}, as the lectures count"

@@ -120,6 +120,27 @@ def _groups(layer: Layer) -> int:
     return layer.batch * channels if isinstance(op, InstanceNorm) else channels
 
 
+def memory_json(cost: Cost, optimiser: str, arena: int | None = None) -> dict[str, object]:
+    """Both, as `--json --memory` prints them: bytes."""
+    run, train = inference(cost, arena), training(cost, optimiser)
+    return {
+        "run": {
+            "parameters": run.parameters,
+            "activations": run.live,
+            "at": run.at,
+            "arena": run.arena,
+        },
+        "train": {
+            "optimiser": train.optimiser,
+            "parameters": train.parameters,
+            "gradients": train.gradients,
+            "state": train.state,
+            "activations": train.kept,
+            "total": train.total,
+        },
+    }
+
+
 def memory_sheet(cost: Cost, optimiser: str, arena: int | None = None) -> Sheet:
     """Both, as rows of a table with what each is."""
     run, train = inference(cost, arena), training(cost, optimiser)

@@ -15,6 +15,7 @@ from netdsl.cost.count import Cost, Layer
 from netdsl.cost.sheet import Column, Sheet, memory, number
 from netdsl.cost.tables import heading
 from netdsl.faults import error
+from netdsl.ops import Activation
 
 FREE = ("bn", "dropout", "flatten", "concat")
 
@@ -70,8 +71,6 @@ def roofs(cost: Cost, machine: Machine) -> tuple[Roof, ...]:
 
 
 def _free(layer: Layer) -> bool:
-    from netdsl.ops import Activation
-
     return layer.kind in FREE or isinstance(layer.op, Activation)
 
 
@@ -111,6 +110,27 @@ def roofline_sheet(cost: Cost, machine: Machine) -> Sheet:
     )
     title = f"{heading(cost)}, roofline on {machine.name}"
     return Sheet(title, columns, rows, (total,), notes, cost.net)
+
+
+def roofline_json(cost: Cost, machine: Machine) -> dict[str, object]:
+    """The same as `--json --machine` prints it."""
+    found = roofs(cost, machine)
+    return {
+        "flops_per_second": machine.flops,
+        "bytes_per_second": machine.bandwidth,
+        "seconds": sum(roof.seconds for roof in found),
+        "layers": [
+            {
+                "name": roof.layer.name,
+                "flops": roof.flops,
+                "traffic_bytes": roof.traffic,
+                "intensity": roof.intensity,
+                "seconds": roof.seconds,
+                "bound": roof.bound,
+            }
+            for roof in found
+        ],
+    }
 
 
 def _figure(value: float) -> str:

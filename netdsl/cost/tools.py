@@ -195,7 +195,9 @@ def inside_lrn(layer: Layer) -> int:
 
 PTFLOPS: dict[str, Count] = {
     BIAS: bias,
-    "norms, 2 an element (1 without scale)": norm(dict.fromkeys(NORMS, 2), dict.fromkeys(NORMS, 1)),
+    "norms, 2 an element (1 without scale)": norm(
+        dict.fromkeys(NORMS, 2) | {"ln": 1}, dict.fromkeys(NORMS, 1)
+    ),
     "activations, twice": each({"relu": 2, "prelu": 2, "elu": 2, "gelu": 2}),
     "activations, once": each({"relu6": 1, "leaky": 1, "silu": 1, "softmax": 1}),
     "pools, twice": lambda layer: 2 * pool(layer),
@@ -223,30 +225,36 @@ DEEPSPEED: dict[str, Count] = {
 
 ONNX_EACH = {
     "relu": 1,
-    "relu6": 4,
+    "relu6": 2,
     "leaky": 2,
     "prelu": 2,
     "elu": 35,
-    "gelu": 7,
+    "gelu": 34,
     "silu": 33,
     "hswish": 5,
     "hsigmoid": 4,
     "sigmoid": 32,
-    "tanh": 38,
+    "tanh": 76,
     "softmax": 36,
     "log_softmax": 80,
 }
 
 
 def onnx_pool(layer: Layer) -> int:
-    """A window's first two axes an output; a global average's inputs and a division of 4."""
-    op = layer.op
+    """A window's cells an output, of a volume's window one edge; a global average's inputs and a
+    division of 4."""
+    op, spatial = layer.op, layer.inputs[0][1:]
+    if layer.kind == "gap":
+        return elements_in(layer) + 4 * elements_out(layer)
     if isinstance(op, AveragePool | MaxPool):
-        return elements_out(layer) * prod(op.window.kernel[:2])
-    if isinstance(op, AdaptiveAveragePool):
-        ratio = [size // to for size, to in zip(layer.inputs[0][1:], op.to, strict=True)]
-        return elements_out(layer) * prod(ratio[:2])
-    return elements_in(layer) + 4 * elements_out(layer) if layer.kind == "gap" else 0
+        kernel = op.window.kernel
+    elif isinstance(op, AdaptiveAveragePool):
+        kernel = tuple(size // to for size, to in zip(spatial, op.to, strict=True))
+    elif layer.kind == "gmp":
+        kernel = spatial
+    else:
+        return 0
+    return elements_out(layer) * (prod(kernel) if len(kernel) < 3 else kernel[0])
 
 
 def onnx_transposed(layer: Layer) -> int:
@@ -284,7 +292,7 @@ def onnx_layer_norm(layer: Layer) -> int:
 ONNX_TOOL: dict[str, Count] = {
     BIAS: bias,
     "batch norm that no convolution takes in, 31 an element": norm({"bn": 31}, {"bn": 31}),
-    "other norms": norm({"in": 14, "gn": 16}, {"in": 14, "gn": 16}),
+    "other norms": norm({"in": 7, "gn": 9}, {"in": 7, "gn": 9}),
     "layer norm": onnx_layer_norm,
     "activations": each(ONNX_EACH),
     "pools": onnx_pool,
