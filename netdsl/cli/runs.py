@@ -1,7 +1,8 @@
 """How `netdsl run` goes: inputs in batches through the net, results out as they come.
 
 The next batch is read while one is at work, and nothing is kept of a batch once it is shown, so a
-folder of any size runs in the memory of two batches. An input that turns out broken is passed over, and named at the end with exit status 2.
+folder of any size runs in the memory of two batches. An input that turns out broken is passed
+over, and named at the end with exit status 2.
 """
 
 from __future__ import annotations
