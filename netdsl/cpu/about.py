@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
+from numba.core import config
 
 from netdsl.cpu import cache, threads
 
@@ -44,15 +44,15 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def features() -> dict[str, bool]:
-    """What the CPU can do, or what NUMBA_CPU_FEATURES says it can."""
-    given = os.environ.get("NUMBA_CPU_FEATURES")
-    if given is not None:
-        return {name[1:]: name[0] == "+" for name in given.split(",") if name}
-    return dict(llvm.get_host_cpu_features())
+def features() -> frozenset[str]:
+    """What kernels may use: of this CPU, or of the one that Numba is told to compile for."""
+    given = config.CPU_FEATURES
+    if given is None:
+        given = "" if config.CPU_NAME else llvm.get_host_cpu_features().flatten()
+    return frozenset(name[1:] for name in given.split(",") if name.startswith("+"))
 
 
 def isa() -> str:
     """The widest vectors that kernels are compiled for."""
     there = features()
-    return next((name for feature, name in ISAS if there.get(feature)), platform.machine())
+    return next((name for feature, name in ISAS if feature in there), platform.machine())

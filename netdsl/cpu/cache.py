@@ -73,9 +73,11 @@ def cache_for(function: Callable[..., Any]) -> KernelCache | NullCache:
     """The cache of one function in our folder, or none where no folder can be written."""
     try:
         with _numba_caches_in(folder()):
-            return KernelCache(function)
+            found = KernelCache(function)
     except (OSError, RuntimeError):
         return NullCache()
+    # Where ours cannot be written Numba looks for another, where an old version's code may lie.
+    return found if Path(found.cache_path).is_relative_to(folder()) else NullCache()
 
 
 @contextlib.contextmanager

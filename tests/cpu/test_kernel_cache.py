@@ -1,0 +1,150 @@
+"""Compiled kernels are kept, and whatever befalls the folder costs time and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba.core.caching import NullCache
+
+from netdsl.cpu import cache
+from netdsl.cpu.launch import ARRAYS, PARTS, Worker, compile_all, launch
+
+TWICE = """
+import numpy as np
+from netdsl import cpu
+from netdsl.lang import load
+
+seen = []
+graph = load("input 3x4x4; relu")
+plan = cpu.compile(graph, {}, batch=1, progress=lambda *step: seen.append(step))
+x = np.arange(-24, 24, dtype=np.float32).reshape(1, 3, 4, 4)
+assert (plan.run({"input": x})["relu1"] == np.maximum(x, 0)).all()
+print(len(seen), cpu.info()["cache"])
+"""
+
+
+def double(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    for i in range(part, 8, parts):
+        arena[i] = 2 * arena[i]
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Worker]:
+    """Makes the same worker afresh, its code kept in an empty folder."""
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path / "kernels")
+    return lambda: Worker(double)
+
+
+def doubles(worker: Worker) -> bool:
+    """Whether the worker does its work."""
+    arena, d = np.arange(8, dtype=np.float32), np.zeros(PARTS + 1, np.int64)
+    d[PARTS] = 2
+    worker(arena, arena, d)
+    return bool((arena == 2 * np.arange(8)).all())
+
+
+def test_a_kernel_is_compiled_once(kept: Callable[[], Worker]) -> None:
+    first = kept()
+    assert not first.ready
+    assert doubles(first)
+    assert first.ready
+    again = kept()
+    assert again.ready
+    assert doubles(again)
+    assert again._compiled.cache_hits == 1
+
+
+def test_progress_is_told_of_what_has_to_be_compiled(kept: Callable[[], Worker]) -> None:
+    steps: list[tuple[int, int, str]] = []
+
+    def progress(done: int, total: int, name: str) -> None:
+        steps.append((done, total, name))
+
+    launch.compile(ARRAYS.args)
+    compile_all([kept()], progress)
+    assert steps == [(0, 1, "double"), (1, 1, "")]
+    steps.clear()
+    compile_all([kept()], progress)
+    assert steps == []
+
+
+@pytest.mark.parametrize("content", [b"", b"not a cache", b"\x80\x04"])
+def test_damaged_files_are_compiled_again(kept: Callable[[], Worker], content: bytes) -> None:
+    assert doubles(kept())
+    files = [path for path in cache.folder().rglob("*") if path.is_file()]
+    assert len(files) == 2
+    for path in files:
+        path.write_bytes(content)
+    assert doubles(kept())
+
+
+def test_a_full_disk_costs_time_alone(
+    kept: Callable[[], Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    worker = kept()
+    monkeypatch.setattr(worker._compiled._cache._cache_file, "_save_data", full)
+    assert doubles(worker)
+    # The index names a file that is not there.
+    assert doubles(kept())
+
+
+def test_a_folder_that_cannot_be_written_is_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path / "file" / "kernels")
+    worker = Worker(double)
+    assert isinstance(worker._compiled._cache, NullCache)
+    assert not worker.ready
+    assert doubles(worker)
+
+
+def test_the_folder_is_the_users_and_named_by_the_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "linux")
+    cache.folder.cache_clear()
+    try:
+        assert cache.folder().parent == tmp_path / "netdsl"
+        monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "given"))
+        cache.folder.cache_clear()
+        assert cache.folder().parent == tmp_path / "given"
+        assert cache.folder().name.startswith("kernels-")
+    finally:
+        cache.folder.cache_clear()
+
+
+def processes(folder: Path, count: int) -> list[str]:
+    """What as many processes at once print, all with this cache."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(folder)}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", TWICE],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(count)
+    ]
+    said = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [0] * count, said
+    return [out for out, _ in said]
+
+
+@pytest.mark.slow
+def test_processes_share_the_folder(tmp_path: Path) -> None:
+    assert all(str(tmp_path) in said for said in processes(tmp_path, 3))
+    (later,) = processes(tmp_path, 1)
+    assert later.startswith("0 ")

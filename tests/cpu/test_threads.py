@@ -1,0 +1,63 @@
+"""Thread counts, and the layer they come from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from agree import drawn_inputs
+from numba.core import config
+
+from netdsl import cpu
+from netdsl.cpu import threads
+from netdsl.faults import NetError
+from netdsl.lang import load
+
+
+@pytest.mark.parametrize("asked", [0, -3])
+def test_no_threads_are_refused(asked: int) -> None:
+    with pytest.raises(NetError, match=f"{asked} threads"):
+        cpu.compile(load("input 3x4x4; relu"), {}, batch=1, threads=asked)
+
+
+def test_more_than_there_are_is_all_of_them() -> None:
+    assert threads.count(10_000) == threads.available() == threads.count(None)
+    assert threads.count(1) == 1
+
+
+def test_any_count_gives_the_same_numbers() -> None:
+    graph = load("input 40x9x11; lrn -> maxpool3s2 -> sigmoid -> ln")
+    weights = {name: np.ones(p.shape, np.float32) for name, p in graph.all_parameters().items()}
+    inputs = drawn_inputs(graph, 3)
+    found = [cpu.compile(graph, weights, batch=3, threads=n).run(inputs)["ln1"] for n in (1, 2)]
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_a_fast_layer_is_taken_and_without_one_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUMBA_THREADING_LAYER", raising=False)
+    monkeypatch.setattr(config, "THREADING_LAYER", config.THREADING_LAYER)
+    threads.layer.cache_clear()
+    try:
+        assert threads.layer() in threads.LAYERS
+        assert threads.advice() is None
+        monkeypatch.setattr(threads, "_loads", lambda module: False)
+        threads.layer.cache_clear()
+        assert threads.layer() == "workqueue"
+        assert "pip install tbb" in (threads.advice() or "")
+    finally:
+        threads.layer.cache_clear()
+
+
+def test_a_chosen_layer_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_THREADING_LAYER", "tbb")
+    monkeypatch.setattr(config, "THREADING_LAYER", "tbb")
+    threads.layer.cache_clear()
+    try:
+        assert threads.layer() == "tbb"
+    finally:
+        threads.layer.cache_clear()
+
+
+def test_info_says_what_there_is() -> None:
+    found = cpu.info()
+    assert set(found) >= {"cpu", "isa", "threads", "threading_layer", "cache"}
+    assert found["threads"] >= 1
