@@ -50,7 +50,7 @@ class Builder(Transformer):  # type: ignore[type-arg]
     # Places ---------------------------------------------------------------------------------
 
     def at(self, token: Token) -> Span:
-        start, end = cast(int, token.start_pos), cast(int, token.end_pos)
+        start, end = cast("int", token.start_pos), cast("int", token.end_pos)
         return self.report.span(self.base + start, self.base + end)
 
     def over(self, first: Any, last: Any) -> Span:
@@ -127,9 +127,7 @@ class Builder(Transformer):  # type: ignore[type-arg]
         bare = len(children) == 2
         return self._word(children[-1], arguments, bare)
 
-    def _word(
-        self, token: Token, given: tuple[Any, ...] | None, bare: bool
-    ) -> syntax.Call:
+    def _word(self, token: Token, given: tuple[Any, ...] | None, bare: bool) -> syntax.Call:
         word = self.at(token)
         if len(token) > self.limits.text:
             self._too_long(word, len(token))
@@ -175,7 +173,7 @@ class Builder(Transformer):  # type: ignore[type-arg]
                     f"nest brackets: [a {signs[0]} [b {sign} c]]",
                 )
                 break
-        return syntax.Bracket(span, cast(syntax.Sign, str(signs[0])), branches)
+        return syntax.Bracket(span, cast("syntax.Sign", str(signs[0])), branches)
 
     def aux(self, children: Children) -> syntax.Side:
         given = children[1] if isinstance(children[1], tuple) else ()
@@ -204,6 +202,11 @@ class Builder(Transformer):  # type: ignore[type-arg]
 
     def parameters(self, children: Children) -> tuple[syntax.Parameter, ...]:
         found = tuple(children[1:-1])
+        most = self.limits.parameters_of_a_block
+        if len(found) > most:
+            message = f"{len(found)} parameters; the most is {most}"
+            self._error("too-large", message, found[most].span)
+            return ()
         seen: set[str] = set()
         default = False
         for parameter in found:
@@ -224,11 +227,11 @@ class Builder(Transformer):  # type: ignore[type-arg]
 
     def sum(self, children: Children) -> syntax.Expression:
         if len(children) == 1:
-            return cast(syntax.Expression, children[0])
+            return cast("syntax.Expression", children[0])
         rest = tuple(zip(map(str, children[1::2]), children[2::2], strict=True))
         return syntax.Arithmetic(self.all(children), children[0], rest)
 
-    product = sum
+    product = sum  # noqa: A003 - the grammar's rules are called so
 
     def factor(self, children: Children) -> syntax.Expression:
         value = self._value(children[-1])
@@ -237,14 +240,14 @@ class Builder(Transformer):  # type: ignore[type-arg]
     constant = factor
 
     def nested(self, children: Children) -> syntax.Expression:
-        return cast(syntax.Expression, children[1])
+        return cast("syntax.Expression", children[1])
 
     def list(self, children: Children) -> syntax.Listing:
         return syntax.Listing(self.all(children), tuple(children[1:-1]))
 
     def _value(self, found: Any) -> syntax.Expression:
         if not isinstance(found, Token):
-            return cast(syntax.Expression, found)
+            return cast("syntax.Expression", found)
         span = self.at(found)
         if found.type == "NAME":
             if found in ("yes", "no"):

@@ -7,23 +7,41 @@ import re
 from lark import Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
-from netdsl.faults import Fault
+from netdsl.faults import Fault, Span
 from netdsl.lang.report import Report
 
-STEP = frozenset({"WORD", "BARE", "AUX", "LBRACE"})
-VALUE = frozenset({"INT", "FLOAT", "SIZE", "STRING", "MINUS"})
-CLOSERS = {"RPAR": "`)`", "RSQB": "`]`", "RBRACE": "`}`"}
-OTHERS = {
-    "COMMA": "`,`",
-    "EQUAL": "`=`",
-    "ARROW": "`->`",
-    "AS": "`as`",
-    "NAME": "a name",
-    "PLAIN": "a name",
-}
+WANTED = (
+    (frozenset({"LSQB", "WORD", "AUX"}), "a step"),
+    (frozenset({"LSQB", "NAME", "INT", "STRING"}), "a value"),
+    (frozenset({"SIZE", "INT"}), "a shape such as 3x224x224"),
+    (frozenset({"INT", "FLOAT"}), "a number"),
+    (frozenset({"PLAIN", "STRING"}), "a name"),
+    (frozenset({"WORD"}), "an op"),
+    (frozenset({"NAME"}), "a name"),
+    (frozenset({"LBRACE"}), "`{`"),
+    (frozenset({"EQUAL"}), "`=`"),
+    (frozenset({"COMMA"}), "`,`"),
+    (frozenset({"PIPE"}), "`|`, `+` or `*`"),
+    (frozenset({"ARROW"}), "`->`"),
+    (frozenset({"RPAR"}), "`)`"),
+    (frozenset({"RSQB"}), "`]`"),
+    (frozenset({"RBRACE"}), "`}`"),
+    (frozenset({"$END"}), "the end of the line"),
+)
+"""What is said for the terminals that could have stood somewhere: the first that fit, three at
+most. A row fits where all its terminals could have; what one row has said, no other says again."""
+
+PARTS = frozenset(
+    {"LPAR", "BARE", "ARROW", "NAME", "SIZE", "FLOAT", "INT", "STRING", "WORD", "EQUAL"}
+)
+"""Terminals that begin a step or a value, so that to say one of these says them."""
+
+STARTS_STEP = frozenset({"WORD", "NAME", "LPAR", "LSQB", "AUX", "BARE", "PLAIN"})
+
 LOOKALIKES = {
     "→": "->",
     "⟶": "->",
+    "⇒": "->",
     "×": "x",
     "–": "-",
     "—": "-",
@@ -36,7 +54,11 @@ LOOKALIKES = {
     "·": "*",
     "÷": "/",
     ":": "=",
+    ">": "->",
 }
+"""Signs that a person or an editor may put where the language has another."""
+
+LAST = re.compile(r"(?:[A-Za-z0-9_.{}]+|->|\S)$")
 
 
 def complain(problem: UnexpectedInput, report: Report, text: str, base: int) -> Fault:
@@ -44,71 +66,80 @@ def complain(problem: UnexpectedInput, report: Report, text: str, base: int) -> 
     if isinstance(problem, UnexpectedCharacters):
         return _character(report, text, base, problem.pos_in_stream or 0)
     assert isinstance(problem, UnexpectedToken)
-    token, expected = problem.token, frozenset(problem.expected)
-    before = problem.token_history[-1] if problem.token_history else None
+    token = problem.token
+    at = len(text) if token.type == "$END" else token.start_pos or 0
+    expected = frozenset(problem.expected) - _elsewhere(text[:at])
     if token.type == "$END":
-        # The end has no width: the fault is shown at the last character that is there.
-        end = len(text.rstrip())
-        span = report.span(base + max(end - 1, 0), base + max(end, 1))
-        return Fault("syntax", _ends(before, expected), span)
-    start = token.start_pos or 0
-    span = report.span(base + start, base + start + len(token))
-    message, help = _unexpected(token, before, expected)
-    return Fault("syntax", message, span, help)
+        # The end has no width: the fault is shown at the last word that is there.
+        last = LAST.search(text.rstrip())
+        start, end = last.span() if last else (0, 1)
+        span = report.span(base + start, base + end)
+        after = f" after `{shorten(last.group())}`" if last else ""
+        return Fault(
+            "syntax", f"the line ends{after}, where {wanted(expected)} should follow", span
+        )
+    span = report.span(base + at, base + at + len(token))
+    before = LAST.search(text[:at].rstrip())
+    return _unexpected(token, before.group() if before else "", expected, span)
+
+
+def _elsewhere(before: str) -> frozenset[str]:
+    """Terminals that the grammar's tables expect, but only inside another bracket than this."""
+    depths = {sign: before.count(sign) for sign in "([{)]}"}
+    closers = {"RPAR": ("(", ")"), "RSQB": ("[", "]"), "RBRACE": ("{", "}")}
+    found = {name for name, (lo, hi) in closers.items() if depths[lo] <= depths[hi]}
+    if "RSQB" in found:
+        found |= {"PIPE", "PLUS", "STAR"} if "RPAR" in found else {"PIPE"}
+    return frozenset(found)
 
 
 def _character(report: Report, text: str, base: int, at: int) -> Fault:
-    span = report.span(base + at, base + at + 1)
     found = text[at]
     if found == '"':
+        end = text.find("\n", at)
+        span = report.span(base + at, base + (len(text) if end < 0 else end))
         return Fault("syntax", 'a string without its closing `"`', span)
     number = re.match(r"[0-9.]+[A-Za-z0-9_.]*", text[at:])
     if number:
         span = report.span(base + at, base + at + number.end())
         return Fault("syntax", f"`{shorten(number.group())}` is neither a number nor a word", span)
-    help = f"write `{LOOKALIKES[found]}`" if found in LOOKALIKES else None
-    shown = f"`{found}`" if found.isprintable() else f"character U+{ord(found):04X}"
-    return Fault("syntax", f"{shown} has no meaning here", span, help)
+    span = report.span(base + at, base + at + 1)
+    hint = f"write `{LOOKALIKES[found]}`" if found in LOOKALIKES else None
+    shown = f"`{found}`" if found.isprintable() else f"the character U+{ord(found):04X}"
+    return Fault("syntax", f"{shown} means nothing here", span, hint)
 
 
-def _ends(before: Token | None, expected: frozenset[str]) -> str:
-    after = f" after `{shorten(before)}`" if before is not None else ""
-    return f"the statement ends{after} where {_wanted(expected)} should follow"
-
-
-def _unexpected(
-    token: Token, before: Token | None, expected: frozenset[str]
-) -> tuple[str, str | None]:
+def _unexpected(token: Token, before: str, expected: frozenset[str], span: Span) -> Fault:
     found = shorten(token)
-    if before is not None and "ARROW" in expected and token.type not in CLOSERS:
-        if before.type == "WORD" and re.match(r"[0-9.{]", token):
-            return f"`{shorten(before)} {found}`: an op is one word, without spaces", (
-                f"write `{shorten(before)}{found}`"
-            )
-        if token.type in ("WORD", "NAME", "LPAR", "LSQB", "AUX", "BARE", "PLAIN"):
-            return f"`->` is missing before `{found}`", None
-        if token.type == "REPEAT":
-            return "a step is repeated once", "write the product, or group: (a x2) x3"
-    return f"`{found}` cannot stand here; {_wanted(expected)} should", None
+    if "ARROW" in expected and token.type not in ("RPAR", "RSQB", "RBRACE"):
+        if re.fullmatch(r"[A-Za-z_]\w*", before) and re.match(r"[0-9]", token):
+            message = f"`{shorten(before)} {found}` has a space in it, and an op is one word"
+            return Fault("syntax", message, span, f"write `{shorten(before)}{found}`")
+        if token.type == "REPEAT" or (re.match(r"x[0-9{]", token) and before.startswith("x")):
+            hint = "write the product, or group: (a x2) x3"
+            return Fault("syntax", "a step has one repeat", span, hint)
+        if token.type in STARTS_STEP:
+            return Fault("syntax", f"`->` is missing before `{found}`", span)
+        if token.type in ("MINUS", "COMMA"):
+            return Fault("syntax", f"`{found}` does not join steps", span, "write `->`")
+        if token.type == "EQUAL":
+            message = "`=` gives a block its chain, after def"
+            return Fault("syntax", message, span, "write `def NAME = …`")
+    return Fault("syntax", f"`{found}` cannot stand here, where {wanted(expected)} should", span)
 
 
-def _wanted(expected: frozenset[str]) -> str:
+def wanted(expected: frozenset[str]) -> str:
     """What could have stood there, in words."""
-    words = []
-    if STEP & expected:
-        words.append("a step")
-    elif VALUE & expected:
-        words.append("a value")
-    words += [text for name, text in OTHERS.items() if name in expected and not _within(name, words)]
-    words += [text for name, text in CLOSERS.items() if name in expected]
-    if not words and "$END" in expected:
-        words.append("the end of the line")
-    return " or ".join(dict.fromkeys(words[:4])) or "something else"
-
-
-def _within(name: str, words: list[str]) -> bool:
-    """A name is a value too, and is not named twice."""
-    return name in ("NAME", "PLAIN", "ARROW") and bool(words)
+    left = set(expected)
+    words: list[str] = []
+    for terminals, text in WANTED:
+        if terminals <= left and text not in words:
+            words.append(text)
+            left -= terminals
+            if text in ("a step", "a value"):
+                left -= PARTS
+    words = words[:3]
+    return " or ".join(words) if words else "something else"
 
 
 def shorten(text: str, most: int = 40) -> str:

@@ -6,18 +6,20 @@ cannot be known (an argument that is itself a fault) is UNKNOWN, and silences wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, cast
 
 from netdsl.faults import Call, Span
 from netdsl.lang import syntax
 from netdsl.lang.report import Report
 from netdsl.lang.syntax import Text
-from netdsl.ops.base import Value, nearest, show
+from netdsl.lang.words import near
+from netdsl.ops.base import Value, show
 
 LARGEST = 10**18
-
+MOST_LISTED = 12
 
 
 class Unknown:
@@ -71,8 +73,8 @@ def evaluate(expression: syntax.Expression, around: Surroundings) -> Computed:
             return Name.at(name, around.home)
         case syntax.Listing(items=items):
             values = [evaluate(item, around) for item in items]
-            return UNKNOWN if UNKNOWN in values else cast(list[Value], values)
-        case syntax.Negative(span=span, value=inner):
+            return UNKNOWN if UNKNOWN in values else cast("list[Value]", values)
+        case syntax.Negative(value=inner):
             number = _number(inner, around)
             return number if isinstance(number, Unknown) else -number
         case syntax.Arithmetic():
@@ -119,16 +121,26 @@ def _number(expression: syntax.Expression, around: Surroundings) -> int | float 
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
     if isinstance(value, Name):
-        near = nearest(value, around.parameters)
-        help = f"did you mean `{near}`?" if near else _known(around.parameters)
-        return around.fault("unknown-name", f"`{value}` is not a parameter here", expression.span, help)
+        close = near(value, around.parameters)
+        hint = f"did you mean `{close}`?" if close else _known(around.parameters)
+        return around.fault(
+            "unknown-name", f"`{value}` is not a parameter here", expression.span, hint
+        )
     return around.fault(
         "wrong-value", f"{shown(value)} is not a number to compute with", expression.span
     )
 
 
 def _known(parameters: Mapping[str, Computed]) -> str:
-    return f"the parameters are {', '.join(parameters)}" if parameters else "there are none here"
+    return f"the parameters are {listed(parameters)}" if parameters else "there are none here"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names with commas between them, the last left out where there are many."""
+    first = list(islice(names, MOST_LISTED + 1))
+    if len(first) > MOST_LISTED:
+        first[-1] = "…"
+    return ", ".join(first)
 
 
 def shown(value: Computed) -> str:
@@ -140,7 +152,7 @@ def shown(value: Computed) -> str:
     if isinstance(value, Text):
         return f'"{value}"'
     if isinstance(value, tuple):
-        return show(cast(tuple[int, ...], value))
+        return show(cast("tuple[int, ...]", value))
     if isinstance(value, list):
         return f"[{', '.join(map(shown, value))}]"
     return str(value)
@@ -155,5 +167,5 @@ def inserted(value: Computed) -> str | None:
     if isinstance(value, (int, Name)):
         return str(value)
     if isinstance(value, tuple):
-        return show(cast(tuple[int, ...], value))
+        return show(cast("tuple[int, ...]", value))
     return None

@@ -20,9 +20,8 @@ from netdsl.lang.oplike import OpLike
 from netdsl.lang.program import Program
 from netdsl.lang.report import Report
 from netdsl.lang.scope import LOST, Double, Flow, Naming, Scope, Tensor
-from netdsl.lang.words import guess, read_word
+from netdsl.lang.words import guess, near, read_word
 from netdsl.ops import JOINS
-from netdsl.ops.base import nearest
 
 FACTORS = {"double": Fraction(2), "halve": Fraction(1, 2)}
 MOST_PENDING = 60
@@ -204,7 +203,11 @@ class Expander(OpLike):
         """The tensor that a name stands for. A name that reads as an op is ambiguous."""
         if scope.follows:
             scope = scope.of_every()
-        if read_word(text) is not None and text not in scope.labels and text not in scope.parameters:
+        if (
+            read_word(text) is not None
+            and text not in scope.labels
+            and text not in scope.parameters
+        ):
             # The label comes later, or elsewhere in the file: here it can only be the op.
             return self.op(text, call, flow, scope, label)
         if read_word(text) is not None:
@@ -236,8 +239,8 @@ class Expander(OpLike):
             message = f"`{text}` is `{value}` here, and no tensor is called so at the call"
         else:
             message = f"`{text}` is {shown(value)} here, not a tensor"
-        help = f"{{{text}}} inserts it in a word" if isinstance(value, Name) else None
-        scope.fault("unknown-name", message, call.span, help)
+        hint = f"{{{text}}} inserts it in a word" if isinstance(value, Name) else None
+        scope.fault("unknown-name", message, call.span, hint)
         return LOST
 
     # Blocks ---------------------------------------------------------------------------------
@@ -288,12 +291,12 @@ class Expander(OpLike):
                 "a block sees its own names: give it the tensor as an argument",
             )
             return
-        near = guess(text) or nearest(text, self._known(scope))
+        close = guess(text) or near(text, self._known(scope))
         scope.fault(
             "unknown-op",
             f"there is no op, block or tensor called `{text[:60]}`",
             call.word,
-            f"did you mean `{near}`?" if near else None,
+            f"did you mean `{close}`?" if close else None,
         )
 
     def _known(self, scope: Scope) -> Sequence[str]:

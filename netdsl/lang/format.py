@@ -99,7 +99,14 @@ def _cells(items: list[Item]) -> tuple[list[str], list[str]]:
     """A statement's parts that may be aligned: before each arrow and `as` of a chain, before the
     `=` of a block."""
     first = items[0]
-    if isinstance(first, Atom) and first.type in ("NET", "INPUT", "LABELS", "META", "EVERY", "OUTPUT"):
+    if isinstance(first, Atom) and first.type in (
+        "NET",
+        "INPUT",
+        "LABELS",
+        "META",
+        "EVERY",
+        "OUTPUT",
+    ):
         return [], []
     define = isinstance(first, Atom) and first.type == "DEF"
     cuts = {"EQUAL"} if define else {"ARROW", "AS"}

@@ -13,8 +13,9 @@ from netdsl.lang.evaluate import Name, Surroundings, Unknown, evaluate, shown
 from netdsl.lang.program import Program
 from netdsl.lang.report import Report
 from netdsl.lang.scope import Tensor
+from netdsl.lang.words import near
 from netdsl.ops import Input, Picture
-from netdsl.ops.base import Value, nearest, show
+from netdsl.ops.base import Value, show
 
 MOST_AXES = 4
 """Channels and three spatial axes."""
@@ -35,12 +36,14 @@ def class_names(program: Program, report: Report) -> Labels | None:
         return None
     known = resources.label_lists()
     if not line.is_file and line.name not in known:
-        near = nearest(line.name, known)
+        close = near(line.name, known)
         report.error(
             "unknown-labels",
             f"no list of class names is called `{line.name}`",
             line.span,
-            f"did you mean `{near}`?" if near else f'there are {", ".join(known)}; a file is "FILE"',
+            f"did you mean `{close}`?"
+            if close
+            else f'there are {", ".join(known)}; a file is "FILE"',
         )
     return Labels(line.name, line.is_file)
 
@@ -86,7 +89,7 @@ class Settings:
         readers: Mapping[str, Callable[[Value], str | None]] = {
             "resize": self._resize,
             "order": lambda v: None if v in ("rgb", "bgr") else "rgb or bgr",
-            "scale": lambda v: None if _number(v) and v > 0 else "a number above 0",  # type: ignore[operator]
+            "scale": self._scale,
             "mean": lambda v: self._per_channel(v, above=None),
             "std": lambda v: self._per_channel(v, above=0),
         }
@@ -108,13 +111,13 @@ class Settings:
         name = argument.name
         if isinstance(value, Unknown):
             return
-        if name not in readers:
+        if name is None or name not in readers:
             message = f"input has no setting `{name}`"
             if name is None:
                 message = "the settings of input are named"
-            near = nearest(name or "", readers)
-            help = f"did you mean `{near}`?" if near else f"its settings are {', '.join(readers)}"
-            self.report.error("unknown-setting", message, argument.span, help)
+            close = near(name or "", readers)
+            hint = f"did you mean `{close}`?" if close else f"its settings are {', '.join(readers)}"
+            self.report.error("unknown-setting", message, argument.span, hint)
             return
         if name in self.given:
             self.report.error("given-twice", f"input is given {name} twice", argument.span)
@@ -131,7 +134,10 @@ class Settings:
     def _floats(self, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
         value = self._get(name, default)
         items = value if isinstance(value, (list, tuple)) else (value,)
-        return tuple(float(item) for item in items)  # type: ignore[arg-type]
+        return tuple(float(item) for item in items)
+
+    def _scale(self, value: Value) -> str | None:
+        return None if _number(value) and value > 0 else "a number above 0"  # type: ignore[operator]
 
     def _resize(self, value: Value) -> str | None:
         least = min(self.line.shape[1:], default=1)
@@ -167,7 +173,7 @@ def outputs(program: Program, labels: Mapping[str, Tensor], report: Report) -> t
         elif name in labels:
             found[name] = labels[name]
         elif name not in program.given:
-            near = nearest(name, program.given)
-            help = f"did you mean `{near}`?" if near else "a tensor gets a name with `as`"
-            report.error("unknown-name", f"no tensor is called `{name}`", label.span, help)
+            close = near(name, program.given)
+            hint = f"did you mean `{close}`?" if close else "a tensor gets a name with `as`"
+            report.error("unknown-name", f"no tensor is called `{name}`", label.span, hint)
     return tuple(found.values())

@@ -6,8 +6,17 @@ from dataclasses import replace
 
 from netdsl.faults import Span
 from netdsl.lang import syntax
-from netdsl.lang.evaluate import UNKNOWN, Computed, Surroundings, Unknown, evaluate, inserted, shown
-from netdsl.ops.base import nearest
+from netdsl.lang.evaluate import (
+    UNKNOWN,
+    Computed,
+    Surroundings,
+    Unknown,
+    evaluate,
+    inserted,
+    listed,
+    shown,
+)
+from netdsl.lang.words import near
 
 LONGEST = 1000
 """Characters of a word after values are inserted."""
@@ -94,9 +103,11 @@ def bind(block: syntax.Define, call: syntax.Call, around: Surroundings) -> dict[
                 continue
             target = wanted[i]
         elif target not in wanted:
-            near = nearest(target, wanted)
-            help = f"did you mean `{near}`?" if near else _takes(name, wanted)
-            around.fault("unknown-setting", f"`{name}` has no parameter `{target}`", argument.span, help)
+            close = near(target, wanted)
+            hint = f"did you mean `{close}`?" if close else _takes(name, wanted)
+            around.fault(
+                "unknown-setting", f"`{name}` has no parameter `{target}`", argument.span, hint
+            )
             continue
         if target in given:
             around.fault("given-twice", f"`{name}` is given {target} twice", argument.span)
@@ -126,14 +137,14 @@ def _defaults(
         names = [parameter.name for parameter in block.parameters]
         around.fault(
             "missing-argument",
-            f"`{block.name.name}` is not given {', '.join(missing)}",
+            f"`{block.name.name}` is not given {listed(missing)}",
             call.span,
             _takes(block.name.name, names),
         )
 
 
 def _takes(name: str, wanted: list[str]) -> str:
-    return f"it is {name}({', '.join(wanted)})" if wanted else f"`{name}` takes no arguments"
+    return f"it is {name}({listed(wanted)})" if wanted else f"`{name}` takes no arguments"
 
 
 def bind_silently(

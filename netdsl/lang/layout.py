@@ -64,8 +64,7 @@ class _Trees:
         self.head = tokens[0].type if tokens else ""
 
     def statement(self) -> list[Item]:
-        items, _ = self._items("top")
-        return [item for item in items]
+        return self._items("top")[0]
 
     def _items(self, kind: str) -> tuple[list[Item], str]:
         items: list[Item] = []
@@ -95,7 +94,9 @@ class _Trees:
             return "side"
         if token.type == "LSQB":
             return "list" if within in VALUES or self.head == "META" else "join"
-        called = before in ("WORD", "AUX", "SIZE", "INT") or (self.head == "DEF" and before == "NAME")
+        called = before in ("WORD", "AUX", "SIZE", "INT") or (
+            self.head == "DEF" and before == "NAME"
+        )
         return "arguments" if within in VALUES or called else "group"
 
     def _comments_before(self, token: Token) -> Iterator[Atom]:
@@ -114,9 +115,7 @@ def tidy(token: Token) -> str:
 
 
 def _has_comment(items: list[Item]) -> bool:
-    return any(
-        item.forced if isinstance(item, Group) else item.type == "COMMENT" for item in items
-    )
+    return any(item.forced if isinstance(item, Group) else item.type == "COMMENT" for item in items)
 
 
 def _without_idle_arrows(items: list[Item]) -> list[Item]:
@@ -318,7 +317,9 @@ def _write_group(writer: Writer, group: Group, indent: int, fits: bool) -> None:
         return
     writer.put(group.open)
     items = list(group.items)
-    while items and isinstance(items[0], Atom) and items[0].type == "COMMENT" and not items[0].alone:
+    while (
+        items and isinstance(items[0], Atom) and items[0].type == "COMMENT" and not items[0].alone
+    ):
         writer.comment(items[0], indent + INDENT)
         items.pop(0)
     writer.newline(indent + INDENT)

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest of everything. The last four guard the reader itself and are never lifted."""
+    """The largest of everything. The last six guard the reader itself and are never lifted."""
 
     file: int = 1 << 20
     """bytes of a file"""
+    tokens: int = 50_000
+    """words, numbers and signs of a file"""
     nodes: int = 100_000
     """steps of the net, each op, join and `id` of each repeat and call"""
     repeats: int = 10_000
@@ -32,6 +34,7 @@ class Limits:
     """brackets within brackets"""
     depth: int = field(default=100)
     """brackets and calls within each other, when blocks are expanded"""
+    parameters_of_a_block: int = field(default=100)
     faults: int = field(default=100)
     """after so many, reading stops"""
 
@@ -40,6 +43,7 @@ DEFAULT = Limits()
 
 LIFTED = Limits(
     file=1 << 62,
+    tokens=1 << 62,
     nodes=1 << 62,
     repeats=1 << 62,
     number=(1 << 31) - 1,

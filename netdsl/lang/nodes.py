@@ -71,8 +71,8 @@ class Nodes:
         elif len(name) > LONGEST_NAME:
             problem = f"the name of an op has more than {LONGEST_NAME} characters with its blocks'"
         if problem is not None:
-            help = None if len(name) > LONGEST_NAME else "--no-limits lifts this limit"
-            self.report.error("too-large", problem, span, help, trail)
+            hint = None if len(name) > LONGEST_NAME else "--no-limits lifts this limit"
+            self.report.error("too-large", problem, span, hint, trail)
             raise Full
 
 

@@ -10,7 +10,7 @@ from netdsl.lang.limits import Limits
 from netdsl.lang.nodes import Nodes
 from netdsl.lang.program import Program
 from netdsl.lang.report import Report
-from netdsl.lang.scope import LOST, Flow, Scope, Tensor
+from netdsl.lang.scope import LOST, Double, Flow, Scope, Tensor
 from netdsl.lang.words import Spelled, read_word
 from netdsl.ops import Op, Word, build, gives_filters, spelling, takes_filters
 from netdsl.ops import bind as bind_word
@@ -71,7 +71,7 @@ class OpLike:
             return flow
         return self.chain(every.chain, flow, scope.of_every())
 
-    def _heed(self, word: Word, flow: Flow) -> tuple[object, ...]:
+    def _heed(self, word: Word, flow: Flow) -> tuple[Double, ...]:
         """Which doubles go on after this op. One with its filters given heeds none."""
         if not flow.pending or not takes_filters(word.head):
             return flow.pending
@@ -139,9 +139,7 @@ class OpLike:
         name = scope.naming.name(op.head, label)
         return self.nodes.add(name, op, (flow.tensor,), call.span, scope.trail)
 
-    def _report(
-        self, fault: OpFault, call: syntax.Call, spelled: Spelled, scope: Scope
-    ) -> None:
+    def _report(self, fault: OpFault, call: syntax.Call, spelled: Spelled, scope: Scope) -> None:
         span = place(call, spelled.places, fault.part, scope.around)
         self.report.op(fault, span, scope.trail)
 
@@ -207,11 +205,11 @@ class OpLike:
         spelled = read_word(text) if text is not None else None
         if spelled is not None and spelled.kernel is None and not spelled.options:
             return spelled.head
-        help = None
+        hint = None
         if spelled is not None:
-            help = f"write `every {spelled.head}`"
+            hint = f"write `every {spelled.head}`"
         message = f"every takes the head of an op, not `{every.word.word.text[:60]}`"
-        scope.fault("unknown-op", message, every.word.word, help)
+        scope.fault("unknown-op", message, every.word.word, hint)
         return None
 
     def bad_word(self, text: str, call: syntax.Call, scope: Scope) -> bool:
@@ -219,16 +217,18 @@ class OpLike:
         end = next((n for n in range(len(text), 1, -1) if read_word(text[:n])), 0)
         begins = read_word(text[:end])
         rest = text[end:]
-        if begins is None or (end == len(begins.head) and rest[:1].isalpha() and rest not in "spdg"):
+        if begins is None or (
+            end == len(begins.head) and rest[:1].isalpha() and rest not in "spdg"
+        ):
             return False
         span = place(call, {"rest": (end, len(text))}, "rest", scope.around)
         if rest in ("s", "p", "d", "g", "x"):
             after = "kernel size" if rest == "x" else "number"
-            message, help = f"a {after} is missing after `{text}`", f"as in {text}2"
+            message, hint = f"a {after} is missing after `{text}`", f"as in {text}2"
         else:
             message = f"`{rest}` in `{text}` is no option of {begins.head}"
-            help = "options are sN, pN, dN, gN, same and ceil, after the kernel"
-        scope.fault("unknown-option", message, span, help)
+            hint = "options are sN, pN, dN, gN, same and ceil, after the kernel"
+        scope.fault("unknown-option", message, span, hint)
         return True
 
 
@@ -256,5 +256,3 @@ def _without(word: Word, part: str | None) -> Word | None:
 
 def _big(number: int) -> str:
     return f"{number:,}" if number < 10**18 else shown("a number of 18 digits or more")
-
-

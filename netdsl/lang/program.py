@@ -9,6 +9,9 @@ from netdsl.lang import syntax
 from netdsl.lang.report import Report
 from netdsl.lang.words import read_word
 
+MOST_SHOWN = 8
+"""Blocks of a loop that are named."""
+
 
 @dataclass
 class Program:
@@ -141,11 +144,11 @@ def _give(
 ) -> None:
     if label.name in given:
         line = given[label.name].span.line
-        help = None
+        hint = None
         if label.name == "input":
-            help = "with several inputs each has a name: input 3x32x32 as left"
+            hint = "with several inputs each has a name: input 3x32x32 as left"
         message = f"two tensors are called `{label.name}`, first at line {line}"
-        report.error("duplicate-name", message, label.span, help)
+        report.error("duplicate-name", message, label.span, hint)
         return
     if label.name in program.blocks:
         message = f"`{label.name}` is a block, and cannot name a tensor too"
@@ -197,7 +200,8 @@ def _loops(program: Program, report: Report) -> None:
         block = program.blocks[path[0]]
         if block is None:
             continue
-        way = " -> ".join((*path, path[0]))
+        shown = path if len(path) <= MOST_SHOWN else (*path[: MOST_SHOWN - 1], "…")
+        way = " -> ".join((*shown, path[0]))
         report.error(
             "recursion",
             f"`{path[0]}` reaches itself: {way}" if len(path) > 1 else f"`{path[0]}` uses itself",

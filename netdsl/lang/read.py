@@ -8,8 +8,8 @@ from netdsl.faults import Fault, NetError, Source, Span
 from netdsl.graph import Graph
 from netdsl.lang import header, syntax
 from netdsl.lang.count import Counter
-from netdsl.lang.expand import Expander
 from netdsl.lang.evaluate import UNKNOWN
+from netdsl.lang.expand import Expander
 from netdsl.lang.limits import DEFAULT, LIFTED, Limits
 from netdsl.lang.parse import parse
 from netdsl.lang.program import Program, gather
@@ -142,8 +142,8 @@ class Reader:
                     # Digits of a number that nobody needs take long to write.
                     count = f"{total:,}" if total < 10**18 else "over a million million million"
                     message = f"up to this line the net has {count} ops"
-                    help = f"the most is {self.limits.nodes:,}; --no-limits lifts this limit"
-                    self.report.error("too-large", message, statement.span, help)
+                    hint = f"the most is {self.limits.nodes:,}; --no-limits lifts this limit"
+                    self.report.error("too-large", message, statement.span, hint)
                     return False
         return True
 
@@ -167,8 +167,8 @@ class Reader:
     def _no_input(self) -> None:
         start = next((s.span for s in self.program.flow), None)
         message = "the net has no input"
-        help = "write its shape before the first line, as in input 3x224x224"
-        self.report.add(Fault("no-input", message, start, help, file=self.file.source.file))
+        hint = "write its shape before the first line, as in input 3x224x224"
+        self.report.add(Fault("no-input", message, start, hint, file=self.file.source.file))
 
     def _no_line(self) -> None:
         if self.report.errors and not self.program.flow:

@@ -34,9 +34,7 @@ class Report:
         """Adds an error. Raises Full when there are enough."""
         self.add(Fault(code, message, span, help, trail=trail))
 
-    def warning(
-        self, code: str, message: str, span: Span | None, help: str | None = None
-    ) -> None:
+    def warning(self, code: str, message: str, span: Span | None, help: str | None = None) -> None:
         """Adds a warning."""
         self.add(Fault(code, message, span, help, severity="warning"))
 
@@ -63,5 +61,3 @@ class Report:
         """All faults in the order of the text, those without a place last."""
         last = len(self.source.text) + 1
         return tuple(sorted(self.faults, key=lambda f: f.span.start if f.span else last))
-
-

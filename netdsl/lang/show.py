@@ -1,12 +1,12 @@
 """How faults are shown: as text with the source underlined, in colour, and as JSON's objects.
 
-    error[shape-mismatch]: branches joined by + must have one shape: 64x56x56 and 128x28x28
-      --> nets/mine.net:7:17
-      |
-    7 | def block(w) = [pair(w) + id] -> relu
-      |                ^^^^^^^^^^^^^^
-      = in block(…), called at line 12
-      = help: a 1x1 convolution on the shortcut changes channels and stride
+error[shape-mismatch]: branches joined by + must have one shape: 64x56x56 and 128x28x28
+  --> nets/mine.net:7:17
+  |
+7 | def block(w) = [pair(w) + id] -> relu
+  |                ^^^^^^^^^^^^^^
+  = in block(…), called at line 12
+  = help: a 1x1 convolution on the shortcut changes channels and stride
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def _calls(fault: Fault) -> list[str]:
     """Through which blocks a place was reached, the innermost first."""
     calls = list(reversed(fault.trail))
     notes = [
-        f"in {clean(call.text)}, called at line {call.span.line}" if call.span is not None
+        f"in {clean(call.text)}, called at line {call.span.line}"
+        if call.span is not None
         else f"in {clean(call.text)}"
         for call in calls
     ]

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from netdsl.lang.limits import Limits
-from netdsl.lang.report import Report
+from netdsl.lang.report import Full, Report
 
 KEYWORDS = frozenset({"net", "input", "labels", "meta", "def", "every", "output"})
 """Words that begin a statement."""
@@ -71,6 +71,9 @@ class Splitter:
         self.report = report
         self.text = report.source.text
         self.nesting = limits.nesting
+        self.tokens = limits.tokens
+        self.most_tokens = limits.tokens
+        self.unmatched: frozenset[int] = frozenset()
         self.statements: list[Stretch] = []
         self.comments: list[Comment] = []
         self._reset()
@@ -104,16 +107,28 @@ class Splitter:
                 continue
             self._begin(match, kind or "", fresh_line)
             fresh_line = False
+            self._count(match)
             if kind == "end":
                 self._finish()
                 continue
             self._take(match, kind or "")
         return self._finish(at_end=True)
 
+    def _count(self, match: re.Match[str]) -> None:
+        self.tokens -= 1
+        if self.tokens < 0:
+            message = f"the text has more than {self.most_tokens:,} words and signs"
+            span = self.report.span(match.start(), match.end())
+            self.report.error("too-large", message, span, "--no-limits lifts this limit")
+            raise Full
+
     def _newline(self, at: int) -> None:
         self.newlines += 1
         if self.newlines == 2 and self.stack and self.resume is None:
             self.resume = (self.end, at)
+            if self.stack[0][1] in self.unmatched:
+                # It is known from an earlier reading that this one is never closed.
+                self._finish()
 
     def _comment(self, start: int, end: int, fresh_line: bool) -> None:
         if not self.comments or start > self.comments[-1].start:
@@ -190,6 +205,7 @@ class Splitter:
             )
         self.sound = False
         if at_end and self.resume is not None:
+            self.unmatched = frozenset(at for _, at in self.stack)
             self.end, again = self.resume
             return again
         return -1

@@ -13,8 +13,8 @@ def warn(graph: Graph, program: Program, expander: Expander, report: Report) -> 
     for start, (word, span) in expander.passed.items():
         if start not in expander.heeded:
             message = f"no op heeds this `{word}`"
-            help = "it sets the filters of the next op that does not give its own"
-            report.warning("unheeded-double", message, span, help)
+            hint = "it sets the filters of the next op that does not give its own"
+            report.warning("unheeded-double", message, span, hint)
     for name, block in program.blocks.items():
         if block is not None and name not in expander.reached:
             report.warning("unused", f"no line uses the block `{name}`", block.name.span)

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from itertools import islice
 from typing import Any
 
 from lark import Lark, Token, Transformer
@@ -20,11 +22,13 @@ from netdsl.ops.base import nearest
 Place = tuple[int, int]
 
 DIGITS = 19
+MOST_NAMES = 500
+LONGEST_NAME = 60
 
 
 @dataclass(frozen=True)
 class Spelled:
-    """A word's parts, and where each stands in it: "head", "kernel", and options by their letters."""
+    """A word's parts, and where each stands in it: "head", "kernel", options by their letters."""
 
     head: str
     kernel: tuple[int, ...] | None
@@ -69,7 +73,8 @@ class Parts(Transformer):  # type: ignore[type-arg]
 
     def size(self, children: list[Token]) -> tuple[tuple[int, ...], int, int]:
         start, end = children[0].start_pos, children[-1].end_pos
-        assert start is not None and end is not None
+        assert start is not None
+        assert end is not None
         # More digits than any limit allows need not be read to be refused.
         return tuple(int(token[:DIGITS]) for token in children), start, end
 
@@ -105,13 +110,21 @@ def rest_of(text: str) -> tuple[str, str] | None:
     return None
 
 
+def near(word: str, known: Iterable[str]) -> str | None:
+    """The known name that was likely meant. Long words and long lists are not searched."""
+    names = list(islice(known, MOST_NAMES + 1))
+    if len(names) > MOST_NAMES or len(word) > LONGEST_NAME:
+        return None
+    return nearest(word, (name for name in names if len(name) <= LONGEST_NAME))
+
+
 def guess(text: str) -> str | None:
     """The op word that was likely meant, where its head is misspelled."""
-    match = LETTERS.fullmatch(text[:200])
+    match = LETTERS.fullmatch(text[:LONGEST_NAME])
     if match is None:
         return None
     letters, rest = match.groups()
-    near = nearest(letters.lower(), HEADS)
-    if near is not None and read_word(near + rest) is not None:
-        return near + rest
-    return near if near is not None and not rest else None
+    head = nearest(letters.lower(), HEADS)
+    if head is not None and read_word(head + rest) is not None:
+        return head + rest
+    return head if head is not None and not rest else None
