@@ -1,0 +1,132 @@
+"""How convolutions are planned: their halo, their taps, and the algorithm for each."""
+
+from __future__ import annotations
+
+from itertools import product
+from math import inf, prod
+
+import numpy as np
+
+from netdsl.cpu.direct import Sum, block_floats, describe, view
+from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Triple, axes3
+from netdsl.cpu.micro import Kind
+from netdsl.cpu.pack import packed_biases, packed_weights
+from netdsl.cpu.task import Needs, Places, Task
+from netdsl.ops import Activation, Conv, Relu, Relu6, Window
+
+PLANAR = 8
+"""Input channels up to which planes beat a block that is mostly padding."""
+
+CLAMPS: dict[type[Activation], tuple[float, float]] = {Relu: (0.0, inf), Relu6: (0.0, 6.0)}
+"""Activations that a convolution applies itself, each the bounds of its result."""
+
+
+def takes(residual: bool, activation: Activation | None) -> bool:
+    """Whether a convolution adds a residual and applies this activation itself."""
+    return activation is None or type(activation) in CLAMPS
+
+
+def clamp(activation: Activation | None) -> tuple[float, float]:
+    """The bounds of what a layer with this activation gives."""
+    return CLAMPS[type(activation)] if activation else (-inf, inf)
+
+
+def conv_needs(task: Task) -> Needs:
+    """The halo that the window reaches into, and planes where there are few channels."""
+    op, shape = task.whole.base, task.shapes[0]
+    assert isinstance(op, Conv)
+    halo = reach(op.window, shape[1:], task.node.shape[1:])
+    return Needs((halo,), planar=op.groups == 1 and shape[0] <= PLANAR)
+
+
+def reach(window: Window, size: tuple[int, ...], outputs: tuple[int, ...]) -> Halo:
+    """How far a window's taps reach out of an image on each side."""
+    lo = tuple(before for before, _ in window.padding)
+    hi = tuple(
+        max(0, (o - 1) * stride + extent - before - n)
+        for n, o, stride, extent, before in zip(
+            size, outputs, window.stride, window.extent, lo, strict=True
+        )
+    )
+    return Halo(axes3(lo, 0), axes3(hi, 0))
+
+
+def plan_conv(task: Task, places: Places) -> list[Call]:
+    """The calls of a convolution with what is fused into it."""
+    op, source, target = task.whole.base, places.inputs[0], places.output
+    assert isinstance(op, Conv)
+    stride = axes3(op.window.stride)
+    first = tuple(-before for before, _ in op.window.padding)
+    weights, kind, starts = grouped(places.weights["weight"], op.groups, source)
+    taps = tap_offsets(source, channel_steps(kind, weights.shape[1]), window_places(op.window))
+    block = block_floats(len(taps), kind)
+    packed = packed_weights(weights, kind, block, task.threads)
+    whole = Sum(
+        kind=kind,
+        counts=(target.batch, *target.size),
+        source=view(source, axes3(first, 0), stride),
+        target=view(target),
+        taps=taps,
+        starts=starts,
+        weights=places.params.add(packed),
+        block=block,
+        biases=add_biases(places),
+        residual=view(places.inputs[1]) if task.whole.residual else None,
+        clamp=clamp(task.whole.activation),
+    )
+    return [describe(whole, task.threads)]
+
+
+def add_biases(places: Places) -> int | None:
+    """Where a layer's biases are kept; None where it has none."""
+    if "bias" not in places.weights:
+        return None
+    return places.params.add(packed_biases(places.weights["bias"]))
+
+
+def window_places(window: Window) -> list[Triple]:
+    """Where a window's taps lie from its first, row by row."""
+    kernel, dilation = axes3(window.kernel), axes3(window.dilation)
+    (d, h, w), (by_d, by_h, by_w) = kernel, dilation
+    return [(z * by_d, y * by_h, x * by_w) for z, y, x in product(range(d), range(h), range(w))]
+
+
+def channel_steps(kind: Kind, channels: int) -> int:
+    """How many of a buffer's blocks a filter sums over."""
+    return 1 if kind is Kind.DEPTHWISE else -(-channels // kind)
+
+
+def tap_offsets(source: Buffer, blocks: int, places: list[Triple]) -> list[int]:
+    """Each tap's distance in floats from the first: block by block, the window's places."""
+    at = [z * source.plane_stride + y * source.row_stride + x * source.lanes for z, y, x in places]
+    return [b * source.block_stride + offset for b in range(blocks) for offset in at]
+
+
+def grouped(weights: Floats, groups: int, source: Buffer) -> tuple[Floats, Kind, list[int]]:
+    """Weights (filters, channels / groups, *kernel) as (filters, channels read, taps), the kind of
+    taps, and for each block of filters where the first channel it reads lies.
+
+    A block of filters reads whole blocks of channels. Where groups do not fill blocks, it reads
+    all that its filters' groups touch, and has zeros for the channels that are not theirs.
+    """
+    filters, inside = weights.shape[:2]
+    weights = weights.reshape(filters, inside, prod(weights.shape[2:]))
+    blocks = -(-filters // LANES)
+    if groups == 1:
+        return weights, Kind.PLANAR if source.lanes == 1 else Kind.BLOCKED, [0] * blocks
+    if inside == 1 and groups == filters == source.channels:
+        return weights, Kind.DEPTHWISE, [b * source.block_stride for b in range(blocks)]
+    each = filters // groups
+    group = np.arange(blocks * LANES).clip(max=filters - 1) // each
+    lowest, highest = group[::LANES] * inside, group[LANES - 1 :: LANES] * inside + inside
+    first = lowest // LANES
+    span = int((-(-highest // LANES) - first).max())
+    first = np.minimum(first, source.blocks - span)
+    starts = [int(f) * source.block_stride for f in first]
+    if inside % LANES == 0 and each % LANES == 0:
+        return weights, Kind.BLOCKED, starts
+    spread = np.zeros((filters, span * LANES, weights.shape[2]), np.float32)
+    for f in range(filters):
+        at = f // each * inside - int(first[f // LANES]) * LANES
+        spread[f, at : at + inside] = weights[f]
+    return spread, Kind.BLOCKED, starts

@@ -1,0 +1,50 @@
+"""How fully connected layers are planned: as a convolution whose window is the whole image.
+
+So they read an image as it lies, and weights are packed to suit. The samples of a batch are the
+pixels of a tile, and each weight is read once for all of them.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+from netdsl.cpu.conv import add_biases, channel_steps, clamp, tap_offsets
+from netdsl.cpu.direct import Sum, View, block_floats, describe
+from netdsl.cpu.layout import Buffer, Call
+from netdsl.cpu.micro import Kind
+from netdsl.cpu.pack import packed_weights
+from netdsl.cpu.task import Places, Task
+from netdsl.ops import Linear
+
+
+def plan_dense(task: Task, places: Places) -> list[Call]:
+    """The calls of a fully connected layer with what is fused into it."""
+    op, source, target = task.whole.base, places.inputs[0], places.output
+    assert isinstance(op, Linear)
+    weights = places.weights["weight"].reshape(op.filters, source.channels, -1)
+    kind = Kind.PLANAR if source.lanes == 1 else Kind.BLOCKED
+    taps = tap_offsets(
+        source,
+        channel_steps(kind, source.channels),
+        [(z, y, x) for z, y, x in product(*map(range, source.size))],
+    )
+    block = block_floats(len(taps), kind)
+    whole = Sum(
+        kind=kind,
+        counts=(1, 1, 1, source.batch),
+        source=samples(source),
+        target=samples(target),
+        taps=taps,
+        starts=[0] * target.blocks,
+        weights=places.params.add(packed_weights(weights, kind, block, task.threads)),
+        block=block,
+        biases=add_biases(places),
+        residual=samples(places.inputs[1]) if task.whole.residual else None,
+        clamp=clamp(task.whole.activation),
+    )
+    return [describe(whole, task.threads)]
+
+
+def samples(buffer: Buffer) -> View:
+    """The walk from sample to sample."""
+    return View(buffer.origin, (0, 0, 0, buffer.batch_stride), buffer.block_stride)

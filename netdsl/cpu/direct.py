@@ -1,0 +1,224 @@
+"""The direct convolution: every tile of outputs is one sum over a table of taps.
+
+One worker serves convolutions of any rank, kernel, stride, dilation and grouping, depthwise ones,
+the phases of transposed ones and fully connected layers; they differ in the table and the strides
+(`Sum`). A fully connected layer's pixels are the samples of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, prod
+from typing import NamedTuple
+
+import numpy as np
+
+from netdsl.cpu.launch import BODY, share, worker
+from netdsl.cpu.layout import LANES, Buffer, Call, Triple
+from netdsl.cpu.micro import Kind, Tile, code, run_tile, tiles
+from netdsl.cpu.micro.tile import ADD_RESIDUAL, FROM_BIAS, TILE_FIELDS, past
+
+Steps = tuple[int, int, int, int]
+
+# The tile's number; rows done for all filters before the next rows; samples, planes and rows;
+# tiles along a row and across the filters, and where their tables start; where the weights of the
+# first block start and how far the next is; the biases; then input, output and residual: the
+# first row, and the floats to the next sample, plane and row; then the tile's own fields.
+NUMBER, GROUP, SAMPLES, PLANES, ROWS = range(BODY, BODY + 5)
+COLUMNS, COLUMN_TABLE, FILTERS, FILTER_TABLE = range(BODY + 5, BODY + 9)
+WEIGHTS, BLOCK, BIASES = range(BODY + 9, BODY + 12)
+INPUT, OUTPUT, RESIDUAL = BODY + 12, BODY + 16, BODY + 20
+TILE = BODY + 24
+
+
+@worker
+def direct(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """Sums over taps for all places of a grid and all filters."""
+    t = past(d, TILE)
+    # Names of a tile's fields are not known here; its steps are, by their order.
+    x_step, y_step, r_step, y_block, r_block = t[2], t[3], t[4], t[6], t[7]
+    rows, filters, columns = d[SAMPLES] * d[PLANES] * d[ROWS], d[FILTERS], d[COLUMNS]
+    group = d[GROUP]
+    work = rows * filters
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        first = item // (group * filters) * group
+        within = item - first * filters
+        size = min(group, rows - first)
+        pair = d[FILTER_TABLE] + 2 * (within // size)
+        block, start = d[pair], d[pair + 1]
+        row = first + within % size
+        plane, y = row // d[ROWS], row % d[ROWS]
+        n, z = plane // d[PLANES], plane % d[PLANES]
+        x_at = d[INPUT] + n * d[INPUT + 1] + z * d[INPUT + 2] + y * d[INPUT + 3] + start
+        y_at = d[OUTPUT] + n * d[OUTPUT + 1] + z * d[OUTPUT + 2] + y * d[OUTPUT + 3]
+        r_at = d[RESIDUAL] + n * d[RESIDUAL + 1] + z * d[RESIDUAL + 2] + y * d[RESIDUAL + 3]
+        y_at += block * y_block
+        r_at += block * r_block
+        weights, bias = d[WEIGHTS] + block * d[BLOCK], d[BIASES] + 16 * block
+        for i in range(columns):
+            x = d[d[COLUMN_TABLE] + i]
+            run_tile(
+                d[NUMBER],
+                arena,
+                params,
+                t,
+                x_at + x * x_step,
+                weights,
+                y_at + x * y_step,
+                bias,
+                r_at + x * r_step,
+            )
+
+
+class View(NamedTuple):
+    """How a sum walks through a buffer: where it starts, the floats to the next place along each
+    of four axes (samples, depth, height, width), and to the next block of channels."""
+
+    start: int
+    steps: Steps
+    block: int
+
+
+def view(buffer: Buffer, first: Triple = (0, 0, 0), step: Triple = (1, 1, 1)) -> View:
+    """The walk over a buffer from place `first` (which may lie in its halo) by `step`."""
+    axes = (buffer.plane_stride, buffer.row_stride, buffer.lanes)
+    d, h, w = (stride * by for stride, by in zip(axes, step, strict=True))
+    start = buffer.origin + sum(a * b for a, b in zip(axes, first, strict=True))
+    return View(start, (buffer.batch_stride, d, h, w), buffer.block_stride)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """What the direct worker computes: output = clamp(bias + taps . weights + residual).
+
+    counts: samples, planes, rows and columns of outputs. taps: where each tap lies from the first,
+    in floats. starts: for each block of filters, where its first channels lie from the input's
+    start. weights: where they start in params, block: the floats from one block of filters to the
+    next; biases: None for none. clamp: the least and the largest output.
+    """
+
+    kind: Kind
+    counts: Steps
+    source: View
+    target: View
+    taps: Sequence[int]
+    starts: Sequence[int]
+    weights: int
+    block: int
+    biases: int | None = None
+    residual: View | None = None
+    clamp: tuple[float, float] = (-inf, inf)
+
+
+def merged(counts: Steps, views: Sequence[View]) -> tuple[Steps, list[View]]:
+    """The same walk with fewer, longer rows, where all views go on from row to row evenly."""
+    axes = [(counts[3], [v.steps[3] for v in views])]
+    for axis in (2, 1, 0):
+        count, steps = counts[axis], [v.steps[axis] for v in views]
+        size, inner = axes[-1]
+        if steps == [size * step for step in inner]:
+            axes[-1] = (size * count, inner)
+        elif size == 1:
+            axes[-1] = (count, steps)
+        elif count > 1:
+            axes.append((count, steps))
+    axes += [(1, [0] * len(views))] * (4 - len(axes))
+    (x, along), (y, down), (z, back), (n, apart) = axes
+    walks = [v._replace(steps=(apart[i], back[i], down[i], along[i])) for i, v in enumerate(views)]
+    return (n, z, y, x), walks
+
+
+def choose(kind: Kind, columns: int, rows: int, runs: Sequence[int], parts: int) -> Tile:
+    """The tile that takes the fewest cycles, by shape alone.
+
+    runs: how many blocks of filters in a row read the same input; a tile stays within a run.
+    """
+    overhead = 2.0
+
+    def cost(tile: Tile) -> float:
+        shape = tile.shape
+        across = sum(-(-run // shape.blocks) for run in runs)
+        along = -(-columns // shape.pixels)
+        return -(-rows * across // parts) * along * (shape.cycles(kind) + overhead)
+
+    fitting = [
+        t
+        for t in tiles()
+        if t.kind is kind and t.shape.pixels <= columns and t.shape.blocks <= min(runs)
+    ]
+    return min(fitting, key=cost)
+
+
+CACHED = 96 * 1024
+"""Floats of weights or input that stay in a core's second-level cache while others pass."""
+
+
+def rows_at_once(whole: Sum, rows: int) -> int:
+    """Rows to do for all filters before the next: one where all weights stay cached, else as many
+    as keep their input cached."""
+    if len(whole.starts) * whole.block <= CACHED:
+        return 1
+    row = whole.counts[3] * len(whole.taps) * max(int(whole.kind), 1)
+    # Neighbouring rows share most of what a kernel reads.
+    return min(rows, max(4, 3 * CACHED // max(row, 1)))
+
+
+def describe(whole: Sum, parts: int) -> Call:
+    """The call that computes a sum on `parts` threads."""
+    views = [whole.source, whole.target, whole.residual or whole.target]
+    counts, walks = merged(whole.counts, views)
+    source, target, residual = walks
+    rows, columns = prod(counts[:3]), counts[3]
+    runs = _runs(whole.starts)
+    tile = choose(whole.kind, columns, rows, [count for _, count in runs], parts)
+    pixels, blocks = tile.shape
+    filter_tiles = [
+        (first + i, whole.starts[first]) for first, count in runs for i in _cuts(count, blocks)
+    ]
+    column_tiles = _cuts(columns, pixels)
+    tables = TILE + TILE_FIELDS
+    column_table = tables + len(whole.taps)
+    filter_table = column_table + len(column_tiles)
+    start = FROM_BIAS if whole.biases is not None else 0
+    start |= ADD_RESIDUAL if whole.residual is not None else 0
+    low, high = (int(np.float32(v).view(np.int32)) for v in whole.clamp)
+    steps = (walk.steps[3] for walk in walks)
+    fields = (
+        (0, max(1, min(parts, rows * len(filter_tiles)))),
+        (code(tile), rows_at_once(whole, rows), *counts[:3]),
+        (len(column_tiles), column_table, len(filter_tiles), filter_table),
+        (whole.weights, whole.block, whole.biases or 0),
+        (source.start, *source.steps[:3]),
+        (target.start, *target.steps[:3]),
+        (residual.start, *residual.steps[:3]),
+        (len(whole.taps), TILE_FIELDS, *steps, whole.block, target.block, residual.block),
+        (start, low, high),
+        whole.taps,
+        column_tiles,
+        *filter_tiles,
+    )
+    return Call(direct, np.array([number for part in fields for number in part], np.int64))
+
+
+def _runs(starts: Sequence[int]) -> list[tuple[int, int]]:
+    """Blocks of filters that read the same input: the first of each run, and how many."""
+    runs: list[tuple[int, int]] = []
+    for i, start in enumerate(starts):
+        if i and start == starts[i - 1]:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((i, 1))
+    return runs
+
+
+def _cuts(size: int, tile: int) -> list[int]:
+    """Where tiles start that cover `size`; the last overlaps the one before if need be."""
+    return [min(i, size - tile) for i in range(0, size, tile)]
+
+
+def block_floats(taps: int, kind: Kind) -> int:
+    """Floats of one block of filters' packed weights, an odd number of cache lines apart from
+    multiples of 4096 bytes, so that blocks read side by side do not meet in the same cache set."""
+    floats = taps * LANES * max(int(kind), 1)
+    return floats + 3 * LANES if floats % 1024 == 0 else floats

@@ -1,0 +1,80 @@
+"""Which tiles fit a CPU's registers, and what each costs."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from functools import cache
+from typing import NamedTuple
+
+from llvmlite import binding
+from numba.core import config
+
+
+class Kind(IntEnum):
+    """What a tap of a tile's table is: how many input channels, and who reads them."""
+
+    BLOCKED = 16  # 16 channels, each for all filters
+    PLANAR = 1  # one channel, for all filters
+    DEPTHWISE = 0  # 16 channels, each for the filter of its own number
+
+
+class Shape(NamedTuple):
+    """A tile: so many pixels by so many blocks of 16 filters, all held in registers."""
+
+    pixels: int
+    blocks: int
+
+    def cycles(self, kind: Kind) -> float:
+        """Roughly, cycles of one input channel's turn: multiply-adds, their latency, loads."""
+        sums = self.pixels * self.blocks
+        loads = self.blocks + (self.pixels if kind is Kind.DEPTHWISE else self.pixels / 2)
+        return max(sums, 4, loads)
+
+
+class Tile(NamedTuple):
+    """A shape and the kind of its taps."""
+
+    shape: Shape
+    kind: Kind
+
+
+def _tiles(kind: Kind, *sizes: tuple[int, int]) -> tuple[Tile, ...]:
+    return tuple(Tile(Shape(*size), kind) for size in sizes)
+
+
+# A tile needs a register (two of AVX2, four of NEON) for each pixel and block, one for each block's
+# weights and one for a pixel, and four sums or more to hide the latency of a multiply-add. Some
+# shapes that would fit are not here: LLVM spills them (10x2, 11x2, 7x4, 3x8).
+AVX512 = (
+    *_tiles(Kind.BLOCKED, (14, 2), (13, 2), (12, 2), (9, 3), (8, 3), (7, 3), (6, 4), (5, 5)),
+    *_tiles(Kind.BLOCKED, (4, 6), (4, 4), (3, 6), (2, 8), (1, 8)),
+    *_tiles(Kind.BLOCKED, (28, 1), (14, 1), (7, 1), (3, 2), (1, 4), (1, 1)),
+    *_tiles(Kind.PLANAR, (14, 2), (13, 2), (8, 3), (7, 3), (4, 4), (14, 1), (4, 1), (1, 1)),
+    *_tiles(Kind.DEPTHWISE, (28, 1), (14, 1), (7, 1), (4, 1), (1, 1)),
+)
+NARROW = (
+    *_tiles(Kind.BLOCKED, (6, 1), (5, 1), (4, 1), (3, 1), (3, 2), (2, 2), (1, 4), (1, 1)),
+    *_tiles(Kind.PLANAR, (6, 1), (5, 1), (4, 1), (2, 2), (1, 1)),
+    *_tiles(Kind.DEPTHWISE, (6, 1), (5, 1), (4, 1), (1, 1)),
+)
+
+
+@cache
+def wide() -> bool:
+    """Whether code is compiled for 32 registers of 16 floats (AVX-512)."""
+    # Numba compiles for NUMBA_CPU_NAME with NUMBA_CPU_FEATURES where they are set.
+    features = config.CPU_FEATURES
+    if features is None:
+        features = "" if config.CPU_NAME else binding.get_host_cpu_features().flatten()
+    return "+avx512f" in features.split(",")
+
+
+@cache
+def tiles() -> tuple[Tile, ...]:
+    """The tiles that kernels are compiled with, on this CPU."""
+    return AVX512 if wide() else NARROW
+
+
+def code(tile: Tile) -> int:
+    """The number by which a kernel asks for a tile at run time."""
+    return tiles().index(tile)

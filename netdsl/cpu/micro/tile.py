@@ -1,0 +1,282 @@
+"""The generator of tiles: a sum over taps, for some pixels and filters at once, in registers.
+
+    y[pixel][filter] = clamp(start + sum over taps t and lanes l of x[pixel][t, l] w[t, l][filter])
+
+A tile is `pixels` places of a row times `blocks` blocks of 16 filters. Where each tap's 16 input
+channels lie, relative to the tile's first pixel, is read from a table, so a convolution of any
+rank, kernel, dilation and grouping, a phase of a transposed one, a product of matrices and a
+fully connected layer are the same code with another table.
+
+What a tile reads besides its arguments stands in the descriptor, from `t` on:
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from netdsl.cpu.launch import FLOATS, INTS
+from netdsl.cpu.micro.shapes import Kind, Tile, tiles
+
+# Taps in the table, where it starts (from t on), the floats from one pixel to the next in input,
+# output and residual, from one block of filters to the next in weights, output and residual; how
+# sums start (STARTS) and the bits of the float32 between which results are clamped.
+TAPS, TABLE, X_STEP, Y_STEP, R_STEP, W_BLOCK, Y_BLOCK, R_BLOCK, START, LOW, HIGH = range(11)
+TILE_FIELDS = 11
+FROM_BIAS, FROM_OUTPUT, ADD_RESIDUAL = 1, 2, 4
+"""What `START` may hold, added up; 0 starts from zero."""
+
+LANES = 16
+UNROLL = 4
+FLOAT, LONG, INT = ir.FloatType(), ir.IntType(64), ir.IntType(32)
+VECTOR = ir.VectorType(FLOAT, LANES)
+Values = list[ir.Value]
+Sums = list[Values]
+
+
+class Writer:
+    """Writes one tile's function."""
+
+    def __init__(self, module: ir.Module, tile: Tile) -> None:
+        self.shape, self.kind = tile
+        pointer, numbers = FLOAT.as_pointer(), LONG.as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, pointer, numbers, *[LONG] * 5])
+        self.function = ir.Function(module, kind, name_of(tile))
+        self.function.linkage = "internal"
+        self.function.attributes.add("noinline")
+        self.function.attributes.add("nounwind")
+        self.arena, self.params, self.t, *places = self.function.args
+        self.x, self.w, self.y, self.bias, self.residual = places
+        self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
+        self.write()
+
+    def write(self) -> None:
+        """Start, loop over the taps, clamp, store."""
+        start = self.field(START)
+        sums = self.grid(ir.Constant(VECTOR, [0.0] * LANES))
+        sums = self.either(start, FROM_BIAS, self.biases, sums)
+        sums = self.either(start, FROM_OUTPUT, self.outputs, sums)
+        sums = self.reduce(sums)
+        sums = self.either(start, ADD_RESIDUAL, self.with_residual, sums)
+        low, high = self.bound(LOW), self.bound(HIGH)
+        for block, row in enumerate(sums):
+            for pixel, value in enumerate(row):
+                place = self.output_place(pixel, block)
+                self.builder.store(self.clamped(value, low, high), place).align = 4
+        self.builder.ret_void()
+
+    def grid(self, value: ir.Value) -> Sums:
+        return [[value] * self.shape.pixels for _ in range(self.shape.blocks)]
+
+    def field(self, index: int) -> ir.Value:
+        return self.builder.load(self.builder.gep(self.t, [ir.Constant(LONG, index)]))
+
+    def bound(self, index: int) -> ir.Value:
+        bits = self.builder.trunc(self.field(index), INT)
+        return self.spread(self.builder.bitcast(bits, FLOAT))
+
+    def spread(self, value: ir.Value) -> ir.Value:
+        nothing = ir.Constant(VECTOR, ir.Undefined)
+        first = self.builder.insert_element(nothing, value, ir.Constant(INT, 0))
+        order = ir.Constant(ir.VectorType(INT, LANES), [0] * LANES)
+        return self.builder.shuffle_vector(first, nothing, order)
+
+    def vector(self, base: ir.Value, *terms: ir.Value) -> ir.Value:
+        """Pointer to 16 floats at base + terms."""
+        for term in terms:
+            base = self.builder.gep(base, [term])
+        return self.builder.bitcast(base, VECTOR.as_pointer())
+
+    def times(self, value: ir.Value, factor: int) -> ir.Value:
+        return self.builder.mul(value, ir.Constant(LONG, factor))
+
+    def load(self, place: ir.Value) -> ir.Value:
+        found = self.builder.load(place)
+        found.align = 4
+        return found
+
+    def either(self, mode: ir.Value, bit: int, change: Any, before: Sums) -> Sums:
+        """The sums as `change` makes them where the mode has the bit, else as before."""
+        b = self.builder
+        here = b.block
+        yes, after = b.append_basic_block(), b.append_basic_block()
+        asked = b.icmp_signed("!=", b.and_(mode, ir.Constant(LONG, bit)), ir.Constant(LONG, 0))
+        b.cbranch(asked, yes, after)
+        b.position_at_end(yes)
+        changed = change(before)
+        b.branch(after)
+        b.position_at_end(after)
+        return [
+            [self.merge((old, here), (new, yes)) for old, new in zip(*rows, strict=True)]
+            for rows in zip(before, changed, strict=True)
+        ]
+
+    def merge(self, *ways: tuple[ir.Value, ir.Block]) -> ir.Value:
+        phi = self.builder.phi(VECTOR)
+        for value, block in ways:
+            phi.add_incoming(value, block)
+        return phi
+
+    def biases(self, sums: Sums) -> Sums:
+        loaded = []
+        for block in range(self.shape.blocks):
+            at = self.vector(self.params, self.bias, ir.Constant(LONG, block * LANES))
+            loaded.append([self.load(at)] * self.shape.pixels)
+        return loaded
+
+    def output_place(self, pixel: int, block: int) -> ir.Value:
+        step, across = self.field(Y_STEP), self.field(Y_BLOCK)
+        return self.vector(self.arena, self.y, self.times(across, block), self.times(step, pixel))
+
+    def outputs(self, sums: Sums) -> Sums:
+        return [
+            [self.load(self.output_place(pixel, block)) for pixel in range(len(row))]
+            for block, row in enumerate(sums)
+        ]
+
+    def with_residual(self, sums: Sums) -> Sums:
+        step, across = self.field(R_STEP), self.field(R_BLOCK)
+        result = []
+        for block, row in enumerate(sums):
+            base = self.builder.add(self.residual, self.times(across, block))
+            places = [
+                self.vector(self.arena, base, self.times(step, pixel)) for pixel in range(len(row))
+            ]
+            result.append(
+                [self.builder.fadd(v, self.load(p)) for v, p in zip(row, places, strict=True)]
+            )
+        return result
+
+    def clamped(self, value: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
+        """Between low and high; NaN stays NaN, since a comparison with it is false."""
+        b = self.builder
+        value = b.select(b.fcmp_ordered("<", value, low), low, value)
+        return b.select(b.fcmp_ordered(">", value, high), high, value)
+
+    def reduce(self, sums: Sums) -> Sums:
+        """The loop over taps, UNROLL of a tap's lanes (or its one lane) a turn."""
+        b = self.builder
+        unroll = UNROLL if self.kind is Kind.BLOCKED else 1
+        per_tap = LANES // unroll if self.kind is Kind.BLOCKED else 1
+        x_step, across = self.field(X_STEP), self.field(W_BLOCK)
+        table = b.gep(self.t, [self.field(TABLE)])
+        turns = self.times(self.field(TAPS), per_tap)
+        xs = b.gep(self.arena, [self.x])
+        first_w = b.gep(self.params, [self.w])
+        before, loop, after = b.block, b.append_basic_block(), b.append_basic_block()
+        zero, one = ir.Constant(LONG, 0), ir.Constant(LONG, 1)
+        b.cbranch(b.icmp_signed(">", turns, zero), loop, after)
+        b.position_at_end(loop)
+        turn = b.phi(LONG)
+        phis = [[b.phi(VECTOR) for _ in row] for row in sums]
+        tap = b.lshr(turn, ir.Constant(LONG, per_tap.bit_length() - 1))
+        offset = b.load(b.gep(table, [tap]))
+        if per_tap > 1:
+            part = b.and_(turn, ir.Constant(LONG, per_tap - 1))
+            offset = b.add(offset, self.times(part, unroll))
+        pixels = [
+            b.gep(b.gep(xs, [self.times(x_step, p)]), [offset]) for p in range(self.shape.pixels)
+        ]
+        weights = b.gep(first_w, [self.times(turn, unroll * LANES)])
+        values = [list(row) for row in phis]
+        for lane in range(unroll):
+            values = self.step(values, pixels, weights, across, lane)
+        following = b.add(turn, one)
+        b.cbranch(b.icmp_signed("<", following, turns), loop, after)
+        turn.add_incoming(zero, before)
+        turn.add_incoming(following, loop)
+        for row, start, end in zip(phis, sums, values, strict=True):
+            for phi, v, u in zip(row, start, end, strict=True):
+                phi.add_incoming(v, before)
+                phi.add_incoming(u, loop)
+        b.position_at_end(after)
+        return [
+            [self.merge((v, before), (u, loop)) for v, u in zip(*rows, strict=True)]
+            for rows in zip(sums, values, strict=True)
+        ]
+
+    def step(
+        self, values: Sums, pixels: Values, weights: ir.Value, across: ir.Value, lane: int
+    ) -> Sums:
+        """One input lane's share of every sum."""
+        b = self.builder
+        rows = [
+            self.load(self.vector(weights, self.times(across, i), ir.Constant(LONG, lane * LANES)))
+            for i in range(self.shape.blocks)
+        ]
+        result: Sums = [[] for _ in rows]
+        for p, place in enumerate(pixels):
+            channels = self.channels(b.gep(place, [ir.Constant(LONG, lane)]))
+            for i, row in enumerate(rows):
+                result[i].append(self.muladd(channels, row, values[i][p]))
+        return result
+
+    def channels(self, place: ir.Value) -> ir.Value:
+        """What all filters are multiplied with: one channel for all, or a channel for each."""
+        if self.kind is Kind.DEPTHWISE:
+            return self.load(self.vector(place))
+        return self.spread(self.builder.load(place))
+
+    def muladd(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
+        module = self.builder.module
+        name = f"llvm.fmuladd.v{LANES}f32"
+        return self.builder.call(cgutils.get_or_insert_function(module, kind, name), [a, b, c])
+
+
+def name_of(tile: Tile) -> str:
+    """What a tile's function is called in LLVM's module."""
+    return f"netdsl.{tile.kind.name.lower()}{tile.shape.pixels}x{tile.shape.blocks}"
+
+
+def tile_function(module: ir.Module, tile: Tile) -> ir.Function:
+    """The function of one tile in this module, written when first asked for."""
+    return module.globals.get(name_of(tile)) or Writer(module, tile).function
+
+
+@intrinsic
+def run_tile(
+    typing: Any,
+    number: Any,
+    arena: Any,
+    params: Any,
+    t: Any,
+    x: Any,
+    w: Any,
+    y: Any,
+    bias: Any,
+    residual: Any,
+) -> Any:
+    """Runs the tile of this number (`code`).
+
+    t: its part of the descriptor. x, y, residual: where the first pixel's input, output and
+    residual lie in the arena; w, bias: the first block's weights and biases in params.
+    """
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        wanted, *rest = args
+        after = builder.append_basic_block("tiled")
+        chosen = builder.switch(wanted, after)
+        for index, tile in enumerate(tiles()):
+            way = builder.append_basic_block()
+            chosen.add_case(ir.Constant(LONG, index), way)
+            with builder.goto_block(way):
+                builder.call(tile_function(builder.module, tile), rest)
+                builder.branch(after)
+        builder.position_at_end(after)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, FLOATS, FLOATS, INTS, *[types.int64] * 5), lower
+
+
+@intrinsic
+def past(typing: Any, numbers: Any, count: Any) -> Any:
+    """A pointer to what comes `count` int64 later."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        return builder.gep(args[0], [args[1]])
+
+    return INTS(INTS, types.int64), lower

@@ -1,0 +1,55 @@
+"""Weights as the tiles read them: [block of 16 filters][tap][input channel][16 filters]."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from netdsl.cpu.launch import BODY, WORKER, launch, share, worker
+from netdsl.cpu.layout import LANES, Floats, aligned
+from netdsl.cpu.micro import Kind
+
+FILTERS, CHANNELS, TAPS, BLOCKS, CHANNEL_BLOCKS, LANE_COUNT, BLOCK = range(BODY, BODY + 7)
+TABLE = BODY + 7
+
+
+@worker
+def pack_blocks(weights, packed, d, part, parts):  # type: ignore[no-untyped-def]
+    """Packs (filters, channels, taps) weights; TABLE holds each block's first channel."""
+    filters, channels, taps, lanes = d[FILTERS], d[CHANNELS], d[TAPS], d[LANE_COUNT]
+    row = channels * taps
+    for block in range(share(d[BLOCKS], part, parts), share(d[BLOCKS], part + 1, parts)):
+        first, count = 16 * block, min(16, filters - 16 * block)
+        for b in range(d[CHANNEL_BLOCKS]):
+            for lane in range(min(lanes, channels - b * lanes)):
+                source = first * row + (b * lanes + lane) * taps
+                target = block * d[BLOCK] + (b * taps * lanes + lane) * 16
+                for _ in range(taps):
+                    for f in range(count):
+                        packed[target + f] = weights[source + f * row]
+                    source += 1
+                    target += 16 * lanes
+
+
+def packed_weights(weights: Floats, kind: Kind, block: int, parts: int) -> Floats:
+    """(filters, channels, taps) weights, each block of filters `block` floats from the last.
+
+    Lanes without a filter or channel hold zeros.
+    """
+    filters, channels, taps = weights.shape
+    lanes = max(int(kind), 1)
+    blocks = -(-filters // LANES)
+    packed = aligned(blocks * block)
+    sizes = (filters, channels, taps, blocks, -(-channels // lanes), lanes, block)
+    d = np.array((pack_blocks.address, parts, *sizes), np.int64)
+    assert WORKER == 0
+    # Compiled code takes arrays that may be written; it does not write to these.
+    source = np.require(weights, np.float32, ["C", "W"]).reshape(-1)
+    launch(source, packed, d)
+    return packed
+
+
+def packed_biases(biases: Floats) -> Floats:
+    """Biases padded with zeros to whole blocks."""
+    padded = np.zeros(-(-biases.size // LANES) * LANES, np.float32)
+    padded[: biases.size] = biases
+    return padded
