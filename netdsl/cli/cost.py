@@ -65,7 +65,12 @@ def cost(
     from netdsl.cost import count
 
     _one_of({"--json": json, "--csv": csv, "--markdown": markdown})
-    views = {"--as": count_as, "--against": against, "--explain": explain, "--by": by}
+    views: dict[str, Any] = {
+        "--as": count_as,
+        "--against": against,
+        "--explain": explain,
+        "--by": by,
+    }
     views |= {"--memory": memory, "--machine": machine}
     if not json:
         _one_of(views)

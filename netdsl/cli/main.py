@@ -22,6 +22,9 @@ from netdsl.faults import NetError, error
 COMMANDS = {
     "run": "run",
     "cost": "cost",
+    "compare": "compare",
+    "draw": "draw",
+    "report": "report",
     "check": "check",
     "fmt": "fmt",
     "nets": "nets",

@@ -42,7 +42,7 @@ def difference_sheet(cost: Cost, convention: Convention) -> Sheet:
         Column(convention.unit, _signed, right=True, key="amount"),
         Column("from", key="layers"),
     )
-    rows = [("multiply-adds of conv, tconv and fc", cost.macs, None)]
+    rows: list[tuple[object, ...]] = [("multiply-adds of conv, tconv and fc", cost.macs, None)]
     found = convention.because(cost)
     rows += [(reason, amount, _where(cost, convention, reason)) for reason, amount in found.items()]
     total = (f"{convention.name}'s figure", convention.total(cost), None)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from netdsl.ops import show
 
@@ -36,7 +36,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Rows of cells under columns, then total rows, then notes in words; `subject` is the net."""
+    """Rows of cells under columns, then total rows, then notes in words; `subject` is the net.
+
+    bars: "share" draws a cell's part of its column, with a percentage; "length" against the
+    column's largest value; "table" against the largest in any column with bars.
+    """
 
     title: str
     columns: tuple[Column, ...]
@@ -44,6 +48,7 @@ class Sheet:
     totals: tuple[tuple[Any, ...], ...] = ()
     notes: tuple[str, ...] = ()
     subject: str = ""
+    bars: Literal["share", "length", "table"] = "share"
 
     @cached_property
     def shares(self) -> Mapping[int, tuple[float, ...]]:

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from textwrap import wrap
 from typing import Any
 
@@ -100,17 +101,20 @@ def percent(share: float) -> str:
     return " <1%" if 0 < share < 0.005 else f"{share:4.0%}"
 
 
-def share_text(sheet: Sheet, row: int, column: int, width: int) -> str:
-    """A cell's share of its column: a percentage where there is room, and a bar.
+def bar_text(sheet: Sheet, row: int, column: int, width: int) -> str:
+    """A cell's bar, after its percentage of the column where shares are shown and there is room.
 
-    The longest bar is the column's largest share.
+    The longest bar is the column's largest value, or the table's.
     """
-    shares = sheet.shares[column]
-    share = shares[row]
+    share = sheet.shares[column][row]
     if not share:
         return ""
-    drawn = bar(share / max(shares), BAR)
-    return drawn if width == BAR else f"{percent(share)} {drawn}"
+    if sheet.bars == "share":
+        drawn = bar(share / max(sheet.shares[column]), BAR)
+        return drawn if width == BAR else f"{percent(share)} {drawn}"
+    across = sheet.shares if sheet.bars == "table" else (column,)
+    largest = max(cells[i] or 0 for cells in sheet.rows for i in across)
+    return bar(float(Fraction(sheet.rows[row][column], largest)), width)
 
 
 def bar_width(sheet: Sheet, width: int | None) -> int:
@@ -177,7 +181,7 @@ def _line(
         quiet = DIM if column.right and value == 0 else ""
         cells.append(paint(text, BOLD if total else quiet))
         if column.bar and bars:
-            share = "" if total else share_text(sheet, at, i, bars)
+            share = "" if total else bar_text(sheet, at, i, bars)
             cells.append(paint(share.ljust(bars), next(colors)))
     return GAP.join(cells).rstrip()
 
