@@ -19,7 +19,7 @@ from numba import njit
 
 from netdsl.cpu.lanes import load, muladd, narrow, store, wide_splat, widen
 from netdsl.cpu.launch import share, worker
-from netdsl.cpu.layout import BATCH, BLOCKS, CHANNELS, DEPTH, HEIGHT, ORIGIN, WIDTH
+from netdsl.cpu.layout import BATCH, BLOCKS, CHANNELS, DEPTH, HEIGHT, WIDTH
 from netdsl.cpu.views import (
     OTHER,
     OWN,

@@ -107,3 +107,12 @@ def square_sum(g) -> float:  # type: ignore[no-untyped-def]
             total += np.float64(g[i]) * np.float64(g[i])
         sums[part] = total
     return sums.sum()
+
+
+@_parallel
+def gather(params, start, places, parts):  # type: ignore[no-untyped-def]
+    """params[start + i] <- params[places[i]], 0 where the place is -1."""
+    for part in prange(parts):
+        for i in range(len(places) * part // parts, len(places) * (part + 1) // parts):
+            at = places[i]
+            params[start + i] = params[at] if at >= 0 else np.float32(0.0)

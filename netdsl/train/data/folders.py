@@ -11,7 +11,7 @@ from PIL import Image
 from netdsl.faults import error
 from netdsl.train.data.examples import Data, Examples
 
-ENDINGS = frozenset("png jpg jpeg bmp gif webp tif tiff ppm pgm".split())
+ENDINGS = frozenset(["png", "jpg", "jpeg", "bmp", "gif", "webp", "tif", "tiff", "ppm", "pgm"])
 TESTING = ("test", "val", "valid", "validation")
 THREADS = 4
 

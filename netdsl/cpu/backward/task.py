@@ -1,0 +1,111 @@
+"""What the planning of one node's way back knows, asks for, and is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from netdsl.cpu.layout import Buffer, Call, Halo
+from netdsl.cpu.task import Params, Task
+
+
+@dataclass(frozen=True)
+class BackNeeds:
+    """What the way back of a node asks of memory, beyond what its way forward does.
+
+    inputs: a halo around each input; gradient: the halo around the output's gradient; scratch,
+    and floats that stay from the way forward to the way back (`kept`).
+    """
+
+    inputs: tuple[Halo, ...] = ()
+    gradient: Halo = Halo()  # noqa: RUF009 - a Halo never changes
+    scratch: int = 0
+    kept: int = 0
+
+
+@dataclass(frozen=True)
+class BackPlaces:
+    """Where things lie: numbers of places in the arena, but for `weights`, which are in params.
+
+    gradients: of the inputs, None where nobody wants one. into: where each parameter's gradient
+    goes. weights: where params hold each parameter, in its own layout.
+    """
+
+    inputs: tuple[Buffer, ...]
+    output: Buffer
+    gradient: Buffer
+    gradients: tuple[Buffer | None, ...]
+    scratch: int
+    kept: int
+    weights: Mapping[str, int]
+    into: Mapping[str, int]
+    params: TrainedParams
+
+
+Calls = list[Call]
+
+
+def nothing(task: Task) -> BackNeeds:
+    """The needs of a way back that reads inside images alone."""
+    return BackNeeds()
+
+
+class Back(NamedTuple):
+    """How an op goes back.
+
+    calls: the input's gradients and the parameters'. needs: what it asks of memory. over: whether
+    the first input's gradient may be written over the output's. forward: calls in place of the
+    ones that `run` makes, for training and for trying (two lists).
+    """
+
+    calls: Callable[[Task, BackPlaces], Calls]
+    needs: Callable[[Task], BackNeeds] = nothing
+    over: bool = False
+    forward: Callable[[Task, BackPlaces], tuple[Calls, Calls]] | None = None
+
+
+class TrainedParams(Params):
+    """The params of a plan that trains: the learned vector first, then what kernels read.
+
+    What a recipe packs from weights must be packed anew after each step. A packing moves numbers
+    and fills with zeros, so it is recorded once, by packing the numbers' own places, and then
+    repeated as a gather: `moved` holds for each packed place the weight's place, -1 for none.
+    """
+
+    def __init__(self, learned: int) -> None:
+        super().__init__()
+        self.learned = learned
+        self.floats = learned
+        self.moved: list[tuple[int, np.ndarray]] = []
+
+    def record(
+        self,
+        weights: Mapping[str, np.ndarray],
+        plan: Callable[[Mapping[str, np.ndarray], Params], Calls],
+    ) -> Calls:
+        """Calls `plan(weights, params)`, the weights standing for themselves.
+
+        weights: for each parameter the places in the learned vector of its numbers, in the shape
+        that the recipe packs.
+        """
+        names, own, start = list(weights), {}, 1
+        for name in names:
+            size = weights[name].size
+            counting = np.arange(start, start + size).reshape(weights[name].shape)
+            own[name] = counting.astype(np.float32)
+            start += size
+        if start > 1 << 24:
+            raise ValueError("a layer of over 16 million weights cannot be packed so")
+        places = np.concatenate([[-1], *(weights[name].reshape(-1) for name in names)])
+        first = len(self._pieces)
+        blank = Params()
+        blank.floats = self.floats
+        plan({name: np.zeros_like(array) for name, array in own.items()}, blank)
+        calls = plan(own, self)
+        for (at, values), (_, without) in zip(self._pieces[first:], blank._pieces, strict=True):
+            if not np.array_equal(values, without):
+                self.moved.append((at, places[values.astype(np.int64)]))
+        return calls
