@@ -10,15 +10,15 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from netdsl.cpu.lanes import load, maximum, splat, store
+from netdsl.cpu.lanes import load, maximum, maximum4, splat, store
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import DEPTH, HEIGHT, PLANE_STRIDE, ROW_STRIDE, Call, axes3
 from netdsl.cpu.task import Places, Task
 from netdsl.cpu.views import OWN, SOURCE, TARGET, call, row_at, row_count, row_place, row_width
 from netdsl.ops import AdaptiveAveragePool, AveragePool, GlobalMax, MaxPool, Window
 
-STEPS = OWN
-WINDOWS = OWN + 3
+NARROW, STEPS, WINDOWS = OWN, OWN + 1, OWN + 4
+"""Whether every row of a window has one to three taps; the axes' steps from tap to tap; windows."""
 LOWEST = np.float32(-np.inf)
 
 
@@ -37,21 +37,31 @@ def window(d, axis, i):  # type: ignore[no-untyped-def]
 @worker
 def max_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """The largest of each window."""
-    work, columns = row_count(d), row_width(d)
+    work, columns, narrow = row_count(d), row_width(d), d[NARROW]
     down, back = d[SOURCE + ROW_STRIDE], d[SOURCE + PLANE_STRIDE]
     for item in range(share(work, part, parts), share(work, part + 1, parts)):
-        n, b, z, y = row_place(d, item)
-        plane, out = row_at(d, SOURCE, n, b, 0, 0), row_at(d, TARGET, n, b, z, y)
+        n, block, z, y = row_place(d, item)
+        plane, out = row_at(d, SOURCE, n, block, 0, 0), row_at(d, TARGET, n, block, z, y)
         first_z, end_z, step_z, _ = window(d, 0, z)
         first_y, end_y, step_y, _ = window(d, 1, y)
         for x in range(columns):
             first_x, end_x, step_x, _ = window(d, 2, x)
             best = splat(LOWEST)
-            for i in range(first_z, end_z, step_z):
-                for j in range(first_y, end_y, step_y):
-                    row = plane + i * back + j * down
-                    for k in range(first_x, end_x, step_x):
-                        best = maximum(load(arena, row + 16 * k), best)
+            if narrow:
+                # Three taps whatever the window has: one taken twice changes no maximum.
+                left, right = plane + 16 * first_x, plane + 16 * (end_x - 1)
+                middle = min(left + 16 * step_x, right)
+                for i in range(first_z, end_z, step_z):
+                    for j in range(first_y, end_y, step_y):
+                        row = i * back + j * down
+                        a, b = load(arena, left + row), load(arena, middle + row)
+                        best = maximum4(a, b, load(arena, right + row), best)
+            else:
+                for i in range(first_z, end_z, step_z):
+                    for j in range(first_y, end_y, step_y):
+                        row = plane + i * back + j * down
+                        for k in range(first_x, end_x, step_x):
+                            best = maximum(load(arena, row + 16 * k), best)
             store(arena, out + 16 * x, best)
 
 
@@ -61,8 +71,8 @@ def average_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     work, columns = row_count(d), row_width(d)
     down, back = d[SOURCE + ROW_STRIDE], d[SOURCE + PLANE_STRIDE]
     for item in range(share(work, part, parts), share(work, part + 1, parts)):
-        n, b, z, y = row_place(d, item)
-        plane, out = row_at(d, SOURCE, n, b, 0, 0), row_at(d, TARGET, n, b, z, y)
+        n, block, z, y = row_place(d, item)
+        plane, out = row_at(d, SOURCE, n, block, 0, 0), row_at(d, TARGET, n, block, z, y)
         first_z, end_z, step_z, count_z = window(d, 0, z)
         first_y, end_y, step_y, count_y = window(d, 1, y)
         for x in range(columns):
@@ -114,4 +124,6 @@ def plan_pool(task: Task, places: Places) -> list[Call]:
     kernel = max_pool if isinstance(op, MaxPool | GlobalMax) else average_pool
     tables = [number for axis in axes for window in axis for number in window]
     source, target = places.inputs[0], places.output
-    return [call(kernel, task.parts, target, source, *axes3(steps), *tables)]
+    each = axes3(steps)
+    narrow = all(1 <= len(range(first, end, each[2])) <= 3 for first, end, _ in axes[2])
+    return [call(kernel, task.parts, target, source, int(narrow), *each, *tables)]
