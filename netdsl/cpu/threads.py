@@ -6,9 +6,11 @@ work queue, of which a network has a hundred. So one of the first two is chosen 
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 from functools import cache
+from importlib import metadata
 
 import numba
 from numba.core import config
@@ -33,11 +35,27 @@ def layer() -> str:
 
 
 def _loads(module: str) -> bool:
+    if module == LAYERS["tbb"]:
+        _open_tbb()
     try:
         importlib.import_module(module)
     except ImportError:
         return False
     return True
+
+
+def _open_tbb() -> None:
+    """Opens PyPI's tbb, which lies in the environment's lib/, where no loader looks.
+
+    Once it is open, Numba's layer finds it by its name.
+    """
+    try:
+        files = metadata.files("tbb") or []
+        found = next((file for file in files if file.name == "libtbb.so.12"), None)
+        if found is not None:
+            ctypes.CDLL(str(found.locate()), mode=ctypes.RTLD_GLOBAL)
+    except (metadata.PackageNotFoundError, OSError):
+        pass  # not installed, or not for this machine: the layer will not load either
 
 
 def advice() -> str | None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from importlib import metadata
+
 import numpy as np
 import pytest
 from agree import drawn_inputs
@@ -45,6 +50,27 @@ def test_a_fast_layer_is_taken_and_without_one_it_is_said(monkeypatch: pytest.Mo
         assert "pip install tbb" in (threads.advice() or "")
     finally:
         threads.layer.cache_clear()
+
+
+def test_pypis_tbb_serves_where_openmp_is_missing() -> None:
+    try:
+        files = metadata.files("tbb") or []
+    except metadata.PackageNotFoundError:
+        files = []
+    if not any(file.name == "libtbb.so.12" for file in files):
+        pytest.skip("PyPI's tbb is not installed")
+    code = (
+        "import sys; sys.modules['numba.np.ufunc.omppool'] = None\n"
+        "from netdsl.cpu import threads; print(threads.layer())\n"
+        "import numba.np.ufunc.tbbpool"
+    )
+    env = {
+        k: v for k, v in os.environ.items() if k not in {"NUMBA_THREADING_LAYER", "LD_LIBRARY_PATH"}
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.strip(), done.stderr) == ("tbb", "")
 
 
 def test_a_chosen_layer_stays(monkeypatch: pytest.MonkeyPatch) -> None:
