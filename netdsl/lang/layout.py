@@ -172,10 +172,11 @@ def space(before: Item | None, item: Item, kind: str, items: list[Item]) -> str:
     """What stands between two neighbours inside a bracket of this kind."""
     if before is None:
         return ""
-    if isinstance(item, Group) and item.kind == "arguments":
-        shape = isinstance(before, Atom) and before.type in ("SIZE", "INT") and kind == "top"
-        called = isinstance(before, Atom) and before.type in ("WORD", "AUX", "NAME")
-        return " " if shape or (kind in VALUES and not called and _spaced(before)) else ""
+    if isinstance(item, Group) and item.kind == "arguments" and isinstance(before, Atom):
+        if before.type in ("WORD", "AUX", "NAME"):
+            return ""
+        if kind not in VALUES:
+            return " " if before.type in ("SIZE", "INT") else ""
     after = item.type if isinstance(item, Atom) else "GROUP"
     prior = before.type if isinstance(before, Atom) else "GROUP"
     if after == "COMMA":
@@ -187,11 +188,6 @@ def space(before: Item | None, item: Item, kind: str, items: list[Item]) -> str:
     if kind not in VALUES:
         return "" if prior == "MINUS" else " "
     return _in_value(before, prior, after, items)
-
-
-def _spaced(before: Item) -> bool:
-    """Whether an operand in parentheses stands apart from what is before it."""
-    return isinstance(before, Atom) and before.type in ("PLUS", "MINUS", "COMMA")
 
 
 def _in_value(before: Item, prior: str, after: str, items: list[Item]) -> str:
@@ -266,6 +262,7 @@ def write(writer: Writer, items: list[Item], kind: str, indent: int) -> None:
     whole = flat(items, kind)
     fits = whole is not None and writer.column + len(whole) <= WIDTH
     deeper = indent + INDENT if kind == "top" else indent
+    current = indent
     before: Item | None = None
     for i, item in enumerate(items):
         gap = space(before, item, kind, items)
@@ -273,15 +270,17 @@ def write(writer: Writer, items: list[Item], kind: str, indent: int) -> None:
         if isinstance(item, Atom):
             if item.type == "COMMENT":
                 writer.comment(item, deeper)
+                current = deeper
                 continue
             if item.type == "ARROW" and not fits:
                 ahead = len(gap) + _ahead(items, i, kind)
                 if writer.column + ahead > WIDTH and not writer.fresh:
                     writer.newline(deeper)
+                    current = deeper
             writer.put(gap + item.text)
             continue
         writer.put(gap)
-        _write_group(writer, item, indent, fits)
+        _write_group(writer, item, current, fits)
 
 
 def _ahead(items: list[Item], at: int, kind: str) -> int:
