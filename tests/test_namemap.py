@@ -52,15 +52,6 @@ def test_weight_and_bias_are_the_parameters_unless_told() -> None:
     assert names.ours("c.mean") is None
 
 
-def test_rename_takes_all_or_nothing() -> None:
-    names = parse_map(TEXT, "x")
-    tracked = "norm1.num_batches_tracked"
-    assert names.rename(["features.0.weight", tracked]) == {"features.0.weight": "conv1.weight"}
-    assert names.rename(["features.0.weight", "features.9.weight"]) is None
-    assert names.rename([tracked]) is None
-    assert names.rename(["norm1.weight", "norm.1.weight"]) is None, "both are bn1.weight"
-
-
 @pytest.mark.parametrize(
     ("line", "says"),
     [

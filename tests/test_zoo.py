@@ -16,6 +16,7 @@ from netdsl import resources
 from netdsl.find import graph_of, graph_of_text
 from netdsl.formats.namemap import maps_beside
 from netdsl.graph import Graph, Node
+from netdsl.lang import format_text, read
 
 ZOO = resources.zoo()
 
@@ -131,6 +132,13 @@ def test_each_net_says_what_it_is(name: str) -> None:
     assert 1989 <= graph.meta["year"] <= 2026  # type: ignore[operator]
     assert isinstance(graph.meta["paper"], str)
     assert ZOO[name].read_text(encoding="utf-8").startswith("# ")
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_each_net_is_formatted_and_earns_no_warning(name: str) -> None:
+    text = ZOO[name].read_text(encoding="utf-8")
+    assert read(text).faults == ()
+    assert format_text(text) == text
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -11,7 +11,7 @@ names. docs/weights.md describes the format. A line gives our name of a node, th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
@@ -50,22 +50,6 @@ class NameMap:
     def skips(self, name: str) -> bool:
         """Whether a foreign tensor is one to pass over."""
         return any(fnmatchcase(name, pattern) for pattern in self.skipped)
-
-    def rename(self, names: Iterable[str]) -> dict[str, str] | None:
-        """Our name for each foreign name, skipped ones left out.
-
-        None where the map does not know one of them, two become the same, or none is left.
-        """
-        renamed: dict[str, str] = {}
-        for name in names:
-            ours = self.ours(name)
-            if ours is not None:
-                renamed[name] = ours
-            elif not self.skips(name):
-                return None
-        if not renamed or len(set(renamed.values())) != len(renamed):
-            return None
-        return renamed
 
 
 def maps_beside(net: Path) -> tuple[NameMap, ...]:
