@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from netdsl.cpu import activation, arrange, join, norm, pool
+from netdsl.cpu import activation, arrange, conv, dense, join, norm, pool, transposed
 from netdsl.cpu.layout import Call
 from netdsl.cpu.task import Needs, Places, Task
 from netdsl.ops import (
@@ -15,6 +15,8 @@ from netdsl.ops import (
     AveragePool,
     BatchNorm,
     Concat,
+    Conv,
+    ConvTranspose,
     Elu,
     Flatten,
     Gelu,
@@ -26,6 +28,7 @@ from netdsl.ops import (
     InstanceNorm,
     LayerNorm,
     Leaky,
+    Linear,
     LocalResponseNorm,
     LogSoftmax,
     MaxPool,
@@ -68,6 +71,9 @@ NORM = Recipe(norm.plan_norm)
 SOFTMAX = Recipe(norm.plan_softmax, over=(0,))
 
 RECIPES: dict[type[Op], Recipe] = {
+    Conv: Recipe(conv.plan_conv, conv.conv_needs),
+    ConvTranspose: Recipe(transposed.plan_transposed, transposed.transposed_needs),
+    Linear: Recipe(dense.plan_dense),
     MaxPool: POOL,
     AveragePool: POOL,
     AdaptiveAveragePool: POOL,
@@ -105,4 +111,4 @@ def takes(base: Op, residual: bool, act: Activation | None) -> bool:
     """Whether the kernels of this op also add a residual, or apply this activation."""
     if isinstance(base, Add | BatchNorm):
         return not residual and isinstance(act, activation.BENT)
-    return False
+    return isinstance(base, Conv | ConvTranspose | Linear) and conv.takes(residual, act)
