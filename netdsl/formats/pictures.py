@@ -54,7 +54,7 @@ def read_picture(
     """
     name = name or str(source)
     check_fits(name, op)
-    return tensor(_decode(source, name, CHANNELS[op.shape[0]]), op)
+    return tensor(decode(source, name, CHANNELS[op.shape[0]]), op)
 
 
 def tensor(picture: Image.Image, op: Input) -> NDArray[np.float32]:
@@ -119,7 +119,7 @@ def _covering(size: Size, into: Size) -> int:
     return max(needed)
 
 
-def _decode(source: Path | IO[bytes], name: str, mode: str) -> Image.Image:
+def decode(source: Path | IO[bytes], name: str, mode: str) -> Image.Image:
     """The picture, upright, in this mode. Raises NetError."""
     try:
         with warnings.catch_warnings():
