@@ -131,6 +131,13 @@ def test_the_readme_shows_the_zoos_vgg16(root: Path) -> None:
     assert shown.splitlines() == kept
 
 
+def test_the_readme_shows_the_cost_table_as_printed(root: Path, tmp_path: Path) -> None:
+    shown = (root / "README.md").read_text(encoding="utf-8").partition("$ netdsl cost lenet5\n")[2]
+    code = "from netdsl.cli import app; app(['cost', 'lenet5'], standalone_mode=False)"
+    printed = python(code, tmp_path, COLUMNS="100", PYTHONIOENCODING="utf-8")
+    assert shown.partition("```")[0] == printed
+
+
 def test_the_readme_has_its_two_commands(root: Path) -> None:
     text = (root / "README.md").read_text(encoding="utf-8")
     commands = [line for line in text.splitlines() if line.startswith("python3 -m venv .venv && ")]
