@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 import zipfile
 from importlib.util import find_spec
@@ -120,6 +121,17 @@ def test_links_lead_somewhere(root: Path) -> None:
         if not (page.parent / target).exists()
     ]
     assert not broken
+
+
+def test_the_code_that_contributing_shows_is_the_code(root: Path) -> None:
+    text = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```python\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    assert len(shown) == 2
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (root / "netdsl").rglob("*.py"))
+    for block in shown:
+        assert textwrap.indent(textwrap.dedent(block), " " * 4) in code or (
+            textwrap.dedent(block) in code
+        )
 
 
 def test_the_readme_shows_the_zoos_vgg16(root: Path) -> None:
