@@ -54,13 +54,14 @@ def figure(costs: list[Cost]) -> Figure:
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError:
         raise error(
             "no-matplotlib", "charts need matplotlib", help="pip install 'netdsl[plot]'"
         ) from None
     with rc_context({"svg.hashsalt": "netdsl", "font.size": 13, "svg.fonttype": "none"}):
-        drawn = Figure(figsize=(16, 6), layout="constrained")
-        drawn.get_layout_engine().set(w_pad=0.15, h_pad=0.12, wspace=0.03)
+        pads = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12, wspace=0.03)
+        drawn = Figure(figsize=(16, 6), layout=pads)
         axes = drawn.subplots(1, 3)
         aligned = align(costs) if len(costs) > 1 else alone(costs[0])
         for axis, quantity in zip(axes, QUANTITIES, strict=True):
@@ -68,7 +69,7 @@ def figure(costs: list[Cost]) -> Figure:
         names = [label(cost) for cost in costs]
         if len(costs) > 1:
             axes[0].legend(names, frameon=False, loc="best")
-        drawn.suptitle(" and ".join(names), fontsize=18, fontweight="bold")
+        drawn.suptitle(", ".join(names), fontsize=18, fontweight="bold")
     return drawn
 
 
@@ -96,8 +97,8 @@ def _chart(axis: Axes, aligned: Aligned, quantity: tuple[Any, ...], nets: int) -
             turn = 0 if len(values) <= FEW else 90
             texts = [_short(value) for value in values]
             axis.bar_label(bars, texts, fontsize=11, padding=3, rotation=turn)
-    total = f": {_short(sum(values))}" if nets == 1 else ""
-    axis.set_title(f"{title}{total} ({unit})", fontsize=15, loc="left", pad=12)
+    total = f": {_short(sum(values))}" if nets == 1 else ","
+    axis.set_title(f"{title}{total} {unit}", fontsize=15, loc="left", pad=12)
     _labels(axis, aligned.labels)
     _dress(axis, nets)
 
