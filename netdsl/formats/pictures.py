@@ -62,7 +62,7 @@ def tensor(picture: Image.Image, op: Input) -> NDArray[np.float32]:
     channels, height, width = op.shape
     how = op.picture
     scaled = scaled_size(picture.size, (width, height), how.resize)
-    small = _centre(picture, scaled, (width, height))
+    small = centre(picture, scaled, (width, height))
     pixels = np.asarray(small, np.float32).reshape(height, width, channels)
     if how.order == "bgr":
         pixels = pixels[..., ::-1]
@@ -95,7 +95,7 @@ def scaled_size(size: Size, into: Size, resize: int | None) -> Size:
     return scaled
 
 
-def _centre(picture: Image.Image, scaled: Size, into: Size) -> Image.Image:
+def centre(picture: Image.Image, scaled: Size, into: Size) -> Image.Image:
     """The centre of the picture, cut out of what it is when scaled."""
     bilinear = Image.Resampling.BILINEAR
     left, top = (round((have - want) / 2) for have, want in zip(scaled, into, strict=True))
