@@ -7,15 +7,21 @@ from math import inf, prod
 
 import numpy as np
 
+from netdsl.cpu import winograd
 from netdsl.cpu.direct import Sum, block_floats, describe, view
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Triple, axes3
 from netdsl.cpu.micro import Kind
+from netdsl.cpu.micro.cook_toom import SIZES, Size
 from netdsl.cpu.pack import packed_biases, packed_weights
 from netdsl.cpu.task import Needs, Places, Task
+from netdsl.cpu.winograd import Winograd
 from netdsl.ops import Activation, Conv, Relu, Relu6, Window
 
 PLANAR = 8
 """Input channels up to which planes beat a block that is mostly padding."""
+
+WORTH = 0.75
+"""Share of the direct sum's products below which Winograd's transforms pay."""
 
 CLAMPS: dict[type[Activation], tuple[float, float]] = {Relu: (0.0, inf), Relu6: (0.0, 6.0)}
 """Activations that a convolution applies itself, each the bounds of its result."""
@@ -33,10 +39,35 @@ def clamp(activation: Activation | None) -> tuple[float, float]:
 
 def conv_needs(task: Task) -> Needs:
     """The halo that the window reaches into, and planes where there are few channels."""
-    op, shape = task.whole.base, task.shapes[0]
+    op, shape, output = task.whole.base, task.shapes[0], task.node.shape
     assert isinstance(op, Conv)
-    halo = reach(op.window, shape[1:], task.node.shape[1:])
+    quick = quick_plan(task)
+    if quick is not None:
+        before = (op.window.padding[0][0], op.window.padding[1][0])
+        halo = winograd.halo(quick.size, before, (shape[1], shape[2]), (output[1], output[2]))
+        return Needs((halo,), scratch=quick.scratch)
+    halo = reach(op.window, shape[1:], output[1:])
     return Needs((halo,), planar=op.groups == 1 and shape[0] <= PLANAR)
+
+
+def quick_plan(task: Task) -> Winograd | None:
+    """How Winograd's algorithm would do this layer; None where the direct sum is chosen."""
+    op, channels, output = task.whole.base, task.shapes[0][0], task.node.shape
+    assert isinstance(op, Conv)
+    sizes = [size for size in SIZES if op.window.kernel == (size.taps, size.taps)]
+    plain = set(op.window.stride) == set(op.window.dilation) == {1} and op.groups == 1
+    if task.exact or not sizes or not plain or min(channels, op.filters) < LANES:
+        return None
+    area, lengths = op.window.kernel[0] ** 2 * prod(output[1:]), (output[1], output[2])
+
+    def share(size: Size) -> float:
+        """Products against those of the direct sum."""
+        return size.inputs**2 * prod(winograd.tiling(size, lengths)) / area
+
+    best = min(sizes, key=share)
+    if share(best) > WORTH:
+        return None
+    return winograd.planned(best, task.batch, channels, op.filters, lengths, task.threads)
 
 
 def reach(window: Window, size: tuple[int, ...], outputs: tuple[int, ...]) -> Halo:
@@ -53,6 +84,38 @@ def reach(window: Window, size: tuple[int, ...], outputs: tuple[int, ...]) -> Ha
 
 def plan_conv(task: Task, places: Places) -> list[Call]:
     """The calls of a convolution with what is fused into it."""
+    quick = quick_plan(task)
+    return plan_quick(task, places, quick) if quick else plan_direct(task, places)
+
+
+def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
+    """The calls of Winograd's algorithm."""
+    op = task.whole.base
+    assert isinstance(op, Conv)
+    weights = places.weights["weight"]
+    taps = weights.shape[2] * weights.shape[3]
+    block = block_floats(plan.blocks * taps, Kind.BLOCKED)
+    packed = packed_weights(
+        weights.reshape(*weights.shape[:2], taps), Kind.BLOCKED, block, task.threads
+    )
+    biases = add_biases(places)
+    if biases is None:
+        biases = places.params.add(np.zeros(plan.filter_blocks * LANES, np.float32))
+    return winograd.describe(
+        plan,
+        places.inputs[0],
+        (op.window.padding[0][0], op.window.padding[1][0]),
+        places.output,
+        places.inputs[1] if task.whole.residual else None,
+        scratch=places.scratch,
+        weights=places.params.add(winograd.transformed(packed, plan, block)),
+        biases=biases,
+        clamp=clamp(task.whole.activation),
+    )
+
+
+def plan_direct(task: Task, places: Places) -> list[Call]:
+    """The call of the direct sum."""
     op, source, target = task.whole.base, places.inputs[0], places.output
     assert isinstance(op, Conv)
     stride = axes3(op.window.stride)

@@ -1,0 +1,81 @@
+"""The matrices of Winograd's convolutions, by Cook and Toom's construction, exactly.
+
+m outputs of a filter of r taps take m + r - 1 products: Y = A [(G g) * (B d)], where g are the
+taps, d the m + r - 1 inputs and * goes element by element (Lavin and Gray 2016, arXiv:1509.09308).
+In two dimensions every matrix stands on both sides: A [(G g G') * (B d B')] A'.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import cache
+from math import prod
+from typing import NamedTuple
+
+Matrix = tuple[tuple[Fraction, ...], ...]
+
+
+class Size(NamedTuple):
+    """F(m x m, r x r): outputs and taps along each axis of a tile."""
+
+    outputs: int
+    taps: int
+
+    @property
+    def inputs(self) -> int:
+        """Inputs and products along each axis."""
+        return self.outputs + self.taps - 1
+
+
+SIZES = (Size(4, 3), Size(2, 3), Size(4, 5))
+"""What kernels are compiled for; a size's place here is its number at run time."""
+
+# Pairs +-p of points beside 0 and infinity, by the error measured over eighths: the usual 1 and 2
+# double that of F(4x4, 3x3). All constants but the filters' are exact in single precision.
+POINTS = {
+    Size(4, 3): (Fraction(5, 8), Fraction(3, 2)),
+    Size(2, 3): (Fraction(1),),
+    Size(4, 5): (Fraction(1, 2), Fraction(1), Fraction(2)),
+}
+
+
+class Matrices(NamedTuple):
+    """A (outputs, inputs), G (inputs, taps), B (inputs, inputs)."""
+
+    output: Matrix
+    filter: Matrix
+    input: Matrix
+
+
+@cache
+def matrices(size: Size) -> Matrices:
+    """The exact matrices of one size. The last row of G and B, and column of A, is infinity's."""
+    points = [Fraction(0), *(s * p for p in POINTS[size] for s in (1, -1))]
+    return cook_toom(size, points)
+
+
+def cook_toom(size: Size, points: list[Fraction]) -> Matrices:
+    """The matrices for these finite points, of which there must be outputs + taps - 2."""
+    assert len(points) == size.inputs - 1
+    outputs = tuple(
+        (*(p**i for p in points), Fraction(int(i == size.outputs - 1))) for i in range(size.outputs)
+    )
+    filters = []
+    inputs = []
+    for point in points:
+        others = [p for p in points if p != point]
+        scale = prod((point - p for p in others), start=Fraction(1))
+        filters.append(tuple(point**i / scale for i in range(size.taps)))
+        inputs.append((*_expanded(others), Fraction(0)))
+    filters.append(tuple(Fraction(int(i == size.taps - 1)) for i in range(size.taps)))
+    inputs.append(tuple(_expanded(points)))
+    return Matrices(outputs, tuple(filters), tuple(inputs))
+
+
+def _expanded(roots: list[Fraction]) -> list[Fraction]:
+    """The coefficients of (x - r0)(x - r1)..., the constant first."""
+    found = [Fraction(1)]
+    for root in roots:
+        shifted = [Fraction(0), *found]
+        found = [a - root * b for a, b in zip(shifted, [*found, Fraction(0)], strict=True)]
+    return found

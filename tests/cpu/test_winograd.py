@@ -1,0 +1,99 @@
+"""Winograd's algorithm: its matrices exactly, its kernels beside plain NumPy."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+import pytest
+from layer import Layer, convolved, error
+
+from netdsl.cpu import winograd
+from netdsl.cpu.conv import conv_needs, plan_conv, quick_plan
+from netdsl.cpu.micro.cook_toom import SIZES, Size, matrices
+from netdsl.ops import Conv, Relu, Window
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_matrices_convolve_exactly(size):
+    """A [(G g) * (B d)] is the convolution of g and d, in whole numbers."""
+    a, g, b = matrices(size)
+    taps = [Fraction(3 * i - 2) for i in range(size.taps)]
+    data = [Fraction(i * i - 5) for i in range(size.inputs)]
+
+    def times(matrix, vector):
+        return [sum(m * v for m, v in zip(row, vector, strict=True)) for row in matrix]
+
+    made = [u * v for u, v in zip(times(g, taps), times(b, data), strict=True)]
+    wanted = [sum(taps[k] * data[i + k] for k in range(size.taps)) for i in range(size.outputs)]
+    assert times(a, made) == wanted
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_constants_of_data_are_exact_in_single_precision(size):
+    a, _, b = matrices(size)
+    assert all(float(np.float32(v)) == v for row in (*a, *b) for v in row)
+
+
+def conv(filters, kernel, padding=None, bias=True):
+    pad = kernel // 2 if padding is None else padding
+    return Conv(filters, Window((kernel,) * 2, (1, 1), ((pad, pad),) * 2, (1, 1)), bias=bias)
+
+
+@pytest.mark.parametrize(
+    ("shape", "filters", "kernel", "padding"),
+    [
+        ((16, 28, 28), 16, 3, 1),
+        ((20, 13, 13), 40, 3, 1),
+        ((64, 7, 7), 96, 3, 1),
+        ((35, 30, 21), 50, 3, 0),
+        ((32, 17, 18), 16, 3, 2),
+        ((24, 56, 57), 30, 3, 1),
+        ((18, 27, 27), 24, 5, 2),
+        ((16, 12, 15), 70, 5, 0),
+        ((16, 2, 2), 16, 3, 1),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_beside_plain_numpy(shape, filters, kernel, padding, batch):
+    layer = Layer(conv(filters, kernel, padding), shape, batch, activation=Relu())
+    assert quick_plan(layer.task) is not None
+    assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
+
+
+@pytest.mark.parametrize(("residual", "bias", "threads"), list(product([0, 1], [0, 1], [1, 2])))
+def test_what_is_fused(residual, bias, threads):
+    layer = Layer(
+        conv(40, 3, bias=bool(bias)), (32, 19, 14), 2, bool(residual), Relu(), threads=threads
+    )
+    assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("few", [0, 10**9])
+def test_both_ways_and_every_size(size, few, monkeypatch):
+    """Whatever would be chosen: by tiles and by filters, each size."""
+    monkeypatch.setattr(winograd, "FEW_WEIGHTS", few)
+    monkeypatch.setattr("netdsl.cpu.conv.SIZES", (size,))
+    layer = Layer(conv(48, size.taps), (33, 25, 22), 2, True, Relu(), spare=1)
+    plan = quick_plan(layer.task)
+    assert plan is not None
+    assert plan.mode == (winograd.BY_TILES if few else winograd.BY_FILTERS)
+    assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
+
+
+def test_exact_and_unsuited_layers_are_summed_directly():
+    assert quick_plan(Layer(conv(32, 3), (32, 28, 28), exact=True).task) is None
+    assert quick_plan(Layer(conv(32, 1), (32, 28, 28)).task) is None
+    assert quick_plan(Layer(conv(32, 3), (3, 28, 28)).task) is None
+    strided = Conv(32, Window((3, 3), (2, 2), ((1, 1),) * 2, (1, 1)))
+    assert quick_plan(Layer(strided, (32, 28, 28)).task) is None
+
+
+def test_error_of_long_sums():
+    """512 channels, as in VGG: a few times the rounding of single precision."""
+    layer = Layer(conv(32, 3), (512, 14, 14))
+    layer.arrays[0] = np.maximum(layer.arrays[0], 0)
+    assert quick_plan(layer.task).size == Size(4, 3)
+    assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 1.5e-5
