@@ -17,7 +17,7 @@ from netdsl.cpu.launch import compile_all
 from netdsl.cpu.layout import Call, aligned
 from netdsl.cpu.place import Placement, place
 from netdsl.cpu.table import RECIPES, Recipe, takes
-from netdsl.cpu.task import Floats, Params, Places, Task
+from netdsl.cpu.task import Floats, LooseParams, Places, Task
 from netdsl.cpu.views import call, link
 from netdsl.faults import error
 from netdsl.graph import Graph, Node
@@ -66,8 +66,8 @@ class Port:
 class Plan:
     """What `compile` makes: run it as often as you like, on `batch` samples each time.
 
-    steps: one a node that computes something, in order. arena, params: the memory of all
-    tensors and of all packed weights. A plan runs one call at a time; others wait.
+    steps: one a node that computes something, in order. arena: the memory of all tensors.
+    packed: all packed weights. A plan runs one call at a time; others wait.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Plan:
     steps: tuple[Step, ...]
     placement: Placement
     arena: Floats
-    params: Floats
+    packed: LooseParams
 
     def __post_init__(self) -> None:
         self._lock = Lock()
@@ -91,7 +91,7 @@ class Plan:
     @property
     def params_bytes(self) -> int:
         """Bytes that the packed weights take."""
-        return int(self.params.nbytes)
+        return 4 * self.packed.floats
 
     def run(self, inputs: Mapping[str, NDArray[np.floating]]) -> dict[str, Floats]:
         """Outputs by name, each (batch, *shape), for inputs by name, each (batch, *shape).
@@ -104,9 +104,10 @@ class Plan:
         with self._lock:
             threads.use(self.threads)
             self._put(arrays)
+            params = self.packed.base
             for step in self.steps:
                 for kernel, d in step.calls:
-                    kernel(self.arena, self.params, d)
+                    kernel(self.arena, params, d)
             return {port.name: self._get(port) for port in self.outputs}
 
     def profile(self, inputs: Mapping[str, NDArray[np.floating]], repeats: int = 5) -> list[Timing]:
@@ -116,12 +117,13 @@ class Plan:
         found: list[list[float]] = [[] for _ in self.steps]
         with self._lock:
             threads.use(self.threads)
+            params = self.packed.base
             for _ in range(repeats):
                 self._put(arrays)
                 for step, times in zip(self.steps, found, strict=True):
                     start = perf_counter()
                     for kernel, d in step.calls:
-                        kernel(self.arena, self.params, d)
+                        kernel(self.arena, params, d)
                     times.append(1000 * (perf_counter() - start))
         return [
             Timing(step.name, step.word, step.macs * self.batch, median(times), min(times))
@@ -200,7 +202,7 @@ class _Making:
         nodes = [node for node in graph if not isinstance(node.op, Input)]
         self.tasks = {n.name: Task(n, graph.input_shapes(n), batch, threads, exact) for n in nodes}
         self.needs = {name: recipe(t.node).needs(t) for name, t in self.tasks.items()}
-        self.params = Params()
+        self.params = LooseParams()
 
     def plan(
         self,
@@ -228,7 +230,7 @@ class _Making:
             tuple(replace(s, calls=tuple(map(link, s.calls))) for s in steps if s.calls),
             placement,
             aligned(placement.floats),
-            self.params.joined(),
+            self.params,
         )
 
     def _place(self, outputs: frozenset[str]) -> Placement:

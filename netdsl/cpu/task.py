@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.cpu.layout import Buffer, Halo, aligned
+from netdsl.cpu.layout import LANES, Buffer, Halo, aligned
 from netdsl.graph import Node
 from netdsl.graph.fused import Fused, parts
 from netdsl.ops import Shape
@@ -83,6 +83,33 @@ class Params:
             start, piece = self._pieces.pop()
             whole[start : start + piece.size] = piece
         return whole
+
+
+class LooseParams(Params):
+    """Params whose pieces stay where they were packed, so that no weight is copied or held twice.
+
+    A place is how far a piece lies from `base` in floats, which may be any number: kernels add it
+    to base's address. So the pieces live as long as this object.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base = aligned(LANES)
+
+    def add(self, values: NDArray[np.floating]) -> int:
+        flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+        if flat.ctypes.data % 64:
+            copied = aligned(flat.size)
+            copied[:] = flat
+            flat = copied
+        place = (flat.ctypes.data - self.base.ctypes.data) // 4
+        self._pieces.append((place, flat))
+        self.floats += flat.size
+        return place
+
+    def joined(self) -> Floats:
+        """The base, from which kernels reach all pieces."""
+        return self.base
 
 
 def by_channel(values: NDArray[np.floating] | float, channels: int) -> Floats:
