@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from netdsl.draw.fold import Box, Folded
@@ -15,6 +16,8 @@ PAD_X, PAD_Y = 12.0, 8.0
 TITLE_LINE, BODY_LINE = 18.0, 15.0
 BARS = 12.0
 GAP_X, GAP_Y = 22.0, 26.0
+GAP_COLUMN = 56.0
+COLUMN = 9
 NARROWEST = 120.0
 
 
@@ -35,10 +38,15 @@ class Placed:
 
 @dataclass(frozen=True)
 class Arrow:
-    """An arrow through points, from the bottom of one box to the top of another."""
+    """An arrow through points, from the bottom of one box to the top of another.
+
+    head: it leads into an auxiliary head. straight: it turns at corners, from one column's foot
+    to the next one's top.
+    """
 
     points: tuple[Point, ...]
     head: bool = False
+    straight: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,57 @@ def size(box: Box) -> tuple[float, float]:
 
 
 def lay_out(folded: Folded) -> Drawing:
-    """Places the boxes in layers from top to bottom. Raises NetError where grandalf is missing."""
+    """Places the boxes from top to bottom: layers, or for a long chain, columns.
+
+    Raises NetError where grandalf is missing.
+    """
+    chain = _chain(folded)
+    columns = -(-len(chain) // COLUMN)
+    if columns < 2:
+        return _layers(folded)
+    most = -(-len(chain) // columns)
+    return _columns([chain[at : at + most] for at in range(0, len(chain), most)])
+
+
+def _chain(folded: Folded) -> tuple[Box, ...]:
+    """The boxes in order where each leads to the next alone; nothing where they do not."""
+    pairs = {(a.key, b.key) for a, b in pairwise(folded.boxes)}
+    return folded.boxes if pairs == set(folded.arrows) else ()
+
+
+def _columns(columns: list[tuple[Box, ...]]) -> Drawing:
+    """A chain cut into columns from left to right."""
+    boxes: list[Placed] = []
+    arrows: list[Arrow] = []
+    left = tallest = 0.0
+    for column in columns:
+        sizes = [size(box) for box in column]
+        wide, top = max(w for w, _ in sizes), 0.0
+        before = boxes[-1] if boxes else None
+        for box, (w, h) in zip(column, sizes, strict=True):
+            placed = Placed(box, left + (wide - w) / 2, top, w, h)
+            boxes.append(placed)
+            top += h + GAP_Y
+        first = boxes[-len(column)]
+        if before is not None:
+            arrows.append(_to_next(before, first, left - GAP_COLUMN / 2))
+        for a, b in pairwise(boxes[-len(column) :]):
+            arrows.append(Arrow(((a.middle, a.top + a.height), (b.middle, b.top))))
+        left += wide + GAP_COLUMN
+        tallest = max(tallest, top - GAP_Y)
+    return Drawing(tuple(boxes), tuple(arrows), left - GAP_COLUMN, tallest + GAP_Y / 2)
+
+
+def _to_next(a: Placed, b: Placed, between: float) -> Arrow:
+    """From a column's foot down, across, up between the columns, and into the next one's top."""
+    foot, over = a.top + a.height + GAP_Y / 2, b.top - GAP_Y / 2
+    start, end = (a.middle, a.top + a.height), (b.middle, b.top)
+    bends = ((a.middle, foot), (between, foot), (between, over), (b.middle, over))
+    return Arrow((start, *bends, end), straight=True)
+
+
+def _layers(folded: Folded) -> Drawing:
+    """Sugiyama's layers, by grandalf."""
     try:
         from grandalf.graphs import Edge, Graph, Vertex
         from grandalf.layouts import SugiyamaLayout
@@ -100,8 +158,6 @@ def lay_out(folded: Folded) -> Drawing:
         arrows += paths
         left += width + 2 * GAP_X
         tallest = max(tallest, height)
-    order = {box.key: at for at, box in enumerate(folded.boxes)}
-    boxes.sort(key=lambda placed: order[placed.box.key])
     return Drawing(tuple(boxes), tuple(arrows), max(left - 2 * GAP_X, 0.0), tallest)
 
 

@@ -54,7 +54,8 @@ def _label(pen: ImageDraw, t: Label, scale: float) -> None:
 
 def _path(pen: ImageDraw, p: Path, scale: float) -> None:
     x, y = p.points[-1]
-    points = [(a * scale, b * scale) for a, b in _bend((*p.points[:-1], (x, y - ARROW)))]
+    way = (*p.points[:-1], (x, y - ARROW))
+    points = [(a * scale, b * scale) for a, b in (way if p.straight else _bend(way))]
     width = max(round(1.2 * scale), 1)
     if p.dashed:
         for at in range(0, len(points) - 1, 2):

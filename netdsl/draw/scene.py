@@ -51,10 +51,11 @@ class Rect:
 
 @dataclass(frozen=True)
 class Path:
-    """A line through points, bent smoothly, with an arrowhead at the end."""
+    """A line through points, bent smoothly or straight, with an arrowhead at the end."""
 
     points: tuple[tuple[float, float], ...]
     dashed: bool = False
+    straight: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _panel(
         made.shapes.append(Label(left, top + 12, name, TITLE, True, middle=False))
     for arrow in drawing.arrows:
         moved = tuple((x + left, y + top + down) for x, y in arrow.points)
-        made.shapes.append(Path(moved, arrow.head))
+        made.shapes.append(Path(moved, arrow.head, arrow.straight))
     for placed in drawing.boxes:
         _box(made, placed, left, top + down, most)
 

@@ -48,7 +48,8 @@ def _label(t: Label) -> str:
 def _path(p: Path) -> str:
     dash = ' stroke-dasharray="5 4"' if p.dashed else ""
     (x, y) = p.points[-1]
-    line = curve((*p.points[:-1], (x, y - ARROW)))
+    points = (*p.points[:-1], (x, y - ARROW))
+    line = _straight(points) if p.straight else curve(points)
     head = f"M{x - 4:.1f},{y - ARROW:.1f} L{x + 4:.1f},{y - ARROW:.1f} L{x:.1f},{y:.1f} Z"
     stroke = f'fill="none" stroke="{INK}" stroke-width="1.2"{dash}'
     return f'<path d="{line}" {stroke}/><path d="{head}" fill="{INK}"/>'
@@ -63,3 +64,7 @@ def curve(points: tuple[tuple[float, float], ...]) -> str:
         parts.append(f"C{x:.1f},{y + bend:.1f} {a:.1f},{b - bend:.1f} {a:.1f},{b:.1f}")
         x, y = a, b
     return " ".join(parts)
+
+
+def _straight(points: tuple[tuple[float, float], ...]) -> str:
+    return "M" + " L".join(f"{x:.1f},{y:.1f}" for x, y in points)
