@@ -9,7 +9,7 @@ from netdsl import lang
 from netdsl.graph import Graph
 from netdsl.graph.weights import initialise
 from netdsl.train.gradients import TrainingPlan
-from train.central import ends, outputs, slope
+from netdsl.train.central import ends, outputs, slope
 
 # Each net begins with something learned, so that the op in its middle sends a gradient back.
 NETS = {

@@ -10,7 +10,10 @@ from netdsl.faults import error
 from netdsl.train.data.examples import Data, Examples
 
 PIXELS = 3 * 32 * 32
-CIFAR10 = tuple(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
+CIFAR10 = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
 
 
 def is_cifar(folder: Path) -> bool:

@@ -1,0 +1,105 @@
+"""Gradients by central differences of the float64 interpreter: slow, plain, and independent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdsl.faults import error
+from netdsl.graph import Graph
+from netdsl.ops import BatchNorm, Dropout, Input
+from netdsl.reference.interpret import TABLE
+from netdsl.train.gradients import TrainingPlan
+
+Arrays = Mapping[str, NDArray[Any]]
+Doubles = NDArray[np.float64]
+STEP = 1e-6
+
+
+def outputs(graph: Graph, weights: Arrays, inputs: Arrays) -> dict[str, Doubles]:
+    """Every output in float64, auxiliary heads' too, with batch norms by their batch and without
+    dropout."""
+    values: dict[str, Doubles] = {}
+    for node in graph:
+        if isinstance(node.op, Input):
+            values[node.name] = np.asarray(inputs[node.name], np.float64)
+            continue
+        own = {
+            p.name: np.asarray(weights[f"{node.name}.{p.name}"], np.float64)
+            for p in graph.parameters(node)
+        }
+        x = [values[name] for name in node.inputs]
+        if isinstance(node.op, BatchNorm):
+            axes = (0, *range(2, x[0].ndim))
+            own |= {"mean": x[0].mean(axes), "var": x[0].var(axes)}
+        values[node.name] = TABLE[type(node.op)](node.op, own, *x)
+    return {name: values[name] for name in ends(graph)}
+
+
+def ends(graph: Graph) -> list[str]:
+    """The nodes whose values leave the graph."""
+    return [*graph.outputs, *(aux.output for aux in graph.aux)]
+
+
+def slope(
+    graph: Graph, weights: Arrays, inputs: Arrays, pulls: Arrays, name: str, way: Doubles
+) -> float:
+    """How fast the sum of outputs times pulls grows as a parameter moves along `way`."""
+
+    def value(step: float) -> float:
+        moved = np.asarray(weights[name], np.float64) + step * way
+        found = outputs(graph, {**weights, name: moved}, inputs)
+        return float(sum((found[end] * pulls[end]).sum() for end in pulls))
+
+    return (value(STEP) - value(-STEP)) / (2 * STEP)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A parameter's gradient along a random direction: ours, by differences, and how far apart,
+    relative to the gradient's own length."""
+
+    name: str
+    ours: float
+    differences: float
+    apart: float
+
+
+def check_gradients(
+    graph: Graph, weights: Arrays, *, batch: int = 2, seed: int = 0, threads: int | None = None
+) -> list[Checked]:
+    """Every parameter's gradient on random inputs, one direction each.
+
+    Raises NetError for a net with dropout, whose training is random.
+    """
+    for node in graph:
+        if isinstance(node.op, Dropout) and node.op.rate:
+            raise error(
+                "random-net",
+                f"{node.name} drops at random, so differences tell nothing",
+                help="check the net without dropout",
+            )
+    rng = np.random.default_rng(seed)
+    inputs = {
+        name: rng.normal(size=(batch, *graph[name].shape)).astype(np.float32)
+        for name in graph.inputs
+    }
+    plan = TrainingPlan(graph, weights, batch=batch, threads=threads)
+    found = plan.forward(inputs, step=0)
+    pulls = {end: rng.normal(size=v.shape).astype(np.float32) for end, v in found.items()}
+    plan.backward(pulls)
+    checked = []
+    for name, gradient in plan.gradients().items():
+        way = rng.normal(size=gradient.shape)
+        way /= np.sqrt((way**2).sum())
+        ours = float((gradient.astype(np.float64) * way).sum())
+        wanted = slope(graph, weights, inputs, pulls, name, way)
+        length = float(np.sqrt((gradient.astype(np.float64) ** 2).sum()))
+        # A direction is nearly at right angles to the gradient where there are many numbers.
+        typical = length / np.sqrt(gradient.size) + 1e-12
+        checked.append(Checked(name, ours, wanted, abs(ours - wanted) / max(typical, abs(wanted))))
+    return checked
