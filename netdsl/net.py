@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 Weights = dict[str, NDArray[np.float32]]
 
+LARGE = 1 << 30
+"""Bytes of new weights from which on it is asked whether there is so much memory."""
+
 
 class Net:
     """A convolutional network.
@@ -144,6 +147,7 @@ class Net:
         seed gives the same weights."""
         from netdsl.graph.weights import initialise
 
+        _check_room(self.graph)
         self._take(dict(initialise(self.graph, seed)), f"random, seed {seed}", trained=False)
 
     def save(self, path: str | Path) -> None:
@@ -296,6 +300,21 @@ class Net:
             values = probabilities(self.graph, name, values)
         fits = self.graph[name].shape[0] == self.graph[self.graph.outputs[0]].shape[0]
         return top(values, k, self.labels if fits else None)
+
+
+def _check_room(graph: Graph) -> None:
+    """That there is memory for new weights. Raises NetError."""
+    needed = 4 * sum(parameter.size for parameter in graph.all_parameters().values())
+    if needed < LARGE:
+        return
+    from netdsl.cpu import memory
+
+    room = memory.available()
+    if room is not None and needed > room:
+        raise error(
+            "out-of-memory",
+            f"the weights of {graph.name} take {needed:,} bytes, and {room:,} are available",
+        )
 
 
 def check_settings(device: str, batch: int, threads: int | None) -> None:

@@ -279,6 +279,11 @@ def test_a_kernel_larger_than_its_input() -> None:
     assert "8x8" in said
 
 
+def test_weights_larger_than_any_memory() -> None:
+    said = fails("-e", "net huge; input 3x8x8; fc(100000) -> fc(900000)")
+    assert "the weights of huge take 360,080,800,000 bytes" in said
+
+
 def test_inputs_that_are_not_there(tiny: Path, tmp_path: Path) -> None:
     assert "there is no file nowhere.png" in fails(tiny, "nowhere.png")
     (tmp_path / "empty").mkdir()
