@@ -176,8 +176,12 @@ def _machine(text: str) -> Any:
 
 
 def arena(one: Cost) -> int | None:
-    """Bytes of the arena that the CPU engine plans for the net and batch."""
-    return None
+    """Bytes of the arena that the CPU engine plans for the net and batch, in its own float32."""
+    if one.dtype != "float32":
+        return None
+    from netdsl.cpu.arena import arena_bytes
+
+    return arena_bytes(one.graph, one.batch)
 
 
 def _object(one: Cost, views: dict[str, Any], optimiser: str) -> dict[str, Any]:

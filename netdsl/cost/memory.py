@@ -149,10 +149,10 @@ def memory_sheet(cost: Cost, optimiser: str, arena: int | None = None) -> Sheet:
         ("run", "activations", run.live, f"tensors still to be read, at most (at {run.at})"),
     ]
     if arena is not None:
-        rows.append(("run", "arena", arena, "the same as the CPU engine plans it"))
+        rows.append(("run", "arena", arena, "the same, and scratch, as the CPU engine lays them out"))
     needed = run.parameters + (run.live if arena is None else arena)
     rows += [
-        ("run", "in all", needed, "" if arena is None else "with the engine's arena"),
+        ("run", "in all", needed, "" if arena is None else "parameters and arena"),
         ("train", "parameters", train.parameters, "auxiliary heads too" if cost.aux else ""),
         ("train", "gradients", train.gradients, "one for each learned number"),
         ("train", "optimiser", train.state, _state(optimiser)),
