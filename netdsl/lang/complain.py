@@ -58,6 +58,11 @@ LOOKALIKES = {
 }
 """Signs that a person or an editor may put where the language has another."""
 
+COMPLETE = frozenset({"AS", "LPAR", "<END-OF-FILE>", "$END"})
+"""Where no more than these can follow, a statement is complete."""
+
+LINES = "a chain stands on a line of its own"
+
 LAST = re.compile(r"(?:[A-Za-z0-9_.{}]+|->|\S)$")
 
 
@@ -125,6 +130,8 @@ def _unexpected(token: Token, before: str, expected: frozenset[str], span: Span)
         if token.type == "EQUAL":
             message = "`=` gives a block its chain, after def"
             return Fault("syntax", message, span, "write `def NAME = …`")
+    if token.type in ("ARROW", "SIZE", *STARTS_STEP) and expected <= COMPLETE:
+        return Fault("syntax", f"the statement should end before `{found}`", span, LINES)
     return Fault("syntax", f"`{found}` cannot stand here, where {wanted(expected)} should", span)
 
 
@@ -139,7 +146,7 @@ def wanted(expected: frozenset[str]) -> str:
             if text in ("a step", "a value"):
                 left -= PARTS
     words = words[:3]
-    return " or ".join(words) if words else "something else"
+    return " or ".join(words) if words else "the end of the line"
 
 
 def shorten(text: str, most: int = 40) -> str:

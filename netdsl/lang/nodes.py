@@ -66,7 +66,7 @@ class Nodes:
             problem = f"the net's tensors take more than {most.activations >> 30} GiB for one input"
         elif self._parameters > most.parameters:
             problem = f"the net has more than {most.parameters:,} parameters"
-        elif len(self.nodes) >= most.nodes:
+        elif len(self.nodes) > most.nodes:
             problem = f"the net has more than {most.nodes:,} ops"
         elif len(name) > LONGEST_NAME:
             problem = f"the name of an op has more than {LONGEST_NAME} characters with its blocks'"

@@ -141,6 +141,8 @@ class OpLike:
 
     def _report(self, fault: OpFault, call: syntax.Call, spelled: Spelled, scope: Scope) -> None:
         span = place(call, spelled.places, fault.part, scope.around)
+        if fault.code == "wrong-value" and fault.help is None:
+            fault.help = _no_parameter(call, span, scope)
         self.report.op(fault, span, scope.trail)
 
     def _despite(
@@ -230,6 +232,17 @@ class OpLike:
             hint = "options are sN, pN, dN, gN, same and ceil, after the kernel"
         scope.fault("unknown-option", message, span, hint)
         return True
+
+
+def _no_parameter(call: syntax.Call, span: Span, scope: Scope) -> str | None:
+    """A hint where the value that a setting refuses is a name that no parameter has."""
+    for argument in call.arguments or ():
+        value = argument.value
+        if argument.span is not span or not isinstance(value, syntax.Reference):
+            continue
+        if value.name not in scope.parameters:
+            return f"no parameter is called `{value.name}` here"
+    return None
 
 
 def _without(word: Word, part: str | None) -> Word | None:

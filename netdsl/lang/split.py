@@ -15,6 +15,11 @@ from netdsl.lang.report import Full, Report
 KEYWORDS = frozenset({"net", "input", "labels", "meta", "def", "every", "output"})
 """Words that begin a statement."""
 
+CHAINLESS = KEYWORDS - {"def", "every"}
+"""Those whose statement ends without a chain."""
+
+WORD = re.compile(r"[A-Za-z0-9_]+")
+
 TOKEN = re.compile(
     r"""
       (?P<comment> \#[^\n]* )
@@ -139,10 +144,15 @@ class Splitter:
         """Ends the statement before this token where it does not go on with it."""
         if self.start >= 0 and self.newlines:
             keyword = kind == "word" and fresh_line and self._is_keyword(match)
-            goes_on = self.stack or self.arrow or kind == "arrow"
+            goes_on = self.stack or self.arrow or (kind == "arrow" and self._holds_chain())
             if keyword or not goes_on:
                 self._finish()
         self.newlines = 0
+
+    def _holds_chain(self) -> bool:
+        """Whether the statement that is being read ends in a chain, which `->` can go on."""
+        first = WORD.match(self.text, self.start)
+        return first is None or first.group() not in CHAINLESS
 
     def _is_keyword(self, match: re.Match[str]) -> bool:
         """Whether a word begins a statement. Inside brackets it may be a setting's name."""
