@@ -1,0 +1,18 @@
+"""ONNX models in and out. Needs the extra `onnx`."""
+
+from __future__ import annotations
+
+from netdsl.faults import error
+
+try:
+    import onnx as _onnx
+except ImportError:
+    raise error(
+        "no-onnx", "the package onnx is not installed", help="pip install 'netdsl[onnx]'"
+    ) from None
+
+from netdsl.formats.onnx.read import Imported, Port, import_onnx, read_onnx
+
+del _onnx
+
+__all__ = ["Imported", "Port", "import_onnx", "read_onnx"]

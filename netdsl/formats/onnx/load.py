@@ -1,0 +1,80 @@
+"""From a file to a model that is safe to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from onnx import ModelProto
+
+from netdsl.faults import error
+from netdsl.formats.onnx.faults import broken
+from netdsl.formats.onnx.wire import check
+
+LARGEST = (1 << 31) - 1
+"""Bytes of a protobuf message; larger models keep their weights in a file beside."""
+
+OLDEST, NEWEST = 6, 28
+"""Versions of ONNX's operators that are read."""
+
+
+def load(source: str | Path | ModelProto) -> tuple[ModelProto, Path | None]:
+    """The model, its functions written out, and the folder of its file.
+
+    Raises NetError: no such file, not ONNX, cut off, too large, of an unknown version.
+    """
+    folder = None
+    if isinstance(source, ModelProto):
+        model = source
+    else:
+        path = Path(source)
+        model, folder = _parsed(path), path.parent
+    if not model.HasField("graph") or not model.opset_import:
+        raise broken(f"{_said(source)} is no ONNX model: it has no graph or no opset")
+    if model.functions:
+        model = _inlined(model)
+    version = opset(model)
+    if not OLDEST <= version <= NEWEST:
+        raise error(
+            "onnx-version",
+            f"{_said(source)} uses opset {version}; {OLDEST} to {NEWEST} are read",
+            help="onnx.version_converter translates between opsets",
+        )
+    return model, folder
+
+
+def opset(model: ModelProto) -> int:
+    """The version of ONNX's own operators."""
+    return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+
+
+def _parsed(path: Path) -> ModelProto:
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise error("no-file", f"{path} is not a file")
+        if size > LARGEST:
+            raise broken(f"{path} has {size:,} bytes; an ONNX file has at most {LARGEST:,}")
+        data = path.read_bytes()
+    except OSError as problem:
+        raise error("no-file", f"cannot read {path}: {problem.strerror or problem}") from None
+    check(data, str(path))
+    model = ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError:
+        raise broken(f"{path} is not an ONNX model, or is cut off") from None
+    return model
+
+
+def _inlined(model: ModelProto) -> ModelProto:
+    from onnx import inliner
+
+    try:
+        return inliner.inline_local_functions(model)
+    except Exception as problem:  # onnx raises what its C++ raises, RuntimeError among others
+        raise broken(f"the model's functions cannot be written out: {problem}") from None
+
+
+def _said(source: str | Path | ModelProto) -> str:
+    return "the model" if isinstance(source, ModelProto) else str(source)
