@@ -21,6 +21,8 @@ from netdsl.faults import NetError, error
 
 COMMANDS = {
     "run": "run",
+    "train": "train",
+    "eval": "evaluate",
     "cost": "cost",
     "compare": "compare",
     "draw": "draw",
