@@ -136,7 +136,9 @@ class Stepper:
             for name, view in self.plan.vectors.views(vector).items()
         }
 
-    def restore(self, weights: Mapping[str, Floats], state: Mapping[str, Floats], count: int) -> None:
+    def restore(
+        self, weights: Mapping[str, Floats], state: Mapping[str, Floats], count: int
+    ) -> None:
         """Goes back to where `weights`, `state` and `count` were taken."""
         self.plan.load(weights)
         for name, view in self.state().items():
