@@ -71,7 +71,7 @@ def compare_sheet(costs: list[Cost]) -> Sheet:
         *rules(costs, label),
     )
     kept_rows = tuple(tuple(row[i] for i in keep) for row in rows)
-    title = " and ".join(label(cost) for cost in costs)
+    title = ", ".join(label(cost) for cost in costs)
     return Sheet(title, tuple(columns[i] for i in keep), kept_rows, (), notes, title, "length")
 
 

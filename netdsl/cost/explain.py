@@ -221,21 +221,25 @@ def _field(layer: Layer, cost: Cost) -> tuple[str, ...]:
     if layer.receptive_field is None:
         return ("the input has no spatial axes",)
     if layer.sees_all:
-        return (f"the whole input, {pixels(layer.receptive_field)} pixels",)
+        return (f"the whole input, {_pixels(layer.receptive_field)}",)
     fields = receptive_fields(cost.graph)
     before = [fields[name] for name in cost.graph[layer.name].inputs]
     own = layer.op.field(layer.inputs)
     seen = before[0]
     if own is None or seen is None or len(before) > 1:
-        return (f"the widest branch's: {pixels(layer.receptive_field)} pixels",)
+        return (f"the widest branch's: {_pixels(layer.receptive_field)}",)
     if set(own.extent) <= {1}:
-        return (f"its input's: {pixels(layer.receptive_field)} pixels",)
+        return (f"its input's: {_pixels(layer.receptive_field)}",)
     lines = []
     for axis, extent in enumerate(own.extent):
         parts = f"{seen.extent[axis]} + ({extent} − 1) × {seen.jump[axis]}"
-        lines.append(f"{parts} = {layer.receptive_field[axis]} pixels")
+        lines.append(f"{parts} = {_pixels((layer.receptive_field[axis],))}")
     words = "the input's field + (K − 1) × pixels between its neighbours"
     return tuple(_alike(words, lines))
+
+
+def _pixels(field: tuple[int, ...]) -> str:
+    return f"{pixels(field)} pixel{'' if set(field) == {1} else 's'}"
 
 
 def _product(factors: Iterable[int]) -> str:

@@ -149,7 +149,9 @@ def memory_sheet(cost: Cost, optimiser: str, arena: int | None = None) -> Sheet:
         ("run", "activations", run.live, f"tensors still to be read, at most (at {run.at})"),
     ]
     if arena is not None:
-        rows.append(("run", "arena", arena, "the same, and scratch, as the CPU engine lays them out"))
+        rows.append(
+            ("run", "arena", arena, "the same, and scratch, as the CPU engine lays them out")
+        )
     needed = run.parameters + (run.live if arena is None else arena)
     rows += [
         ("run", "in all", needed, "" if arena is None else "parameters and arena"),
