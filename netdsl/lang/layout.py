@@ -23,6 +23,10 @@ LONG_GROUP = 80
 
 CLOSERS = frozenset({"RPAR", "RSQB", "RBRACE"})
 JOINS = frozenset({"PIPE", "PLUS", "STAR"})
+SUMS = frozenset({"PLUS", "MINUS"})
+PRODUCTS = frozenset({"STAR", "SLASH", "DOUBLE_SLASH"})
+BEFORE_SIGN = frozenset({"", "COMMA", "EQUAL", *SUMS, *PRODUCTS})
+"""After these, or at the start, a minus is a number's sign."""
 VALUES = frozenset({"arguments", "list"})
 CHAINS = frozenset({"group", "join", "side"})
 
@@ -77,7 +81,8 @@ class _Trees:
                 items.append(self._group(token, kind))
                 continue
             self.last = token
-            items.append(Atom(token.type, tidy(token)))
+            sign = token.type == "MINUS" and _neighbour(reversed(items)) in BEFORE_SIGN
+            items.append(Atom("SIGN" if sign else token.type, tidy(token)))
         return _without_idle_arrows(items), ""
 
     def _group(self, token: Token, within: str) -> Group:
@@ -186,27 +191,17 @@ def space(before: Item | None, item: Item, kind: str, items: list[Item]) -> str:
     if "EQUAL" in (prior, after):
         return " " if kind == "top" and _is_define(items) else ""
     if kind not in VALUES:
-        return "" if prior == "MINUS" else " "
-    return _in_value(before, prior, after, items)
+        return "" if prior == "SIGN" else " "
+    return _in_value(prior, after)
 
 
-def _in_value(before: Item, prior: str, after: str, items: list[Item]) -> str:
-    """Sums are spaced, products are not, and a minus before a number is tight."""
-    if after in ("PLUS", "MINUS"):
-        return " " if prior not in ("STAR", "SLASH", "DOUBLE_SLASH", "PLUS", "MINUS") else ""
-    if prior in ("PLUS", "MINUS"):
-        at = next(i for i, item in enumerate(items) if item is before)
-        unary = at == 0 or _neighbour(iter(items[at - 1 : at])) in (
-            "COMMA",
-            "EQUAL",
-            "STAR",
-            "SLASH",
-            "DOUBLE_SLASH",
-            "PLUS",
-            "MINUS",
-        )
-        return "" if unary else " "
-    return ""
+def _in_value(prior: str, after: str) -> str:
+    """Sums are spaced, products are not, and a minus that is a number's sign is tight."""
+    if prior == "SIGN":
+        return ""
+    if after == "SIGN":
+        return " " if prior in SUMS else ""
+    return " " if SUMS & {prior, after} else ""
 
 
 def _is_define(items: list[Item]) -> bool:

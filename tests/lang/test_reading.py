@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from netdsl.lang import Limits, format_text, load, parse, read
 from netdsl.lang.show import render
 
+ROOT = Path(__file__).resolve().parents[2]
 START = "input 3x8x8\n"
 HOSTILE = {
     "a block that doubles itself": START
@@ -75,7 +77,7 @@ def test_hostile_texts_are_refused_soon_and_small() -> None:
         "from netdsl.lang import read\n"
         "for text in HOSTILE.values(): assert read(text).graph is None\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=ROOT)
 
 
 def test_many_faults_end_the_reading() -> None:
