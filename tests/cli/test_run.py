@@ -362,3 +362,19 @@ def test_flags_out_of_range(tiny: Path) -> None:
     assert "there is no device tpu" in fails(tiny, "--device", "tpu")
     assert "saved as .npy or .npz" in fails(tiny, "--save", "y.txt")
     assert "--profile measures the cpu" in fails(tiny, "--profile")
+
+
+def test_profile_has_a_row_a_layer() -> None:
+    words = [
+        "run",
+        "-e",
+        "input 3x8x8; conv3x3p1(4) -> relu -> gap -> flatten -> fc(3)",
+        "--profile",
+    ]
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 0, found.output
+    table = found.stdout[found.stdout.index("time by layer") :].splitlines()
+    rows = {line.split()[0]: line for line in table[2:]}
+    assert {"conv1", "gap1", "fc1", "total"} <= set(rows)
+    assert "%" in rows["conv1"]
+    assert float(rows["total"].split()[1]) > 0
