@@ -17,16 +17,14 @@ TEXT_OPTION = typer.Option("-e", metavar="TEXT", help="A net as text; `;` ends a
 
 @dataclass(frozen=True)
 class Text:
-    """One text: what to call it, its file if it has one, and why it could not be had, if so."""
+    """One text: what to call it, its file as faults name it, where to write it back, and why it
+    could not be had, if so."""
 
     name: str
     text: str
+    file: str | None = None
     path: Path | None = None
     faults: tuple[Fault, ...] = ()
-
-    @property
-    def file(self) -> str | None:
-        return None if self.path is None else str(self.path)
 
     def read(self, limits: Limits | None) -> tuple[Fault, ...]:
         """Everything that is wrong with it."""
@@ -46,12 +44,13 @@ def _files(files: list[str], limits: Limits | None) -> Iterator[Text]:
     for name in files:
         try:
             if name == "-":
-                yield Text("standard input", _standard_input(limits))
+                yield Text("standard input", _standard_input(limits), name)
                 continue
             path = find(name)
-            yield Text(str(path), read_text(path, limits), path)
+            yield Text(str(path), read_text(path, limits), str(path), path)
         except NetError as problem:
-            yield Text(name, "", None, tuple(replace(f, file=name) for f in problem.faults))
+            faults = tuple(replace(fault, file=name) for fault in problem.faults)
+            yield Text(name, "", name, faults=faults)
 
 
 def _standard_input(limits: Limits | None) -> str:
