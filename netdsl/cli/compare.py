@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from netdsl.cli.cost import Nets, Texts, graphs, print_json, print_sheets
+from netdsl.cli.cost import Nets, NoLimits, Texts, graphs, print_json, print_sheets
 from netdsl.faults import error
 
 
@@ -20,12 +20,13 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Exact values for a spreadsheet.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
+    no_limits: NoLimits = False,
 ) -> None:
     """Nets side by side: memory, parameters, MACs, error and year, with ratios to the first."""
     from netdsl.cost import count
     from netdsl.cost.compare import compare_json, compare_sheet, layer_sheets
 
-    costs = [count(graph, batch) for graph in graphs(nets, text)]
+    costs = [count(graph, batch) for graph in graphs(nets, text, no_limits)]
     if len(costs) < 2:
         raise error("one-net", "compare takes two nets or more", help="netdsl cost takes one")
     if plot:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Texts = Annotated[list[str], typer.Option("-e", metavar="TEXT", help="A net as text.")]
 Nets = Annotated[list[str], typer.Argument(metavar="NET…", help="Zoo names or .net files.")]
+NoLimits = Annotated[
+    bool, typer.Option("--no-limits", help="Lift the limits on repeats, size and memory.")
+]
 
 
 def cost(
@@ -60,6 +63,7 @@ def cost(
     json: Annotated[bool, typer.Option("--json", help="A JSON list, an object a net.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Exact values for a spreadsheet.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
+    no_limits: NoLimits = False,
 ) -> None:
     """What nets cost: activation memory, parameters, multiply-adds, receptive fields."""
     from netdsl.cost import count
@@ -74,7 +78,7 @@ def cost(
     views |= {"--memory": memory, "--machine": machine}
     if not json:
         _one_of(views)
-    costs = [count(graph, batch, dtype) for graph in graphs(nets, text)]
+    costs = [count(graph, batch, dtype) for graph in graphs(nets, text, no_limits)]
     if plot:
         from netdsl.cost.plot import save
 
@@ -89,13 +93,16 @@ def cost(
     print_sheets(sheets, csv=csv, markdown=markdown)
 
 
-def graphs(nets: list[str], texts: list[str]) -> list[Graph]:
+def graphs(nets: list[str], texts: list[str], no_limits: bool = False) -> list[Graph]:
     """The graphs of names and paths, then of texts. Raises NetError, also when there are none."""
     from netdsl.find import graph_of, graph_of_text
+    from netdsl.lang import DEFAULT
 
     if not nets and not texts:
         raise error("no-net", "no net was given", help="a zoo name, a .net file, or -e TEXT")
-    return [graph_of(name) for name in nets] + [graph_of_text(text) for text in texts]
+    limits = None if no_limits else DEFAULT
+    named = [graph_of(name, limits) for name in nets]
+    return named + [graph_of_text(text, limits) for text in texts]
 
 
 def print_json(value: Any) -> None:

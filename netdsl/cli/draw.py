@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from netdsl.cli.cost import Texts, graphs
+from netdsl.cli.cost import NoLimits, Texts, graphs
 from netdsl.faults import error
 
 
@@ -21,6 +21,7 @@ def draw(
         typer.Option("--open", metavar="BLOCK", help="Show this block from within, in its place."),
     ] = [],  # noqa: B006
     everything: Annotated[bool, typer.Option("--all", help="Fold no block.")] = False,
+    no_limits: NoLimits = False,
 ) -> None:
     """A picture of the graph with shapes and costs: blocks folded, and each kind of block beside.
 
@@ -29,7 +30,7 @@ def draw(
     from netdsl.cost import count
     from netdsl.draw import save
 
-    found = graphs([net] if net else [], text)
+    found = graphs([net] if net else [], text, no_limits)
     if len(found) > 1:
         raise error("two-nets", "draw takes one net")
     cost = count(found[0])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from netdsl.cli.cost import Texts, graphs
+from netdsl.cli.cost import NoLimits, Texts, graphs
 from netdsl.faults import error
 
 
@@ -20,12 +20,13 @@ def report(
     dtype: Annotated[
         str, typer.Option(help="float32, float16, bfloat16, float64 or int8.")
     ] = "float32",
+    no_limits: NoLimits = False,
 ) -> None:
     """One self-contained page: the graph, charts, a table to sort, notes."""
     from netdsl.cost import count
     from netdsl.draw.report import save_report
 
-    found = graphs([net] if net else [], text)
+    found = graphs([net] if net else [], text, no_limits)
     if len(found) > 1:
         raise error("two-nets", "report takes one net")
     save_report(count(found[0], batch, dtype), out)

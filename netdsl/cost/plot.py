@@ -7,6 +7,7 @@ chart differ in lightness too, so that it survives a black-and-white print.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,36 +41,45 @@ def save(costs: list[Cost], path: str | Path) -> None:
         raise error("bad-plot", f"{file} must end in one of {', '.join(FORMATS)}")
     if len(costs) > len(NETS):
         raise error("too-many-nets", f"{len(costs)} nets do not fit a chart: at most {len(NETS)}")
-    drawn = figure(costs)
-    # A date would make every file differ from the last of the same net.
-    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     try:
-        drawn.savefig(file, dpi=DPI, metadata=metadata.get(file.suffix.lower(), {}))
+        file.write_bytes(render(costs, file.suffix.lower()[1:]))
     except OSError as problem:
         raise error("unwritable", f"{file} cannot be written: {problem.strerror}") from None
 
 
-def figure(costs: list[Cost]) -> Figure:
-    """The triptych as a matplotlib figure, 16:9 as a slide."""
+def render(costs: list[Cost], kind: str) -> bytes:
+    """The triptych as a file of this kind: svg (with text as text), png or pdf.
+
+    The same nets always give the same bytes. Raises NetError where matplotlib is missing.
+    """
     try:
         from matplotlib import rc_context
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError:
         raise error(
             "no-matplotlib", "charts need matplotlib", help="pip install 'netdsl[plot]'"
         ) from None
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    out = BytesIO()
     with rc_context({"svg.hashsalt": "netdsl", "font.size": 13, "svg.fonttype": "none"}):
-        pads = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12, wspace=0.03)
-        drawn = Figure(figsize=(16, 6), layout=pads)
-        axes = drawn.subplots(1, 3)
-        aligned = align(costs) if len(costs) > 1 else alone(costs[0])
-        for axis, quantity in zip(axes, QUANTITIES, strict=True):
-            _chart(axis, aligned, quantity, len(costs))
-        names = [label(cost) for cost in costs]
-        if len(costs) > 1:
-            axes[0].legend(names, frameon=False, loc="best")
-        drawn.suptitle(", ".join(names), fontsize=18, fontweight="bold")
+        figure(costs).savefig(out, format=kind, dpi=DPI, metadata=dates.get(kind, {}))
+    return out.getvalue()
+
+
+def figure(costs: list[Cost]) -> Figure:
+    """The triptych as a matplotlib figure, 16:9 as a slide."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    pads = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12, wspace=0.03)
+    drawn = Figure(figsize=(16, 6), layout=pads)
+    axes = drawn.subplots(1, 3)
+    aligned = align(costs) if len(costs) > 1 else alone(costs[0])
+    for axis, quantity in zip(axes, QUANTITIES, strict=True):
+        _chart(axis, aligned, quantity, len(costs))
+    names = [label(cost) for cost in costs]
+    if len(costs) > 1:
+        axes[0].legend(names, frameon=False, loc="best")
+    drawn.suptitle(", ".join(names), fontsize=18, fontweight="bold")
     return drawn
 
 

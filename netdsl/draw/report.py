@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from fractions import Fraction
 from html import escape
 from pathlib import Path
@@ -12,7 +11,7 @@ from netdsl.cost import Cost
 from netdsl.cost.conventions import CONVENTIONS
 from netdsl.cost.group import group_sheet
 from netdsl.cost.memory import memory_sheet
-from netdsl.cost.plot import figure
+from netdsl.cost.plot import render
 from netdsl.cost.sheet import Column, Sheet, memory, number, shape
 from netdsl.cost.tables import cost_sheet, heading
 from netdsl.draw.picture import draw
@@ -83,9 +82,7 @@ def _tiles(cost: Cost) -> str:
 
 def _chart(cost: Cost) -> str:
     """The triptych as inline SVG, without what an XML file would begin with."""
-    out = io.StringIO()
-    figure([cost]).savefig(out, format="svg", metadata={"Date": None})
-    text = out.getvalue()
+    text = render([cost], "svg").decode()
     return text[text.index("<svg") :]
 
 
