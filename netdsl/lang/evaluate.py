@@ -158,6 +158,13 @@ def shown(value: Computed) -> str:
     return str(value)
 
 
+def plain(value: Value) -> Value:
+    """The value for whoever keeps it: a name or a string as a plain str."""
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, str) else value
+
+
 def inserted(value: Computed) -> str | None:
     """How a value reads inside a word; None where it cannot stand there."""
     if isinstance(value, float) and value.is_integer():

@@ -16,7 +16,7 @@ from netdsl.lang.evaluate import Name, Unknown, evaluate, shown
 from netdsl.lang.insert import bind, word_text
 from netdsl.lang.limits import Limits
 from netdsl.lang.nodes import Nodes
-from netdsl.lang.oplike import OpLike
+from netdsl.lang.opword import OpExpander
 from netdsl.lang.program import Program
 from netdsl.lang.report import Report
 from netdsl.lang.scope import LOST, Double, Flow, Naming, Scope, Tensor
@@ -27,7 +27,7 @@ FACTORS = {"double": Fraction(2), "halve": Fraction(1, 2)}
 MOST_PENDING = 60
 
 
-class Expander(OpLike):
+class Expander(OpExpander):
     """Expands chains into nodes.
 
     dry: looks for faults that need no shapes, in a chain that nothing reaches; adds no nodes.

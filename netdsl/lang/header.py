@@ -9,7 +9,7 @@ from netdsl import resources
 from netdsl.faults import Span
 from netdsl.graph import Labels
 from netdsl.lang import syntax
-from netdsl.lang.evaluate import Name, Surroundings, Unknown, evaluate, shown
+from netdsl.lang.evaluate import Surroundings, Unknown, evaluate, plain, shown
 from netdsl.lang.program import Program
 from netdsl.lang.report import Report
 from netdsl.lang.scope import Tensor
@@ -52,12 +52,7 @@ def facts(program: Program, report: Report) -> dict[str, Value]:
     """What `meta` says."""
     around = Surroundings({}, report)
     values = {key: evaluate(fact.value, around) for key, fact in program.facts.items()}
-    return {key: _plain(value) for key, value in values.items() if not isinstance(value, Unknown)}
-
-
-def _plain(value: Value) -> Value:
-    """Names and strings are the same to whoever reads the facts."""
-    return str(value) if isinstance(value, str) else value
+    return {key: plain(value) for key, value in values.items() if not isinstance(value, Unknown)}
 
 
 # input ------------------------------------------------------------------------------------------
@@ -126,7 +121,7 @@ class Settings:
             message = f"{name} of input must be {wanted}, not {shown(value)}"
             self.report.error("wrong-value", message, argument.span)
             return
-        self.given[name] = (str(value) if isinstance(value, Name) else value, argument.span)
+        self.given[name] = (plain(value), argument.span)
 
     def _get(self, name: str, default: object) -> object:
         return self.given[name][0] if name in self.given else default

@@ -28,7 +28,6 @@ class Program:
     """The labels of the file itself, inputs' names among them."""
     within: dict[str, dict[str, syntax.Label]] = field(default_factory=dict)
     """The labels of each block."""
-    output_is_broken: bool = False
 
 
 def gather(file: syntax.File, report: Report) -> Program:
@@ -80,8 +79,6 @@ def _broken(statement: syntax.Broken, program: Program) -> None:
         program.blocks.setdefault(statement.name, None)
     elif statement.kind in ("line", "input"):
         program.flow.append(statement)
-    elif statement.kind == "output":
-        program.output_is_broken = True
 
 
 def _define(statement: syntax.Define, program: Program, report: Report) -> None:

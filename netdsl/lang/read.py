@@ -112,21 +112,20 @@ class Reader:
     def _flow(self) -> Tensor:
         """Expands inputs and lines in order; gives the last line's result."""
         self.expander.dry = not self._fits()
-        flow = Flow(LOST)
-        if not any(self._is_input(statement) for statement in self.program.flow):
-            self._no_input()
+        flow = None
         lines = 0
         for statement in self.program.flow:
             match statement:
                 case syntax.InputLine():
                     flow = Flow(self._input(statement))
                 case syntax.Line(chain=chain):
-                    flow = self.expander.chain(chain, flow, self.scope)
+                    flow = self.expander.chain(chain, flow or self._no_input(), self.scope)
                     lines += 1
                 case syntax.Broken():
                     flow = Flow(LOST)
                     self.scope.labels.update(dict.fromkeys(statement.labels, LOST))
                     lines += 1
+        flow = flow or self._no_input()
         if not lines:
             self._no_line()
         return flow.tensor
@@ -147,11 +146,6 @@ class Reader:
                     return False
         return True
 
-    def _is_input(self, statement: syntax.Statement) -> bool:
-        if isinstance(statement, syntax.Broken):
-            return statement.kind == "input"
-        return isinstance(statement, syntax.InputLine)
-
     def _input(self, line: syntax.InputLine) -> Tensor:
         name = line.label.name if line.label is not None else "input"
         op = header.input_op(line, self.report)
@@ -164,11 +158,15 @@ class Reader:
             self.scope.labels[name] = tensor
         return tensor
 
-    def _no_input(self) -> None:
-        start = next((s.span for s in self.program.flow), None)
-        message = "the net has no input"
+    def _no_input(self) -> Flow:
+        """Reports that a first line has nothing to go on from."""
+        line = next((s for s in self.program.flow if isinstance(s, syntax.Line)), None)
+        later = any(isinstance(s, syntax.InputLine) for s in self.program.flow)
+        message = "no input stands above this line" if later else "the net has no input"
         hint = "write its shape before the first line, as in input 3x224x224"
-        self.report.add(Fault("no-input", message, start, hint, file=self.file.source.file))
+        span = line.span if line is not None else None
+        self.report.add(Fault("no-input", message, span, hint, file=self.file.source.file))
+        return Flow(LOST)
 
     def _no_line(self) -> None:
         if self.report.errors and not self.program.flow:

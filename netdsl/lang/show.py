@@ -40,7 +40,9 @@ def show(faults: NetError | Iterable[Fault], to: IO[str] | None = None) -> None:
         for fault in found:
             console.print(Text.assemble(*_styled(fault)))
     else:
-        stream.write("".join(render(fault) + "\n" for fault in found))
+        text = "".join(render(fault) + "\n" for fault in found)
+        coding = getattr(stream, "encoding", None) or "utf-8"
+        stream.write(text.encode(coding, "replace").decode(coding))
     stream.flush()
 
 

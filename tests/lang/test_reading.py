@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,19 @@ def test_all_faults_are_found_in_one_pass() -> None:
     assert codes(text) == [
         "unknown-op", "syntax", "mixed-joins", "wrong-value", "out-of-range", "needs-axes",
     ]  # fmt: skip
+
+
+def test_a_line_above_every_input_has_nothing_to_go_on_from() -> None:
+    assert codes("relu; input 3; relu") == ["no-input"]
+    assert codes("relu") == ["no-input"]
+    assert codes("") == ["no-input", "no-layers"]
+
+
+def test_a_graph_keeps_nothing_of_the_reader() -> None:
+    graph = load("input 3x8x8 (order=bgr); def f(m) = up2(m); meta a=b; f(bilinear)")
+    copy = pickle.loads(pickle.dumps(graph))
+    assert copy == graph
+    assert type(copy.nodes[-1].op.mode) is str
 
 
 def test_a_file_is_parsed_though_a_line_is_broken() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netdsl.faults import OpFault, Span
 from netdsl.lang import syntax
-from netdsl.lang.evaluate import Unknown, evaluate, shown
+from netdsl.lang.evaluate import Unknown, evaluate, plain, shown
 from netdsl.lang.insert import place
 from netdsl.lang.limits import Limits
 from netdsl.lang.nodes import Nodes
@@ -20,7 +20,7 @@ SHAPELESS = ("bool", "float", "name")
 """Kinds of settings that no shape depends on."""
 
 
-class OpLike:
+class OpExpander:
     """The part of the expander that knows ops."""
 
     limits: Limits
@@ -103,12 +103,12 @@ class OpLike:
             if isinstance(value, Unknown):
                 known = False
             elif argument.name is None:
-                arguments.append(value)
+                arguments.append(plain(value))
             elif argument.name in settings:
                 message = f"{spelled.head} is given {argument.name} twice"
                 scope.fault("given-twice", message, argument.span)
             else:
-                settings[argument.name] = value
+                settings[argument.name] = plain(value)
         if not known:
             return None
         defaults = {} if scope.follows else self.defaults.get(spelled.head, {})
