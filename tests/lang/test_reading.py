@@ -158,7 +158,7 @@ def test_all_faults_are_found_in_one_pass() -> None:
 def test_a_line_above_every_input_has_nothing_to_go_on_from() -> None:
     assert codes("relu; input 3; relu") == ["no-input"]
     assert codes("relu") == ["no-input"]
-    assert codes("") == ["no-input", "no-layers"]
+    assert codes("") == ["no-input"]
 
 
 def test_a_graph_keeps_nothing_of_the_reader() -> None:
