@@ -67,7 +67,8 @@ def lecture_sheet(cost: Cost) -> Sheet:
     rows: list[tuple[Any, ...]] = []
     stem: list[Layer] | None = []
     for block, run in groupby(cost.layers, key=lambda layer: layer.block):
-        layers = [layer for layer in run if layer.kind in ROWS]
+        whole = tuple(run)
+        layers = [layer for layer in whole if layer.kind in ROWS]
         if not any(layer.kind in SUMMED for layer in layers) or not block:
             rows += [_row(layer) for layer in layers]
             stem = None if stem is None else stem + layers
@@ -75,7 +76,7 @@ def lecture_sheet(cost: Cost) -> Sheet:
         if stem:
             rows.append(_sum("stem", stem))
         stem = None
-        rows.append(_block(block, layers, cost))
+        rows.append(_block(block, whole))
     totals = [layer for layer in cost.layers if layer.kind in SUMMED]
     total = ("total", *(None,) * 8, _memory(totals), cost.weights, cost.macs)
     title = f"{heading(cost)}, as the lectures count"
@@ -141,14 +142,12 @@ def _sum(name: str, layers: list[Layer]) -> tuple[Any, ...]:
     return (name, channels, size, *(None,) * 4, out_channels, out_size, memory, weights, flop)
 
 
-def _block(name: str, layers: list[Layer], cost: Cost) -> tuple[Any, ...]:
-    """A block's row: its convolutions and fully connected layers."""
-    inside = {layer.name for layer in cost.layers if layer.block == name}
-    last = [layer for layer in cost.layers if layer.name in inside][-1]
+def _block(name: str, layers: tuple[Layer, ...]) -> tuple[Any, ...]:
+    """A block's row: the memory and work of its convolutions and fully connected layers."""
     channels, size = _split(layers[0].inputs[0])
-    out_channels, out_size = _split(last.output)
+    out_channels, out_size = _split(layers[-1].output)
     summed = [layer for layer in layers if layer.kind in SUMMED]
-    weights = sum(layer.weights for layer in cost.layers if layer.name in inside)
+    weights = sum(layer.weights for layer in layers)
     macs = sum(layer.macs for layer in summed)
     memory = _memory(summed)
     return (name, channels, size, *(None,) * 4, out_channels, out_size, memory, weights, macs)

@@ -55,6 +55,16 @@ class Sheet:
         """For each column that draws bars, by its index, each row's part of the column's sum."""
         return {i: self._shares(i) for i, column in enumerate(self.columns) if column.bar}
 
+    @cached_property
+    def longest(self) -> Mapping[int, float]:
+        """For each column that draws bars, its largest share."""
+        return {i: max(shares, default=0.0) for i, shares in self.shares.items()}
+
+    @cached_property
+    def largest(self) -> Mapping[int, Any]:
+        """For each column that draws bars, its largest value."""
+        return {i: max((row[i] or 0 for row in self.rows), default=0) for i in self.shares}
+
     def _shares(self, column: int) -> tuple[float, ...]:
         values = [Fraction(cells[column] or 0) for cells in self.rows]
         total = sum(values)

@@ -110,16 +110,17 @@ def bar_text(sheet: Sheet, row: int, column: int, width: int) -> str:
     if not share:
         return ""
     if sheet.bars == "share":
-        drawn = bar(share / max(sheet.shares[column]), BAR)
-        return drawn if width == BAR else f"{percent(share)} {drawn}"
-    across = sheet.shares if sheet.bars == "table" else (column,)
-    largest = max(cells[i] or 0 for cells in sheet.rows for i in across)
+        length = share / sheet.longest[column]
+        return bar(length, width) if width <= BAR else f"{percent(share)} {bar(length, width - 5)}"
+    alone = sheet.bars == "length"
+    largest = sheet.largest[column] if alone else max(sheet.largest.values())
     return bar(float(Fraction(sheet.rows[row][column], largest)), width)
 
 
 def bar_width(sheet: Sheet, width: int | None) -> int:
-    """The width of bars that a table `width` wide has room for: with percentages, without, none."""
-    for candidate in (BAR + 5, BAR):
+    """The width of bars that a table `width` wide has room for: with percentages, without them,
+    short ones, none."""
+    for candidate in (BAR + 5, BAR, BAR // 2):
         if width is None or natural_width(sheet, candidate) <= width:
             return candidate
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -126,8 +125,7 @@ def _cell(sheet: Sheet, i: int, row: tuple[Any, ...], at: int, colors: dict[int,
     column, value = sheet.columns[i], row[i]
     style = ""
     if i in colors and value:
-        largest = max(sheet.shares[i])
-        length = float(Fraction(sheet.shares[i][at]) / Fraction(largest))
+        length = sheet.shares[i][at] / sheet.longest[i]
         style = f' style="--share:{length:.4f};--color:{colors[i]}"'
     raw = value if isinstance(value, int | float) else _sortable(value)
     bar = " bar" if style else ""
