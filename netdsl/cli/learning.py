@@ -111,7 +111,7 @@ class Metrics(Callback):
                     lines.append(text)
                     return len(text)
 
-            writer = csv.DictWriter(Lines, list(rows[0]), lineterminator="\n")  # type: ignore[arg-type]
+            writer = csv.DictWriter(Lines, list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
             file.write("".join(lines).encode())

@@ -79,9 +79,10 @@ def show(verdict: Verdict, names: Sequence[str]) -> None:
     """Prints a verdict."""
     say = Console(highlight=False)
     if verdict.top1 is not None and verdict.top5 is not None:
+        wrong = verdict.count - verdict.right
         say.print(
-            f"{verdict.count:,} examples: top 1 {verdict.top1:.2%} ({verdict.count - verdict.right:,} "
-            f"wrong), top 5 {verdict.top5:.2%}, loss {verdict.loss:.4f}"
+            f"{verdict.count:,} examples: top 1 {verdict.top1:.2%} ({wrong:,} wrong), "
+            f"top 5 {verdict.top5:.2%}, loss {verdict.loss:.4f}"
         )
         classes = len(verdict.confusion)
         labels = [names[i] if i < len(names) else str(i) for i in range(classes)]

@@ -1,8 +1,8 @@
 """Checkpoints: everything that training needs to go on as if it had never stopped.
 
 A checkpoint is one safetensors file, so it is whole or not there: weights as `weights/NAME`, what
-the optimiser remembers as `SLOT/NAME`, and in the header's metadata, as JSON, the settings and where
-training stood.
+the optimiser remembers as `SLOT/NAME`, and in the header's metadata, as JSON, the settings and
+where training stood.
 """
 
 from __future__ import annotations

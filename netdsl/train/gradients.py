@@ -19,7 +19,7 @@ from netdsl.cpu.backward import arrange as back_arrange
 from netdsl.cpu.backward.table import BACKS
 from netdsl.cpu.backward.task import BackPlaces, TrainedParams
 from netdsl.cpu.backward.update import gather
-from netdsl.cpu.launch import compile_all
+from netdsl.cpu.launch import Worker, compile_all
 from netdsl.cpu.layout import Buffer, Call, aligned, image
 from netdsl.cpu.table import RECIPES
 from netdsl.cpu.task import Params, Places, Task
@@ -114,9 +114,9 @@ class TrainingPlan:
             step.back = self._linked(step.back)
         self.steps = steps
 
-        def linked(given: dict[str, tuple[object, Buffer]]) -> dict[str, Call]:
+        def linked(given: Mapping[str, tuple[Worker, Buffer]]) -> dict[str, Call]:
             return {
-                name: link(call(kernel, self.threads, buffer, buffer))  # type: ignore[arg-type]
+                name: link(call(kernel, self.threads, buffer, buffer))
                 for name, (kernel, buffer) in given.items()
             }
 
@@ -134,7 +134,7 @@ class TrainingPlan:
             found.append(made)
         return found
 
-    def _port(self, buffer: Buffer) -> tuple[object, Buffer]:
+    def _port(self, buffer: Buffer) -> tuple[Worker, Buffer]:
         return (arrange.pack_planar if buffer.lanes == 1 else arrange.pack), buffer
 
     def _forward(self, task: Task) -> Step:

@@ -109,7 +109,8 @@ class Planner:
         for name, asked in self.back.items():
             kept[name] = end
             end += asked.kept
-        scratch = [n.scratch for n in (*self.needs.values(), *self.back.values())]
+        scratch = [n.scratch for n in self.needs.values()]
+        scratch += [n.scratch for n in self.back.values()]
         return Layout(outputs, gradients, temporary, kept, end, end + max(scratch, default=0))
 
     def planar(self) -> set[str]:
@@ -175,7 +176,8 @@ class Planner:
         self, start: int
     ) -> tuple[dict[str, Buffer], dict[tuple[str, int], Buffer], int]:
         tree = self._gradient_tree()
-        life, born = {}, {}
+        life: dict[str, Lifetime] = {}
+        born: dict[str, int] = {}
         halos: dict[str, Halo] = {}
         for node in reversed(self.graph.nodes):
             now = self.order[node.name]

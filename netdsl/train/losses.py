@@ -36,7 +36,8 @@ class Loss(ABC):
         """
         rows = _rows(scores)
         check_targets(self, scores, targets)
-        values, gradient = self._rows(rows.astype(np.float64), _targets(self, targets, rows))
+        with np.errstate(all="ignore"):  # a loss that is not finite speaks for itself
+            values, gradient = self._rows(rows.astype(np.float64), _targets(self, targets, rows))
         count = max(len(rows), 1)
         shaped = _unrows(gradient / count, scores.shape)
         return float(values.sum() / count), shaped.astype(np.float32)

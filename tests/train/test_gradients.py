@@ -8,8 +8,8 @@ import pytest
 from netdsl import lang
 from netdsl.graph import Graph
 from netdsl.graph.weights import initialise
-from netdsl.train.gradients import TrainingPlan
 from netdsl.train.central import ends, outputs, slope
+from netdsl.train.gradients import TrainingPlan
 
 # Each net begins with something learned, so that the op in its middle sends a gradient back.
 NETS = {
@@ -66,7 +66,8 @@ NETS = {
     "pad": "input 9x4x5; conv1(3) -> pad(1, value=2) -> pad(2, mode=reflect) -> pad(1, mode=edge)",
     "crop": "input 9x6x7; conv1(3) -> pad(-1) -> conv1(2)",
     "shuffle": "input 9x3x3; conv1(18) -> shuffle(3) -> conv1(4)",
-    "heads": "input 9x4x4; conv3p1(5) as a -> aux(weight=0.3) { gap -> fc(3) } -> conv1(4) -> [id + a -> conv1(4)]",
+    "heads": "input 9x4x4; conv3p1(5) as a -> aux(weight=0.3) { gap -> fc(3) } -> conv1(4) "
+    "-> [id + a -> conv1(4)]",
     "outputs": "input 9x4x4; conv1(5) as a -> relu as b -> conv1(3) as c; output a, b, c",
 }
 

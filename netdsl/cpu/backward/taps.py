@@ -63,7 +63,9 @@ def _enlarged(op: Upsample, i: int, at: int, size: int) -> list[tuple[int, float
 
 def flat(axes: list[Taps]) -> tuple[list[int], list[float]]:
     """The table that kernels read (starts, end, taps) and the weight of each tap."""
-    starts, taps, shares = [], [], []
+    starts: list[int] = []
+    taps: list[int] = []
+    shares: list[float] = []
     for axis in axes:
         for places in axis:
             starts.append(len(taps))

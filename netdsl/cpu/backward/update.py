@@ -98,7 +98,7 @@ def adam(w, g, m, s, decay, scale, rate, keep, keep2, unbias, unbias2, eps, apar
 
 
 @_parallel
-def square_sum(g) -> float:  # type: ignore[no-untyped-def]
+def square_sum(g):  # type: ignore[no-untyped-def]
     """The sum of squares in float64, in 64 fixed stretches: the same for any thread count."""
     sums = np.zeros(64)
     for part in prange(64):

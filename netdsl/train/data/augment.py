@@ -29,6 +29,11 @@ AXES = np.array(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]],
     np.float32,
 )
+KINDS: dict[str, type[int] | type[float] | type[bool]] = {
+    "int": int,
+    "float": float,
+    "bool": bool,
+}
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -56,7 +61,7 @@ class Augment:
     @classmethod
     def parse(cls, text: str) -> Augment:
         """Settings such as `crop=4,flip`, or a recipe's name. Raises NetError."""
-        kinds = {field.name: type(field.default) for field in fields(cls)}
+        kinds = {field.name: KINDS[str(field.type)] for field in fields(cls)}
         found: dict[str, float | int | bool] = {}
         for word in filter(None, PRESETS.get(text, text).replace(" ", "").split(",")):
             name, _, value = word.partition("=")
@@ -106,7 +111,7 @@ class Augment:
                 ]
             )
         if self.flip:
-            mirrored = rng.uniform(size=count) < 0.5
+            mirrored = np.asarray(rng.uniform(size=count) < 0.5)
             pictures = np.where(mirrored[:, None, None, None], pictures[..., ::-1], pictures)
         return pictures
 
@@ -124,7 +129,7 @@ class Augment:
                 values = grey + (values - grey) * by[2]
         if self.lighting and channels == 3:
             draw = rng.normal(0, self.lighting, (count, 3)).astype(np.float32)
-            values = values + 255 * ((draw * SPREAD) @ AXES.T)[:, :, None, None]
+            values = values + np.float32(255) * ((draw * SPREAD) @ AXES.T)[:, :, None, None]
         if self.jitter or self.lighting:
             values = np.clip(values, 0, 255)
         return values

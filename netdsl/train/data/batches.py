@@ -122,7 +122,7 @@ class Batches:
             if whole and not (self.augment.scale or self.augment.resize):
                 return self._tensor(chosen, rng), targets
         pictures: NDArray[np.uint8] = np.empty((len(indices), *self.op.shape), np.uint8)
-        draws = rng.spawn(len(indices)) if rng is not None else [None] * len(indices)
+        draws = [None] * len(indices) if rng is None else _each(rng, len(indices))
 
         def place(k: int) -> None:
             pictures[k] = self._picture(int(indices[k]), draws[k])
@@ -167,6 +167,12 @@ class Batches:
         if how.std != (1.0,):
             values = values / np.asarray(how.std, np.float32).reshape(column)
         return np.ascontiguousarray(values, np.float32)
+
+
+def _each(rng: np.random.Generator, count: int) -> list[np.random.Generator]:
+    """A stream for each of a batch's pictures, so that no order of threads matters."""
+    keys = rng.integers(0, 2**63, count).tolist()
+    return [np.random.Generator(np.random.Philox(key=key)) for key in keys]
 
 
 def _as_picture(values: NDArray[np.uint8]) -> Image.Image:
