@@ -16,7 +16,7 @@ from netdsl.lang.evaluate import Name, Unknown, evaluate, shown
 from netdsl.lang.insert import bind, word_text
 from netdsl.lang.limits import Limits
 from netdsl.lang.nodes import Nodes
-from netdsl.lang.opword import OpExpander
+from netdsl.lang.opword import OpExpander, Use, bad_word
 from netdsl.lang.program import Program
 from netdsl.lang.report import Report
 from netdsl.lang.scope import LOST, Double, Flow, Naming, Scope, Tensor
@@ -109,7 +109,7 @@ class Expander(OpExpander):
             name = scope.naming.name(op.head, label)
             return Flow(self.nodes.add(name, op, tensors, bracket.span, scope.trail), pending)
         except OpFault as fault:
-            self.report.op(fault, bracket.span, scope.trail)
+            scope.fault(fault.code, fault.message, bracket.span, fault.help)
             return Flow(LOST, pending)
 
     def _side(
@@ -151,26 +151,26 @@ class Expander(OpExpander):
         """A word is `id`, `double` or `halve`, a tensor, a block or an op, in this order."""
         text = word_text(call, scope.around)
         if text is None:
-            return self._lost(call, flow, scope)
-        if call.bare and read_word(text) is None and (text in self.program.blocks or call.plain):
-            self._misplaced_bare(text, call, scope)
+            return self._lost(call, scope)
+        if call.bare and read_word(text) is None and self._is_known(text, scope):
+            message = f"bare is for an op that an `every` follows, and `{text}` is none"
+            scope.fault("misplaced-bare", message, call.span, "put it before the op itself")
         if text == "id" or text in FACTORS:
             if call.arguments is not None:
                 scope.fault("too-many-arguments", f"`{text}` takes no arguments", call.span)
             return flow if text == "id" else self._factor(text, call.span, flow, scope)
-        if call.arguments is None and self._is_name(text, scope):
+        if call.arguments is None and scope.has(text):
             return self._named(text, call, flow, scope, label)
         if text in self.program.blocks:
             return self._call(text, call, flow, scope, label)
-        if read_word(text) is None:
+        spelled = read_word(text)
+        if spelled is None:
             self._unknown(text, call, scope)
-            return self._lost(call, flow, scope)
-        return self.op(text, call, flow, scope, label)
+            return self._lost(call, scope)
+        return self.op(Use(spelled, call, scope), flow, label)
 
-    def _misplaced_bare(self, text: str, call: syntax.Call, scope: Scope) -> None:
-        if text in self.program.blocks or text == "id" or text in FACTORS:
-            message = f"bare is for an op that an `every` follows, and `{text}` is none"
-            scope.fault("misplaced-bare", message, call.span, "put it before the op itself")
+    def _is_known(self, text: str, scope: Scope) -> bool:
+        return text == "id" or text in FACTORS or text in self.program.blocks or scope.has(text)
 
     def _factor(self, text: str, span: Span, flow: Flow, scope: Scope) -> Flow:
         if len(flow.pending) >= MOST_PENDING:
@@ -181,16 +181,13 @@ class Expander(OpExpander):
         self.passed.setdefault(span.start, (text, span))
         return Flow(flow.tensor, (*flow.pending, double))
 
-    def _lost(self, call: syntax.Call, flow: Flow, scope: Scope) -> Flow:
+    def _lost(self, call: syntax.Call, scope: Scope) -> Flow:
         """After a fault in a word: its arguments are still looked at."""
         for argument in call.arguments or ():
             evaluate(argument.value, scope.around)
         return Flow(LOST)
 
     # Names of tensors -----------------------------------------------------------------------
-
-    def _is_name(self, text: str, scope: Scope) -> bool:
-        return text in scope.labels or text in scope.naming.given or text in scope.parameters
 
     def _named(
         self,
@@ -201,16 +198,12 @@ class Expander(OpExpander):
         label: syntax.Label | None,
     ) -> Flow:
         """The tensor that a name stands for. A name that reads as an op is ambiguous."""
-        if scope.follows:
-            scope = scope.of_every()
-        if (
-            read_word(text) is not None
-            and text not in scope.labels
-            and text not in scope.parameters
-        ):
-            # The label comes later, or elsewhere in the file: here it can only be the op.
-            return self.op(text, call, flow, scope, label)
-        if read_word(text) is not None:
+        known = text in scope.labels or text in scope.parameters
+        spelled = read_word(text)
+        if spelled is not None and not known:
+            # The name is given later: here it can only be the op.
+            return self.op(Use(spelled, call, scope), flow, label)
+        if spelled is not None:
             kind = "a parameter" if text in scope.parameters else "a tensor's name"
             scope.fault(
                 "ambiguous-name",
@@ -222,7 +215,7 @@ class Expander(OpExpander):
         if text in scope.parameters:
             return Flow(self._parameter(text, call, scope))
         if text not in scope.labels:
-            line = scope.naming.given[text].span.line
+            line = scope.given[text].span.line
             message = f"`{text}` is used before line {line} gives it"
             scope.fault("used-too-early", message, call.span)
             return Flow(LOST)
@@ -256,7 +249,7 @@ class Expander(OpExpander):
         self.reached.add(name)
         block = self.program.blocks[name]
         if block is None:
-            return self._lost(call, flow, scope)
+            return self._lost(call, scope)
         if name in scope.stack:
             way = " -> ".join((*scope.stack[scope.stack.index(name) :], name))
             scope.fault("recursion", f"`{name}` reaches itself: {way}", call.span)
@@ -272,6 +265,7 @@ class Expander(OpExpander):
             self.report,
             parameters,
             {},
+            self.program.within[name],
             (*scope.trail, Call(written, call.span)),
             (*scope.stack, name),
             scope.follows,
@@ -281,7 +275,7 @@ class Expander(OpExpander):
     # Words that are none --------------------------------------------------------------------
 
     def _unknown(self, text: str, call: syntax.Call, scope: Scope) -> None:
-        if self.bad_word(text, call, scope):
+        if bad_word(text, call, scope):
             return
         if text in self.program.given:
             scope.fault(
@@ -300,4 +294,4 @@ class Expander(OpExpander):
         )
 
     def _known(self, scope: Scope) -> Sequence[str]:
-        return [*self.program.blocks, *scope.naming.given, *scope.parameters, *FACTORS, "id"]
+        return [*self.program.blocks, *scope.given, *scope.parameters, *FACTORS, "id"]

@@ -80,7 +80,8 @@ class Reader:
         self.limits = limits
         self.program: Program = gather(file, report)
         self.expander = Expander(self.program, report, limits)
-        self.scope = Scope(Naming("", self.program.given), report)
+        given = self.program.given
+        self.scope = Scope(Naming("", given), report, given=given)
         self.inputs: list[str] = []
 
     def graph(self) -> Graph | None:
@@ -175,17 +176,21 @@ class Reader:
         self.report.add(Fault("no-layers", message, None, file=self.file.source.file))
 
     def _unreached(self) -> None:
-        """Looks for faults in blocks that no line reaches."""
+        """Looks for faults in blocks and `every` chains that no line reaches."""
         self.expander.dry = True
         for name, block in self.program.blocks.items():
             if block is None or name in self.expander.reached:
                 continue
             reached = set(self.expander.reached)
             parameters = {parameter.name: UNKNOWN for parameter in block.parameters}
-            naming = Naming(f"{name}.", self.program.within[name])
-            scope = Scope(naming, self.report, parameters, stack=(name,))
+            given = self.program.within[name]
+            naming = Naming(f"{name}.", given)
+            scope = Scope(naming, self.report, parameters, given=given, stack=(name,))
             self.expander.chain(block.chain, Flow(LOST), scope)
             self.expander.reached = reached
+        for head, every in self.program.every.items():
+            if every.chain is not None and head not in self.expander.used_every:
+                self.expander.chain(every.chain, Flow(LOST), self.scope.of_every())
         self.expander.dry = False
 
     def _outputs(self, last: Tensor) -> tuple[Tensor, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netdsl.faults import Call, Fault, OpFault, Source, Span
+from netdsl.faults import Call, Fault, Source, Span
 
 
 class Full(Exception):  # noqa: N818 - not an error, a reason to stop reading
@@ -37,10 +37,6 @@ class Report:
     def warning(self, code: str, message: str, span: Span | None, help: str | None = None) -> None:
         """Adds a warning."""
         self.add(Fault(code, message, span, help, severity="warning"))
-
-    def op(self, fault: OpFault, span: Span, trail: tuple[Call, ...]) -> None:
-        """Adds what the vocabulary of ops found wrong, at its place."""
-        self.add(fault.at(span, trail))
 
     def add(self, fault: Fault) -> None:
         """Adds a fault, unless its like was found at the same place. Raises Full."""

@@ -79,6 +79,9 @@ class Scope:
     report: Report | None
     parameters: Mapping[str, Computed] = field(default_factory=dict)
     labels: dict[str, Tensor] = field(default_factory=dict)
+    """Names given so far."""
+    given: Mapping[str, syntax.Label] = field(default_factory=dict)
+    """All names that are given here, sooner or later."""
     trail: tuple[Call, ...] = ()
     stack: tuple[str, ...] = ()
     follows: bool = False
@@ -96,4 +99,8 @@ class Scope:
 
     def of_every(self) -> Scope:
         """For the chain of an `every` that follows an op here: same names, nothing to refer to."""
-        return replace(self, parameters={}, labels={}, follows=True)
+        return replace(self, parameters={}, labels={}, given={}, follows=True)
+
+    def has(self, name: str) -> bool:
+        """Whether a name is a tensor's here, or a parameter's that may stand for one."""
+        return name in self.labels or name in self.given or name in self.parameters

@@ -257,6 +257,12 @@ def test_no_every_within_an_every() -> None:
     ]
 
 
+def test_a_block_that_an_every_calls_has_names_of_its_own() -> None:
+    text = "every conv -> f; def f = relu as a -> [a + id]; input 3x8x8 as top; conv1(2) as b"
+    assert edges(text)["f1.add1"] == ("f1.a", "f1.a")
+    assert codes("every conv -> top; input 3x8x8 as top; conv1(2)") == ["unknown-name"]
+
+
 def test_defaults_by_position_give_way_to_what_is_given() -> None:
     text = """every leaky(0.2); every dropout(rate=0.4); input 3
               leaky -> leaky(0.3) -> leaky(slope=0.1) -> dropout"""

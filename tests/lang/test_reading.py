@@ -136,6 +136,9 @@ def codes(text: str) -> list[str]:
         "def f = g; def g = f; input 3x8x8; f -> g -> gap",
         "def f(w) = conv3(w); input 3x8x8; f(1//0) -> gap",
         "input 3x8x8; labels nope; gap",
+        "input 3x8x8; every bn -> maxpol2; gap",
+        "input 3x8x8; every bn -> maxpol2; bn x3 -> gap",
+        f"input 3x8x8; conv{'3s1' * 300} -> gap",
     ],
 )
 def test_one_fault_is_reported_once(text: str) -> None:
