@@ -99,7 +99,7 @@ class Head:
         return {"name": self.name, "params": self.params, "macs": self.macs}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cost:
     """A network's cost: its layers in order, their totals, its auxiliary heads apart."""
 
@@ -109,7 +109,7 @@ class Cost:
     aux: tuple[Head, ...]
     batch: int
     dtype: str
-    graph: Graph = field(repr=False, compare=False)
+    graph: Graph = field(compare=False)
 
     @cached_property
     def params(self) -> int:
@@ -148,6 +148,9 @@ class Cost:
             "layers": [layer.as_json() for layer in self.layers],
             "aux": [head.as_json() for head in self.aux],
         }
+
+    def __repr__(self) -> str:
+        return f"<Cost {self.net}: {self.params:,} parameters, {self.macs:,} MACs>"
 
     def __str__(self) -> str:
         from netdsl.cost.tables import as_text

@@ -173,6 +173,11 @@ def test_a_skip_connection_stays_alive() -> None:
     assert skip.live == plain.live + 4 * 256
 
 
+def test_memory_of_several_inputs_is_summed() -> None:
+    found = inference(cost("input 3x8x8 as a; input 5x8x8 as b; [a | b] -> conv1x1(2)"))
+    assert found.live == 4 * 64 * (3 + 5 + 8)
+
+
 def test_running_statistics_are_held_but_not_learned() -> None:
     found = cost("input 4x8x8; bn")
     assert (found.params, inference(found).parameters) == (8, 16 * 4)
