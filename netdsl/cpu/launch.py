@@ -8,7 +8,9 @@ it calls the worker whose address stands in the descriptor, once for each thread
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numba
@@ -31,6 +33,10 @@ WORKER, PARTS, BODY = 0, 1, 2
 """Where a descriptor holds the worker's address and the threads; the rest is the worker's own."""
 
 
+_watcher: ContextVar[Callable[[str], None]] = ContextVar("watcher", default=lambda name: None)
+"""Told the name of each kernel before it is compiled."""
+
+
 class Worker:
     """A function that each thread of a region runs, compiled when first wanted."""
 
@@ -51,6 +57,8 @@ class Worker:
     def address(self) -> int:
         """Where its machine code lies; compiles it, or reads it from the cache."""
         if self._compiled.address is None:
+            if not self.ready:
+                _watcher.get()(self.name)
             self._compiled.compile()
         return int(self._compiled.address)
 
@@ -108,7 +116,7 @@ def share(work, part, parts):  # type: ignore[no-untyped-def]
 
 
 def ready(kernel: Any) -> bool:
-    """Whether a worker or parallel function needs no compiling."""
+    """Whether a worker, or `launch`, needs no compiling."""
     if isinstance(kernel, Worker):
         return kernel.ready
     kept = kernel._cache
@@ -117,29 +125,49 @@ def ready(kernel: Any) -> bool:
     )
 
 
-def compile_all(kernels: Iterable[Any], progress: Callable[[int, int, str], None] | None) -> None:
-    """Compiles the kernels that are not, saying before each how many are done, of how many."""
-    wanted = list(dict.fromkeys([launch, *kernels]))
-    missing = [kernel for kernel in wanted if not ready(kernel)]
-    for done, kernel in enumerate(missing):
-        if progress is not None:
-            progress(done, len(missing), name_of(kernel))
-        prepare(kernel)
-    if progress is not None and missing:
-        progress(len(missing), len(missing), "")
-    for kernel in wanted:
-        prepare(kernel)
-
-
 def prepare(kernel: Any) -> None:
     """Compiles one kernel, or reads it from the cache."""
     if isinstance(kernel, Worker):
         kernel.address  # noqa: B018 - asking for it makes it
-    else:
+    elif not kernel.signatures:
+        if not ready(kernel):
+            _watcher.get()(kernel.py_func.__name__)
         kernel.compile(ARRAYS.args)
 
 
-def name_of(kernel: Any) -> str:
-    """A kernel's name as a person reads it: max_pool is "max pool"."""
-    name = kernel.name if isinstance(kernel, Worker) else kernel.py_func.__name__
-    return str(name).strip("_").replace("_", " ")
+Progress = Callable[[int, int, str], None]
+"""Told before each kernel is compiled: how many are done, of how many, and its name."""
+
+
+@contextmanager
+def watched(kernels: Iterable[Any], progress: Progress | None) -> Iterator[None]:
+    """Tells `progress` of every kernel that is compiled within the block.
+
+    kernels: those that may be wanted; the ones that are not ready make up the expected number. At
+    the end all are done, whether they were wanted or not.
+    """
+    missing = sum(not ready(kernel) for kernel in dict.fromkeys([launch, *kernels]))
+    if progress is None or not missing:
+        yield
+        return
+    done = 0
+
+    def watch(name: str) -> None:
+        nonlocal done
+        progress(done, max(missing, done + 1), name.strip("_").replace("_", " "))
+        done += 1
+
+    token = _watcher.set(watch)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+    progress(max(missing, done), max(missing, done), "")
+
+
+def compile_all(kernels: Iterable[Any], progress: Progress | None) -> None:
+    """Compiles the kernels that are not, telling `progress` of each."""
+    wanted = list(dict.fromkeys([launch, *kernels]))
+    with watched(wanted, progress):
+        for kernel in wanted:
+            prepare(kernel)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from statistics import median
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cpu import arrange, memory, threads
-from netdsl.cpu.launch import compile_all
+from netdsl.cpu.launch import Progress, Worker, compile_all, watched
 from netdsl.cpu.layout import Call, aligned
 from netdsl.cpu.place import Placement, place
 from netdsl.cpu.table import RECIPES, Recipe, takes
@@ -25,9 +25,6 @@ from netdsl.graph.fused import fuse, parts
 from netdsl.graph.passes import lowered, own_weights
 from netdsl.graph.weights import check_weights
 from netdsl.ops import Input, Shape, show
-
-Progress = Callable[[int, int, str], None]
-"""Called before each kernel is compiled: how many are done, how many in all, its name."""
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -184,9 +181,9 @@ def compile(  # noqa: A001 - called as cpu.compile
     check_weights(whole, weights)
     low, packed = lowered(whole, weights, lambda g: fuse(g, takes))
     held = (*low.outputs, *(a.output for a in low.aux)) if aux else low.outputs
-    return _Making(low, packed, max(batch, 1), count, exact).plan(
-        batch, dict(zip(ends, held, strict=True)), ends, progress
-    )
+    making = _Making(low, packed, max(batch, 1), count, exact)
+    with watched(making.kernels(), progress):
+        return making.plan(batch, dict(zip(ends, held, strict=True)), ends)
 
 
 thread_count = threads.count
@@ -204,13 +201,12 @@ class _Making:
         self.needs = {name: recipe(t.node).needs(t) for name, t in self.tasks.items()}
         self.params = LooseParams()
 
-    def plan(
-        self,
-        batch: int,
-        held: Mapping[str, str],
-        shapes: Mapping[str, Shape],
-        progress: Progress | None,
-    ) -> Plan:
+    def kernels(self) -> list[Worker]:
+        """Those that the plan may take."""
+        ports = [arrange.pack, arrange.pack_planar, arrange.unpack]
+        return [*ports, *(k for t in self.tasks.values() for k in recipe(t.node).kernels)]
+
+    def plan(self, batch: int, held: Mapping[str, str], shapes: Mapping[str, Shape]) -> Plan:
         """held: the node that holds each output; shapes: the outputs' shapes."""
         placement = self._place(frozenset(held.values()))
         memory.check(self.graph.name, self.batch, 4 * placement.floats)
@@ -220,7 +216,7 @@ class _Making:
         memory.check(self.graph.name, self.batch, 4 * (placement.floats + self.params.floats))
         calls = [c for step in steps for c in step.calls]
         calls += [port.call for port in (*inputs, *outputs)]
-        compile_all([c.kernel for c in calls], progress)
+        compile_all([c.kernel for c in calls], None)
         return Plan(
             self.graph.name,
             batch,

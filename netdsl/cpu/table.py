@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from netdsl.cpu import activation, arrange, conv, dense, join, norm, pool, transposed
+from netdsl.cpu import (
+    activation,
+    arrange,
+    conv,
+    dense,
+    direct,
+    join,
+    norm,
+    pack,
+    pool,
+    transposed,
+    winograd,
+)
+from netdsl.cpu.launch import Worker
 from netdsl.cpu.layout import Call
 from netdsl.cpu.task import Needs, Places, Task
 from netdsl.ops import (
@@ -55,30 +68,34 @@ def nothing(task: Task) -> Needs:
 class Recipe(NamedTuple):
     """How an op is planned.
 
-    calls: the kernel calls that do it. needs: what it asks of memory. over: which of its inputs
-    it may write over, if nothing reads them after it.
+    kernels: those that it may take. calls: the kernel calls that do it. needs: what it asks of
+    memory. over: which of its inputs it may write over, if nothing reads them after it.
     """
 
+    kernels: tuple[Worker, ...]
     calls: Callable[[Task, Places], list[Call]]
     needs: Callable[[Task], Needs] = nothing
     over: tuple[int, ...] = ()
 
 
-POOL = Recipe(pool.plan_pool)
-BENT = Recipe(activation.plan_bent, over=(0,))
-CURVED = Recipe(activation.plan_curved, over=(0,))
-NORM = Recipe(norm.plan_norm)
-SOFTMAX = Recipe(norm.plan_softmax, over=(0,))
+QUICK = (winograd.transform_filters, winograd.winograd)
+SUMS = (pack.pack_blocks, direct.direct)
+MAXIMUM = Recipe((pool.max_pool,), pool.plan_pool)
+MEAN = Recipe((pool.average_pool,), pool.plan_pool)
+BENT = Recipe((activation.bent,), activation.plan_bent, over=(0,))
+CURVED = Recipe((activation.curved,), activation.plan_curved, over=(0,))
+GROUPS = Recipe((norm.group_norm,), norm.plan_norm)
+SOFTMAX = Recipe((norm.softmax,), norm.plan_softmax, over=(0,))
 
 RECIPES: dict[type[Op], Recipe] = {
-    Conv: Recipe(conv.plan_conv, conv.conv_needs),
-    ConvTranspose: Recipe(transposed.plan_transposed, transposed.transposed_needs),
-    Linear: Recipe(dense.plan_dense),
-    MaxPool: POOL,
-    AveragePool: POOL,
-    AdaptiveAveragePool: POOL,
-    GlobalAverage: POOL,
-    GlobalMax: POOL,
+    Conv: Recipe((*SUMS, *QUICK), conv.plan_conv, conv.conv_needs),
+    ConvTranspose: Recipe(SUMS, transposed.plan_transposed, transposed.transposed_needs),
+    Linear: Recipe(SUMS, dense.plan_dense),
+    MaxPool: MAXIMUM,
+    AveragePool: MEAN,
+    AdaptiveAveragePool: MEAN,
+    GlobalAverage: MEAN,
+    GlobalMax: MAXIMUM,
     Relu: BENT,
     Relu6: BENT,
     Leaky: BENT,
@@ -92,18 +109,18 @@ RECIPES: dict[type[Op], Recipe] = {
     Tanh: CURVED,
     Softmax: SOFTMAX,
     LogSoftmax: SOFTMAX,
-    BatchNorm: Recipe(activation.plan_batch_norm, over=(0,)),
-    LayerNorm: NORM,
-    InstanceNorm: NORM,
-    GroupNorm: NORM,
-    LocalResponseNorm: Recipe(norm.plan_response, norm.response_needs),
-    Flatten: Recipe(arrange.plan_flatten),
-    Upsample: Recipe(arrange.plan_upsample),
-    Pad: Recipe(arrange.plan_pad),
-    Shuffle: Recipe(arrange.plan_shuffle),
-    Concat: Recipe(arrange.plan_concat),
-    Add: Recipe(activation.plan_add, over=(0, 1)),
-    Multiply: Recipe(join.plan_multiply, over=(0, 1)),
+    BatchNorm: Recipe((activation.affine,), activation.plan_batch_norm, over=(0,)),
+    LayerNorm: GROUPS,
+    InstanceNorm: Recipe((norm.channel_norm,), norm.plan_norm),
+    GroupNorm: GROUPS,
+    LocalResponseNorm: Recipe((norm.local_response,), norm.plan_response, norm.response_needs),
+    Flatten: Recipe((arrange.flatten,), arrange.plan_flatten),
+    Upsample: Recipe((arrange.gather, arrange.interpolate), arrange.plan_upsample),
+    Pad: Recipe((arrange.gather,), arrange.plan_pad),
+    Shuffle: Recipe((arrange.mix,), arrange.plan_shuffle),
+    Concat: Recipe((arrange.mix,), arrange.plan_concat),
+    Add: Recipe((activation.add,), activation.plan_add, over=(0, 1)),
+    Multiply: Recipe((join.multiply,), join.plan_multiply, over=(0, 1)),
 }
 
 
