@@ -21,14 +21,33 @@ from netdsl.runner import DEVICES, Reference
 Array = npt.NDArray[Any]
 
 PARAMETRIC = frozenset(
-    "BatchNormalization Clip Conv ConvTranspose Dropout Gemm GroupNormalization "
-    "InstanceNormalization LayerNormalization MatMul PRelu Pad Pow ReduceMax ReduceMean Reshape "
-    "Resize Squeeze Unsqueeze Upsample".split()
+    (
+        "BatchNormalization",
+        "Clip",
+        "Conv",
+        "ConvTranspose",
+        "Dropout",
+        "Gemm",
+        "GroupNormalization",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "MatMul",
+        "PRelu",
+        "Pad",
+        "Pow",
+        "ReduceMax",
+        "ReduceMean",
+        "Reshape",
+        "Resize",
+        "Squeeze",
+        "Unsqueeze",
+        "Upsample",
+    )
 )
 """Operators of whose inputs the first alone is data."""
 
 
-class Rep(BackendRep):  # type: ignore[misc]
+class Rep(BackendRep):
     """A model ready to run. Inputs that only serve as weights are known when it runs."""
 
     def __init__(self, model: ModelProto, engine: str = "cpu") -> None:
@@ -57,7 +76,7 @@ class Rep(BackendRep):  # type: ignore[misc]
         return dict(zip(self.inputs, map(np.asarray, given), strict=True))
 
 
-class Backend(backend.base.Backend):  # type: ignore[misc]
+class Backend(backend.base.Backend):
     """Runs models and single nodes on the CPU engine, or with engine="reference" in float64."""
 
     @classmethod

@@ -96,19 +96,21 @@ class Finish:
         return replace(step.op, bias=True), {**step.params, "bias": shift}
 
 
+EXACT = 2.0**-17
+"""An eps for which variance 1 - eps is a single-precision number: their sum is 1 exactly."""
+
+
 def _as_norm(step: Step) -> tuple[Op, Params]:
-    """Scale and shift as a batch norm whose mean is 0 and variance 1."""
-    op = BatchNorm()
+    """Scale and shift as a batch norm whose mean is 0 and whose deviation is 1, exactly."""
     channels = step.shape[0]
-    zeros, ones = np.zeros(channels, np.float32), np.ones(channels, np.float32)
-    if step.op != AFFINE:
-        return op, {"weight": ones, "bias": zeros, "mean": zeros, "var": ones}
-    scale = (_each(step, "scale", np.float64) * np.sqrt(1 + op.eps)).astype(np.float32)
-    return op, {"weight": scale, "bias": _each(step, "shift"), "mean": zeros, "var": ones}
+    params = {"mean": np.zeros(channels, np.float32), "var": np.full(channels, 1 - EXACT, "f4")}
+    for name, part in (("weight", "scale"), ("bias", "shift")):
+        params[name] = _each(step, part) if step.op == AFFINE else params["mean"]
+    return BatchNorm(EXACT), params
 
 
-def _each(step: Step, name: str, kind: type[np.floating] = np.float32) -> Array:
-    return np.array(np.broadcast_to(step.params[name], step.shape[:1]), kind)
+def _each(step: Step, name: str) -> Array:
+    return np.array(np.broadcast_to(step.params[name], step.shape[:1]), np.float32)
 
 
 def _live(outputs: Iterable[Step]) -> set[Step]:

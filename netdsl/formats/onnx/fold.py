@@ -107,7 +107,7 @@ def cut(call: Call, inputs: Sequence[Array]) -> Array:
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         lowest = step < 0 and end < -inputs[0].shape[axis]
         where[axis] = slice(start, None if lowest else end, step)
-    return inputs[0][tuple(where)]
+    return np.asarray(inputs[0][tuple(where)])
 
 
 def gather(call: Call, inputs: Sequence[Array]) -> Array:

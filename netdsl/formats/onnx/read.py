@@ -60,7 +60,10 @@ class Port:
 
     def given(self, values: Array) -> Array:
         """Our node's array (N, C, *spatial) as the model's, for this output."""
-        return self.view.own_order(values).astype(self.dtype, copy=False)
+        found = self.view.own_order(values)
+        if np.issubdtype(self.dtype, np.integer):
+            found = np.rint(found)
+        return found.astype(self.dtype, copy=False)
 
 
 @dataclass(frozen=True)
