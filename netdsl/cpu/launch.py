@@ -162,7 +162,8 @@ def watched(kernels: Iterable[Any], progress: Progress | None) -> Iterator[None]
         yield
     finally:
         _watcher.reset(token)
-    progress(max(missing, done), max(missing, done), "")
+    if done:
+        progress(max(missing, done), max(missing, done), "")
 
 
 def compile_all(kernels: Iterable[Any], progress: Progress | None) -> None:
