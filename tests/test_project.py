@@ -150,6 +150,13 @@ def test_the_readme_shows_the_cost_table_as_printed(root: Path, tmp_path: Path) 
     assert shown.partition("```")[0] == printed
 
 
+def test_the_readme_names_every_command(root: Path) -> None:
+    from netdsl.cli.main import COMMANDS
+
+    text = (root / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `netdsl (\w+)", text, re.MULTILINE)) == set(COMMANDS)
+
+
 def test_the_readme_has_its_two_commands(root: Path) -> None:
     text = (root / "README.md").read_text(encoding="utf-8")
     commands = [line for line in text.splitlines() if line.startswith("python3 -m venv .venv && ")]
