@@ -95,7 +95,7 @@ class OpExpander:
         self.used_every.add(head)
         if every.chain is None or self.dry:
             return flow
-        return self.chain(every.chain, flow, use.scope.of_every())
+        return self.chain(every.chain, flow, use.scope.of_every(head, use.call.span))
 
     def _heed(self, word: Word, flow: Flow) -> tuple[Double, ...]:
         """Which doubles go on after this op. One with its filters given heeds none."""

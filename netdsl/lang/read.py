@@ -190,7 +190,7 @@ class Reader:
             self.expander.reached = reached
         for head, every in self.program.every.items():
             if every.chain is not None and head not in self.expander.used_every:
-                self.expander.chain(every.chain, Flow(LOST), self.scope.of_every())
+                self.expander.chain(every.chain, Flow(LOST), self.scope.of_every(head))
         self.expander.dry = False
 
     def _outputs(self, last: Tensor) -> tuple[Tensor, ...]:

@@ -97,9 +97,11 @@ class Scope:
         if self.report is not None:
             self.report.error(code, message, span, help, self.trail)
 
-    def of_every(self) -> Scope:
-        """For the chain of an `every` that follows an op here: same names, nothing to refer to."""
-        return replace(self, parameters={}, labels={}, given={}, follows=True)
+    def of_every(self, head: str, op: Span | None = None) -> Scope:
+        """For the chain that `every HEAD` lets follow an op here: new ops are named as here, but
+        there is nothing to refer to."""
+        trail = (*self.trail, Call(f"every {head}", op))
+        return replace(self, parameters={}, labels={}, given={}, trail=trail, follows=True)
 
     def has(self, name: str) -> bool:
         """Whether a name is a tensor's here, or a parameter's that may stand for one."""
