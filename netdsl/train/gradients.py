@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from netdsl.cpu import arrange, memory
 from netdsl.cpu import threads as _threads
 from netdsl.cpu.backward import arrange as back_arrange
+from netdsl.cpu.backward.conv_plan import trained
 from netdsl.cpu.backward.table import BACKS
 from netdsl.cpu.backward.task import BackPlaces, TrainedParams
 from netdsl.cpu.backward.update import gather
 from netdsl.cpu.launch import Worker, compile_all
 from netdsl.cpu.layout import Buffer, Call, aligned, image
-from netdsl.cpu.table import RECIPES
-from netdsl.cpu.task import Params, Places, Task
+from netdsl.cpu.task import Task
 from netdsl.cpu.views import call, link
 from netdsl.faults import error
 from netdsl.graph import Graph, Node
@@ -63,15 +63,19 @@ class TrainingPlan:
         batch: int,
         threads: int | None = None,
         seed: int = 0,
+        exact: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        """Raises NetError: a batch or threads below 1, weights that do not fit, a batch norm with
-        one value a channel, more memory than there is."""
+        """exact: no algorithm that trades accuracy for speed.
+
+        Raises NetError: a batch or threads below 1, weights that do not fit, a batch norm with one
+        value a channel, more memory than there is.
+        """
         if batch < 1:
             raise error("out-of-range", f"a batch of {batch} samples: training needs 1 or more")
         check_weights(graph, weights)
         _check_norms(graph, batch)
-        self.source, self.batch, self.seed = graph, batch, seed
+        self.source, self.batch, self.seed, self.exact = graph, batch, seed, exact
         self.threads = _threads.count(threads)
         self.graph = prepared(graph)
         self.vectors = Vectors(graph)
@@ -84,7 +88,9 @@ class TrainingPlan:
     def _plan(self, progress: Progress | None) -> None:
         nodes = [node for node in self.graph if not isinstance(node.op, Input)]
         shapes = {n.name: self.graph.input_shapes(n) for n in nodes}
-        tasks = {n.name: Task(n, shapes[n.name], self.batch, self.threads, True) for n in nodes}
+        tasks = {
+            n.name: Task(n, shapes[n.name], self.batch, self.threads, self.exact) for n in nodes
+        }
         planner = Planner(self.graph, tasks, self.batch)
         self.layout = planner.lay_out(self.vectors.length)
         memory.check(self.source.name, self.batch, 4 * (self.layout.floats + self._params.floats))
@@ -145,16 +151,12 @@ class TrainingPlan:
             return Step(node.name, training, trying, [])
         inputs = tuple(self.layout.outputs[name] for name in node.inputs)
         output, scratch = self.layout.outputs[node.name], self.layout.scratch
-
-        def plan(weights: Mapping[str, NDArray[np.floating]], params: Params) -> list[Call]:
-            return RECIPES[kind].calls(task, Places(inputs, output, scratch, weights, params))
-
         weights = {}
         for parameter in parts(node).base.parameters(task.shapes):
             place = self._place(node, parameter.name)
             places = np.arange(place.start, place.start + place.size)
             weights[parameter.name] = places.reshape(parameter.shape)
-        calls = self._params.record(weights, plan)
+        calls = trained(task, inputs, output, scratch, weights, self._params)
         return Step(node.name, calls, calls, [])
 
     def _back(self, task: Task, wants: set[str]) -> list[Call]:
@@ -229,6 +231,8 @@ class TrainingPlan:
         _threads.use(self.threads)
         for start, places in self.moved:
             gather(self.params, start, places, self.threads if len(places) > 4096 else 1)
+        for kernel, d, packed, floats, made, more in self._params.transforms:
+            kernel(self.params[packed : packed + floats], self.params[made : made + more], d)
 
     def forward(
         self, inputs: Mapping[str, Floats], *, step: int | None = None

@@ -15,13 +15,20 @@ from math import prod
 
 import numpy as np
 
+from netdsl.cpu import winograd
 from netdsl.cpu.activation import RELU
 from netdsl.cpu.backward import activation, conv, sums
-from netdsl.cpu.backward.task import BackNeeds, BackPlaces, Calls
-from netdsl.cpu.layout import Buffer, Call, Halo, axes3
+from netdsl.cpu.backward.task import BackNeeds, BackPlaces, Calls, TrainedParams, Transform
+from netdsl.cpu.conv import clamp, quick_plan
+from netdsl.cpu.direct import block_floats
+from netdsl.cpu.launch import launch
+from netdsl.cpu.layout import LANES, Buffer, Call, Halo, axes3
+from netdsl.cpu.micro import Kind
+from netdsl.cpu.pack import packed_biases, packed_weights
 from netdsl.cpu.table import RECIPES
 from netdsl.cpu.task import Needs, Params, Places, Task
 from netdsl.cpu.views import call
+from netdsl.cpu.winograd import Winograd, filter_descriptor
 from netdsl.graph import Node
 from netdsl.ops import Conv, ConvTranspose, Relu, Shape, Window
 
@@ -132,14 +139,65 @@ def _input_gradient(task: Task, places: BackPlaces, target: Buffer) -> Calls:
     assert isinstance(op, Conv | ConvTranspose)
     shape = op.parameters(task.shapes[:1])[0].shape
     start = places.weights["weight"]
-    own = np.arange(start, start + prod(shape)).reshape(shape)
-    recipe = RECIPES[type(back.node.op)]
+    own = adjoint_weight(op, np.arange(start, start + prod(shape)).reshape(shape))
+    given = (places.gradient,)
+    return trained(back, given, target, places.scratch, {"weight": own}, places.params)
 
-    def plan(weights: Mapping[str, np.ndarray], params: Params) -> Calls:
-        given = Places((places.gradient,), target, places.scratch, weights, params)
-        return recipe.calls(back, given)
 
-    return places.params.record({"weight": adjoint_weight(op, own)}, plan)
+def trained(
+    task: Task,
+    inputs: tuple[Buffer, ...],
+    output: Buffer,
+    scratch: int,
+    weights: Mapping[str, np.ndarray],
+    params: TrainedParams,
+) -> Calls:
+    """The calls that `run` makes for a node, its weights packed anew whenever they change.
+
+    weights: for each parameter the places in the learned vector of its numbers.
+    """
+    op = task.whole.base
+    quick = quick_plan(task) if isinstance(op, Conv) else None
+    if quick is not None:
+        return _trained_quick(task, quick, inputs, output, scratch, weights, params)
+
+    def plan(own: Mapping[str, np.ndarray], into: Params) -> Calls:
+        return RECIPES[type(op)].calls(task, Places(inputs, output, scratch, own, into))
+
+    return params.record(weights, plan)
+
+
+def _trained_quick(
+    task: Task,
+    quick: Winograd,
+    inputs: tuple[Buffer, ...],
+    output: Buffer,
+    scratch: int,
+    weights: Mapping[str, np.ndarray],
+    params: TrainedParams,
+) -> Calls:
+    """Winograd's algorithm: its filters are packed, and then transformed."""
+    op = task.whole.base
+    assert isinstance(op, Conv)
+    taps = prod(op.window.kernel)
+    block = block_floats(quick.blocks * taps, Kind.BLOCKED)
+
+    def pack(own: Mapping[str, np.ndarray], into: Params) -> tuple[int, int]:
+        filters = own["weight"].reshape(*own["weight"].shape[:2], taps)
+        packed = into.add(packed_weights(filters, Kind.BLOCKED, block, task.threads))
+        none = np.zeros(quick.filter_blocks * LANES, np.float32)
+        return packed, into.add(packed_biases(own["bias"]) if "bias" in own else none)
+
+    packed, biases = params.record(weights, pack)
+    floats = quick.filter_blocks * quick.block
+    made = params.add(np.zeros(floats, np.float32))
+    d = filter_descriptor(quick, block)
+    sizes = (packed, quick.filter_blocks * block, made, floats)
+    params.transforms.append(Transform(launch, d, *sizes))
+    (top, _), (left, _) = op.window.padding
+    bounds = clamp(task.whole.activation)
+    places = {"scratch": scratch, "weights": made, "biases": biases}
+    return winograd.describe(quick, inputs[0], (top, left), output, None, clamp=bounds, **places)
 
 
 def _weight_gradient(task: Task, places: BackPlaces) -> Call:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from netdsl.cpu.layout import Buffer, Call, Halo
+from netdsl.cpu.layout import Buffer, Call, Halo, Ints, Kernel
 from netdsl.cpu.task import Params, Task
 
 
@@ -46,6 +46,18 @@ class BackPlaces:
 
 
 Calls = list[Call]
+Result = TypeVar("Result")
+
+
+class Transform(NamedTuple):
+    """Packed weights to be transformed whenever they have changed: where both lie in params."""
+
+    kernel: Kernel
+    d: Ints
+    packed: int
+    packed_floats: int
+    transformed: int
+    transformed_floats: int
 
 
 def nothing(task: Task) -> BackNeeds:
@@ -80,13 +92,14 @@ class TrainedParams(Params):
         self.learned = learned
         self.floats = learned
         self.moved: list[tuple[int, np.ndarray]] = []
+        self.transforms: list[Transform] = []
 
     def record(
         self,
         weights: Mapping[str, np.ndarray],
-        plan: Callable[[Mapping[str, np.ndarray], Params], Calls],
-    ) -> Calls:
-        """Calls `plan(weights, params)`, the weights standing for themselves.
+        plan: Callable[[Mapping[str, np.ndarray], Params], Result],
+    ) -> Result:
+        """What `plan(weights, params)` gives, the weights standing for themselves.
 
         weights: for each parameter the places in the learned vector of its numbers, in the shape
         that the recipe packs.
@@ -104,8 +117,8 @@ class TrainedParams(Params):
         blank = Params()
         blank.floats = self.floats
         plan({name: np.zeros_like(array) for name, array in own.items()}, blank)
-        calls = plan(own, self)
+        result = plan(own, self)
         for (at, values), (_, without) in zip(self._pieces[first:], blank._pieces, strict=True):
             if not np.array_equal(values, without):
                 self.moved.append((at, places[values.astype(np.int64)]))
-        return calls
+        return result
