@@ -71,11 +71,6 @@ class Families:
                 return
 
 
-def in_place(node: Node, families: Families, name: str) -> bool:
-    """Whether this input of a concatenation lies in its buffer already."""
-    return families.parent.get(name, ("", 0))[0] == node.name
-
-
 @dataclass(frozen=True)
 class Placement:
     """Each tensor's buffer, the floats they take in all, and where the scratch is."""

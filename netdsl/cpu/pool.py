@@ -10,11 +10,21 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from netdsl.cpu.lanes import load, maximum, maximum4, splat, store
+from netdsl.cpu.lanes import keep, load, maximum, maximum4, splat, store
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import DEPTH, HEIGHT, PLANE_STRIDE, ROW_STRIDE, Call, axes3
 from netdsl.cpu.task import Places, Task
-from netdsl.cpu.views import OWN, SOURCE, TARGET, call, row_at, row_count, row_place, row_width
+from netdsl.cpu.views import (
+    OWN,
+    SOURCE,
+    TARGET,
+    call,
+    lanes_of,
+    row_at,
+    row_count,
+    row_place,
+    row_width,
+)
 from netdsl.ops import AdaptiveAveragePool, AveragePool, GlobalMax, MaxPool, Window
 
 NARROW, STEPS, WINDOWS = OWN, OWN + 1, OWN + 4
@@ -42,6 +52,8 @@ def max_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     for item in range(share(work, part, parts), share(work, part + 1, parts)):
         n, block, z, y = row_place(d, item)
         plane, out = row_at(d, SOURCE, n, block, 0, 0), row_at(d, TARGET, n, block, z, y)
+        # A window of nothing but padding gives -inf, which lanes without a channel must not hold.
+        lanes = lanes_of(d, block)
         first_z, end_z, step_z, _ = window(d, 0, z)
         first_y, end_y, step_y, _ = window(d, 1, y)
         for x in range(columns):
@@ -62,7 +74,7 @@ def max_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
                         row = plane + i * back + j * down
                         for k in range(first_x, end_x, step_x):
                             best = maximum(load(arena, row + 16 * k), best)
-            store(arena, out + 16 * x, best)
+            store(arena, out + 16 * x, keep(best, 0, lanes))
 
 
 @worker
@@ -73,6 +85,7 @@ def average_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     for item in range(share(work, part, parts), share(work, part + 1, parts)):
         n, block, z, y = row_place(d, item)
         plane, out = row_at(d, SOURCE, n, block, 0, 0), row_at(d, TARGET, n, block, z, y)
+        lanes = lanes_of(d, block)
         first_z, end_z, step_z, count_z = window(d, 0, z)
         first_y, end_y, step_y, count_y = window(d, 1, y)
         for x in range(columns):
@@ -85,7 +98,8 @@ def average_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
                     for k in range(first_x, end_x, step_x):
                         along += load(arena, row + 16 * k)
                     total += along
-            store(arena, out + 16 * x, total / np.float32(count_z * count_y * count_x))
+            mean = total / np.float32(count_z * count_y * count_x)
+            store(arena, out + 16 * x, keep(mean, 0, lanes))
 
 
 Axis = list[tuple[int, int, int]]

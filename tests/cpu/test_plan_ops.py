@@ -180,6 +180,21 @@ def test_lanes_past_the_channels_stay_zero(word: str) -> None:
     assert not padding_lanes(plan, graph.outputs[0]).any()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "input 3x1; maxpool2d2p1",  # windows of nothing but padding
+        "input 3x1; avgpool2d2p1",
+        "input 8; dropout",
+        "input 3x4x4; dropout -> flatten",
+        "input 5x3x3; relu as r -> dropout as q; output r, q",
+        "input 16x4x4; [id | relu] as j -> tanh; [j | id]",
+    ],
+)
+def test_odd_ends(text: str) -> None:
+    assert worst(text) < 1e-6
+
+
 def test_several_inputs_and_outputs() -> None:
     text = "input 4x6 as a; input 3x6 as b; a -> [id | b] as c -> relu as d; output d, c, a"
     graph = load(text)
