@@ -135,10 +135,10 @@ def _settings(word: Word, how: Spelling) -> Mapping[str, Value | None]:
     values: dict[str, Value | None] = {s.name: s.default for s in how.settings}
     places = [s for s in how.settings if s.positional]
     if len(word.arguments) > len(places):
-        takes = f"takes {len(places)}" if places else "takes none"
+        takes = f"takes {len(places) or 'no'} value{'' if len(places) == 1 else 's'}"
         raise OpFault(
             "too-many-arguments",
-            f"{len(word.arguments)} values given to {word.head}, which {takes} without a name",
+            f"{word.head} {takes} without a name, but was given {len(word.arguments)}",
             help=_named(declared),
             part=f"argument:{len(places)}",
         )
