@@ -101,17 +101,17 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
     biases = add_biases(places)
     if biases is None:
         biases = places.params.add(np.zeros(plan.filter_blocks * LANES, np.float32))
-    return winograd.describe(
-        plan,
+    ends = winograd.Ends(
         places.inputs[0],
         (op.window.padding[0][0], op.window.padding[1][0]),
         places.output,
         places.inputs[1] if task.whole.residual else None,
-        scratch=places.scratch,
-        weights=places.params.add(winograd.transformed(packed, plan, block)),
-        biases=biases,
-        clamp=clamp(task.whole.activation),
+        places.scratch,
+        places.params.add(winograd.transformed(packed, plan, block)),
+        biases,
+        clamp(task.whole.activation),
     )
+    return winograd.describe(plan, ends)
 
 
 def plan_direct(task: Task, places: Places) -> list[Call]:

@@ -182,7 +182,6 @@ def describe(whole: Sum, parts: int) -> Call:
     filter_table = column_table + len(column_tiles)
     start = FROM_BIAS if whole.biases is not None else 0
     start |= ADD_RESIDUAL if whole.residual is not None else 0
-    low, high = (int(np.float32(v).view(np.int32)) for v in whole.clamp)
     steps = (walk.steps[3] for walk in walks)
     fields = (
         (0, max(1, min(parts, rows * len(filter_tiles)))),
@@ -193,12 +192,17 @@ def describe(whole: Sum, parts: int) -> Call:
         (target.start, *target.steps[:3]),
         (residual.start, *residual.steps[:3]),
         (len(whole.taps), TILE_FIELDS, *steps, whole.block, target.block, residual.block),
-        (start, low, high),
+        (start, *map(bits, whole.clamp)),
         whole.taps,
         column_tiles,
         *filter_tiles,
     )
     return Call(direct, np.array([number for part in fields for number in part], np.int64))
+
+
+def bits(value: float) -> int:
+    """A number's bits in single precision, as a descriptor holds it."""
+    return int(np.float32(value).view(np.int32))
 
 
 def _runs(starts: Sequence[int]) -> list[tuple[int, int]]:

@@ -234,6 +234,14 @@ class Winograd:
         return panel + 3 * LANES, self.filter_blocks * (panel + 3 * LANES)
 
     @property
+    def weight_floats(self) -> int:
+        """Floats of all transformed weights."""
+        return max(
+            n * stride
+            for n, stride in zip((self.filter_blocks, self.products), self.strides, strict=True)
+        )
+
+    @property
     def scratch(self) -> int:
         """Floats of scratch for transformed inputs and products."""
         held = self.parts if self.mode == BY_TILES else 1
@@ -307,14 +315,18 @@ def _cycles(plan: Winograd) -> float:
 
 def transformed(weights: Floats, plan: Winograd, packed_block: int) -> Floats:
     """Weights as `packed_weights` gives them, transformed."""
-    block, step = plan.strides
-    result = aligned(max(plan.filter_blocks * block, plan.products * step))
-    d = (
-        *(transform_filters.address, plan.parts, SIZES.index(plan.size), plan.size.taps**2),
-        *(plan.blocks, step, plan.filter_blocks, block, packed_block),
-    )
-    launch(weights, result, np.array(d, np.int64))
+    result = aligned(plan.weight_floats)
+    launch(weights, result, filter_descriptor(plan, packed_block))
     return result
+
+
+def filter_descriptor(plan: Winograd, packed_block: int) -> Ints:
+    """What `launch` takes to transform packed weights; packed_block: floats of one block there."""
+    block, step = plan.strides
+    taps = plan.size.taps**2
+    head = (transform_filters.address, plan.parts, SIZES.index(plan.size), taps)
+    sizes = (plan.blocks, step, plan.filter_blocks, block, packed_block)
+    return np.array((*head, *sizes), np.int64)
 
 
 @dataclass(frozen=True)

@@ -73,13 +73,13 @@ def test_what_is_fused(residual, bias, threads):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("few", [0, 10**9])
 def test_both_ways_and_every_size(size, few, monkeypatch):
-    """Whatever would be chosen: by tiles and by filters, each size."""
+    """Whatever would be chosen: by tiles and by products, each size."""
     monkeypatch.setattr(winograd, "FEW_WEIGHTS", few)
     monkeypatch.setattr("netdsl.cpu.conv.SIZES", (size,))
     layer = Layer(conv(48, size.taps), (33, 25, 22), 2, True, Relu(), spare=1)
     plan = quick_plan(layer.task)
     assert plan is not None
-    assert plan.mode == (winograd.BY_TILES if few else winograd.BY_FILTERS)
+    assert plan.mode == (winograd.BY_TILES if few else winograd.PRODUCTS)
     assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
 
 

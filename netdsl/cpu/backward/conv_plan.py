@@ -189,15 +189,15 @@ def _trained_quick(
         return packed, into.add(packed_biases(own["bias"]) if "bias" in own else none)
 
     packed, biases = params.record(weights, pack)
-    floats = quick.filter_blocks * quick.block
+    floats = quick.weight_floats
     made = params.add(np.zeros(floats, np.float32))
     d = filter_descriptor(quick, block)
     sizes = (packed, quick.filter_blocks * block, made, floats)
     params.transforms.append(Transform(launch, d, *sizes))
     (top, _), (left, _) = op.window.padding
     bounds = clamp(task.whole.activation)
-    places = {"scratch": scratch, "weights": made, "biases": biases}
-    return winograd.describe(quick, inputs[0], (top, left), output, None, clamp=bounds, **places)
+    ends = winograd.Ends(inputs[0], (top, left), output, None, scratch, made, biases, bounds)
+    return winograd.describe(quick, ends)
 
 
 def _weight_gradient(task: Task, places: BackPlaces) -> Call:

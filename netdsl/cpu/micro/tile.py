@@ -185,7 +185,8 @@ class Writer:
         for lane in range(unroll):
             values = self.step(values, pixels, weights, across, lane)
         following = b.add(turn, one)
-        b.cbranch(b.icmp_signed("<", following, turns), loop, after)
+        again = b.cbranch(b.icmp_signed("<", following, turns), loop, after)
+        again.set_metadata("llvm.loop", self.not_unrolled())
         turn.add_incoming(zero, before)
         turn.add_incoming(following, loop)
         for row, start, end in zip(phis, sums, values, strict=True):
@@ -197,6 +198,15 @@ class Writer:
             [self.merge((v, before), (u, loop)) for v, u in zip(*rows, strict=True)]
             for rows in zip(sums, values, strict=True)
         ]
+
+    def not_unrolled(self) -> ir.MDValue:
+        """What keeps LLVM from unrolling a loop further, for which it would spill sums."""
+        module = self.builder.module
+        disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+        node = module.add_metadata([disable, ir.Constant(LONG, len(module.metadata))])
+        # LLVM wants a loop's node to name itself first.
+        node.operands = (node, disable)
+        return node
 
     def step(
         self, values: Sums, pixels: Values, weights: ir.Value, across: ir.Value, lane: int
