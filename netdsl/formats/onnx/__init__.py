@@ -12,7 +12,8 @@ except ImportError:
     ) from None
 
 from netdsl.formats.onnx.read import Imported, Port, import_onnx, read_onnx
+from netdsl.formats.onnx.write import to_onnx, write_onnx
 
 del _onnx
 
-__all__ = ["Imported", "Port", "import_onnx", "read_onnx"]
+__all__ = ["Imported", "Port", "import_onnx", "read_onnx", "to_onnx", "write_onnx"]

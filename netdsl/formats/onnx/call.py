@@ -19,7 +19,8 @@ Value = Tensor | Array
 @dataclass(frozen=True)
 class Call:
     """op: ONNX's operator. name: for messages and the map back. version: of the operator set.
-    batch: the batch size that the model fixes. uses: how many of its outputs are read."""
+    batch: the batch size that the model fixes. uses: how many of its outputs are read.
+    implied: the inputs that our own writer filled in where a norm has no scale and shift."""
 
     op: str
     name: str
@@ -28,6 +29,7 @@ class Call:
     version: int
     batch: int | None = None
     uses: int = 1
+    implied: frozenset[int] = frozenset()
 
     # Inputs
 

@@ -69,8 +69,9 @@ class Finish:
             op, params = BatchNorm(), _as_norm(step)[1]
         else:
             op, params = self._with_affine(step)
-        keep = self.names and NAME.fullmatch(step.origin) and step.origin not in self.builder
-        node = self.builder.add(op, *inputs, name=step.origin if keep else None)
+        given = step.origin.partition("/")[0]
+        keep = self.names and NAME.fullmatch(given) and given not in self.builder
+        node = self.builder.add(op, *inputs, name=given if keep else None)
         self.nodes[step] = node
         self.origins[node] = step.origin
         self.weights |= {f"{node}.{name}": values for name, values in params.items()}

@@ -100,6 +100,8 @@ def product(a: Step, b: Step, origin: str) -> Step:
     for x, square in ((core_a, core_b), (core_b, core_a)):
         if square.op == SQUARE and square.inputs[0] is x:
             return affine(make(CUBE, x, origin=origin), factor_a * factor_b, 0, origin)
+    if a.op == Multiply() and a.origin.startswith(f"{origin}/"):
+        return make(Multiply(), *a.inputs, b, origin=origin)  # as our own writer spells it
     return make(Multiply(), a, b, origin=origin)
 
 

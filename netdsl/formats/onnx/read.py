@@ -291,6 +291,7 @@ class Reading:
             self.version,
             self.batch,
             1 + len(more),
+            frozenset(i for i, n in enumerate(node.input) if self.ours and "/" in n),
         )
         if node.domain not in ("", "ai.onnx"):
             raise Unsupported("the language has no such op")

@@ -8,7 +8,7 @@ import numpy as np
 
 from netdsl.formats.onnx.call import Call, Value
 from netdsl.formats.onnx.faults import Unsupported
-from netdsl.formats.onnx.step import Array, Tensor
+from netdsl.formats.onnx.step import Array, Tensor, channel_axis
 from netdsl.formats.onnx.view import Atom, N, View
 from netdsl.ops import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm
 
@@ -22,11 +22,14 @@ def batch_norm(call: Call) -> Value:
     if not call.attribute("spatial", 1):
         raise Unsupported("it normalises each position apart (spatial=0)")
     x = call.plain()
-    names = ("weight", "bias", "mean", "var")
-    params = {n: call.parameter(i, n, x.shape[:1]) for i, n in enumerate(names, 1)}
+    params = _affine(call, x.shape[0])
+    params["mean"] = call.parameter(3, "mean", x.shape[:1])
+    params["var"] = call.parameter(4, "variance", x.shape[:1])
     # ONNX's momentum is what is kept, ours what is added.
     momentum = round(1 - call.number("momentum", 0.9), 9)
-    return call.step(BatchNorm(call.number("epsilon", 1e-5), True, momentum), x, **params)
+    return call.step(
+        BatchNorm(call.number("epsilon", 1e-5), 1 not in call.implied, momentum), x, **params
+    )
 
 
 def instance_norm(call: Call) -> Value:
@@ -36,7 +39,7 @@ def instance_norm(call: Call) -> Value:
         return _ungrouped_scale(call, x, groups, eps)
     step = call.plain()
     params = _affine(call, step.shape[0])
-    return call.step(InstanceNorm(eps, True), step, **params)
+    return call.step(InstanceNorm(eps, bool(params)), step, **params)
 
 
 def _grouped(x: Tensor) -> int | None:
@@ -62,6 +65,9 @@ def _ungrouped_scale(call: Call, x: Tensor, groups: int, eps: float) -> Value:
 
 
 def _affine(call: Call, count: int) -> dict[str, Array]:
+    """The scale and shift; none where our own writer only filled them in."""
+    if 1 in call.implied:
+        return {}
     return {
         "weight": call.parameter(1, "scale", (count,)),
         "bias": call.parameter(2, "bias", (count,)),
@@ -77,8 +83,8 @@ def group_norm(call: Call) -> Value:
     if call.version < 21:
         params = {n: np.repeat(values, channels // groups) for n, values in params.items()}
     if groups == 1:
-        return call.step(LayerNorm(eps, True), x, **params)
-    return call.step(GroupNorm(eps, True, groups), x, **params)
+        return call.step(LayerNorm(eps, bool(params)), x, **params)
+    return call.step(GroupNorm(eps, bool(params), groups), x, **params)
 
 
 def layer_norm(call: Call) -> Value:
@@ -86,11 +92,12 @@ def layer_norm(call: Call) -> Value:
     if call.axis("axis", -1, len(x.view.groups)) != 1:
         raise Unsupported("it normalises over other axes than channels and space")
     step = call.plain()
-    params = {"weight": _by_channel(call, 1, "scale", step.shape)}
-    params["bias"] = (
-        _by_channel(call, 2, "bias", step.shape) if call.given(2) else 0 * params["weight"]
-    )
-    return call.step(LayerNorm(call.number("epsilon", 1e-5), True), step, **params)
+    op = LayerNorm(call.number("epsilon", 1e-5), 1 not in call.implied)
+    if not op.affine:
+        return call.step(op, step)
+    weight = _by_channel(call, 1, "scale", step.shape)
+    bias = _by_channel(call, 2, "bias", step.shape) if call.given(2) else 0 * weight
+    return call.step(op, step, weight=weight, bias=bias)
 
 
 def _by_channel(call: Call, i: int, what: str, shape: tuple[int, ...]) -> Array:
@@ -113,7 +120,10 @@ def local_response_norm(call: Call) -> Value:
     op = LocalResponseNorm(
         size, call.number("alpha", 1e-4), call.number("beta", 0.75), call.number("bias", 1.0)
     )
-    return call.step(op, call.plain())
+    x = call.tensor()
+    if channel_axis(x) != 1:
+        raise Unsupported("it normalises over other axes than the channels")
+    return Tensor(call.new(op, x.step), x.view)
 
 
 TAKE = {
