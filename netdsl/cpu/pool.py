@@ -27,8 +27,8 @@ from netdsl.cpu.views import (
 )
 from netdsl.ops import AdaptiveAveragePool, AveragePool, GlobalMax, MaxPool, Window
 
-NARROW, STEPS, WINDOWS = OWN, OWN + 1, OWN + 4
-"""Whether every row of a window has one to three taps; the axes' steps from tap to tap; windows."""
+STEPS, WINDOWS = OWN, OWN + 3
+"""The axes' steps from tap to tap; the windows of all axes."""
 LOWEST = np.float32(-np.inf)
 
 
@@ -44,10 +44,69 @@ def window(d, axis, i):  # type: ignore[no-untyped-def]
     return d[at], d[at + 1], d[STEPS + axis], d[at + 2]
 
 
+@njit(forceinline=True)
+def column(arena, at, rows, planes):  # type: ignore[no-untyped-def]
+    """The largest of one column of a window of up to three rows.
+
+    rows: where the top, middle and bottom one lie; planes: the first, the end and the step.
+    """
+    top, middle, bottom = rows
+    best = splat(LOWEST)
+    for back in range(planes[0], planes[1], planes[2]):
+        place = at + back
+        a, b = load(arena, place + top), load(arena, place + middle)
+        best = maximum4(a, b, load(arena, place + bottom), best)
+    return best
+
+
+@worker
+def narrow_max_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """The largest of each window of up to three rows and columns.
+
+    A window always has three of both: one taken twice changes no maximum. A column's maximum is
+    kept for as long as the windows that follow have that column too.
+    """
+    work, columns = row_count(d), row_width(d)
+    down, back = d[SOURCE + ROW_STRIDE], d[SOURCE + PLANE_STRIDE]
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        n, block, z, y = row_place(d, item)
+        plane, out = row_at(d, SOURCE, n, block, 0, 0), row_at(d, TARGET, n, block, z, y)
+        lanes = lanes_of(d, block)
+        first_z, end_z, step_z, _ = window(d, 0, z)
+        first_y, end_y, step_y, _ = window(d, 1, y)
+        top, bottom = first_y * down, (end_y - 1) * down
+        rows = (top, min(top + step_y * down, bottom), bottom)
+        planes = (first_z * back, end_z * back, step_z * back)
+        a = b = c = splat(LOWEST)
+        at_a = at_b = at_c = -1
+        for x in range(columns):
+            left, end, step, _ = window(d, 2, x)
+            right = end - 1
+            middle = min(left + step, right)
+            if left == at_b:
+                a = b
+            elif left == at_c:
+                a = c
+            elif left != at_a:
+                a = column(arena, plane + 16 * left, rows, planes)
+            if middle == left:
+                b = a
+            elif middle == at_c:
+                b = c
+            elif middle != at_b:
+                b = column(arena, plane + 16 * middle, rows, planes)
+            if right == middle:
+                c = b
+            elif right != at_c:
+                c = column(arena, plane + 16 * right, rows, planes)
+            at_a, at_b, at_c = left, middle, right
+            store(arena, out + 16 * x, keep(maximum4(a, b, c, c), 0, lanes))
+
+
 @worker
 def max_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
-    """The largest of each window."""
-    work, columns, narrow = row_count(d), row_width(d), d[NARROW]
+    """The largest of each window, of any size."""
+    work, columns = row_count(d), row_width(d)
     down, back = d[SOURCE + ROW_STRIDE], d[SOURCE + PLANE_STRIDE]
     for item in range(share(work, part, parts), share(work, part + 1, parts)):
         n, block, z, y = row_place(d, item)
@@ -59,21 +118,11 @@ def max_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
         for x in range(columns):
             first_x, end_x, step_x, _ = window(d, 2, x)
             best = splat(LOWEST)
-            if narrow:
-                # Three taps whatever the window has: one taken twice changes no maximum.
-                left, right = plane + 16 * first_x, plane + 16 * (end_x - 1)
-                middle = min(left + 16 * step_x, right)
-                for i in range(first_z, end_z, step_z):
-                    for j in range(first_y, end_y, step_y):
-                        row = i * back + j * down
-                        a, b = load(arena, left + row), load(arena, middle + row)
-                        best = maximum4(a, b, load(arena, right + row), best)
-            else:
-                for i in range(first_z, end_z, step_z):
-                    for j in range(first_y, end_y, step_y):
-                        row = plane + i * back + j * down
-                        for k in range(first_x, end_x, step_x):
-                            best = maximum(load(arena, row + 16 * k), best)
+            for i in range(first_z, end_z, step_z):
+                for j in range(first_y, end_y, step_y):
+                    row = plane + i * back + j * down
+                    for k in range(first_x, end_x, step_x):
+                        best = maximum(load(arena, row + 16 * k), best)
             store(arena, out + 16 * x, keep(best, 0, lanes))
 
 
@@ -135,9 +184,14 @@ def plan_pool(task: Task, places: Places) -> list[Call]:
     else:
         axes = [[(0, size, size)] for size in spatial]
     axes = [[(0, 1, 1)]] * (3 - len(axes)) + axes
-    kernel = max_pool if isinstance(op, MaxPool | GlobalMax) else average_pool
+    steps = axes3(steps)
+    kernel = average_pool
+    if isinstance(op, MaxPool | GlobalMax):
+        few = all(
+            1 <= len(range(first, end, step)) <= 3
+            for axis, step in zip(axes[1:], steps[1:], strict=True)
+            for first, end, _ in axis
+        )
+        kernel = narrow_max_pool if few else max_pool
     tables = [number for axis in axes for window in axis for number in window]
-    source, target = places.inputs[0], places.output
-    each = axes3(steps)
-    narrow = all(1 <= len(range(first, end, each[2])) <= 3 for first, end, _ in axes[2])
-    return [call(kernel, task.parts, target, source, int(narrow), *each, *tables)]
+    return [call(kernel, task.parts, places.output, places.inputs[0], *steps, *tables)]

@@ -80,7 +80,7 @@ class Recipe(NamedTuple):
 
 QUICK = (winograd.transform_filters, winograd.winograd)
 SUMS = (pack.pack_blocks, direct.direct)
-MAXIMUM = Recipe((pool.max_pool,), pool.plan_pool)
+MAXIMUM = Recipe((pool.narrow_max_pool, pool.max_pool), pool.plan_pool)
 MEAN = Recipe((pool.average_pool,), pool.plan_pool)
 BENT = Recipe((activation.bent,), activation.plan_bent, over=(0,))
 CURVED = Recipe((activation.curved,), activation.plan_curved, over=(0,))
