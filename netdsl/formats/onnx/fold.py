@@ -155,6 +155,8 @@ TABLE: dict[str, Fold] = {
     "Mul": lambda call, x: x[0] * x[1],
     "Div": divide,
     "Pow": lambda call, x: x[0] ** x[1],
+    "Equal": lambda call, x: x[0] == x[1],
+    "Where": lambda call, x: np.where(x[0], x[1], x[2]),
     "Neg": lambda call, x: -x[0],
     "Abs": lambda call, x: np.abs(x[0]),
     "Sqrt": lambda call, x: np.sqrt(x[0]),

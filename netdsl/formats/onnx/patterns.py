@@ -13,7 +13,18 @@ from math import isclose, pi, sqrt
 import numpy as np
 import numpy.typing as npt
 
-from netdsl.formats.onnx.step import AFFINE, CUBE, ERF, SQUARE, Step, make
+from netdsl.formats.onnx.call import decimal
+from netdsl.formats.onnx.step import (
+    AFFINE,
+    CENTRED,
+    CUBE,
+    ERF,
+    MEAN,
+    ROOT,
+    SQUARE,
+    Step,
+    make,
+)
 from netdsl.ops import (
     Add,
     Gelu,
@@ -159,6 +170,18 @@ def _is_cubic(core: Step, x: Step) -> bool:
         if one is x and found is not None and found[1] == 0 and near(found[0], 0.044715):
             return found[2].op == CUBE and found[2].inputs[0] is x
     return False
+
+
+def normalised(x: Step, deviation: Step) -> float | None:
+    """The eps of the layer norm that x / deviation is: (x - mean) / sqrt(mean square + eps)."""
+    if x.op != CENTRED or deviation.op != ROOT:
+        return None
+    found = numbers(deviation.inputs[0])
+    if found is None or not near(found[0], 1) or found[1] <= 0:
+        return None
+    mean = found[2]
+    fits = mean.op == MEAN and mean.inputs[0].op == SQUARE and mean.inputs[0].inputs[0] is x
+    return decimal(found[1]) if fits else None
 
 
 def near(a: float, b: float) -> bool:

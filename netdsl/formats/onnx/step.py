@@ -73,6 +73,21 @@ AFFINE = Formula("x scale + shift")
 ERF = Formula("erf(x)")
 SQUARE = Formula("x^2")
 CUBE = Formula("x^3")
+MEAN = Formula("mean over a sample")
+"""The mean of each sample's elements, stretched to their shape; so is what follows from it."""
+CENTRED = Formula("x - mean")
+ROOT = Formula("square root")
+
+
+@dataclass(frozen=True)
+class Stretched(Formula):
+    """A tensor whose axes of size 1 are repeated to a shape, as a product does by itself."""
+
+    text: str = "stretching to another shape"
+    shape: Shape = ()
+
+    def output(self, inputs: tuple[Shape, ...]) -> Shape:
+        return self.shape
 
 
 @dataclass(frozen=True)

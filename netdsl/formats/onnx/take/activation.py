@@ -10,7 +10,16 @@ import numpy as np
 from netdsl.formats.onnx import patterns
 from netdsl.formats.onnx.call import Call, Value, decimal
 from netdsl.formats.onnx.faults import Unsupported
-from netdsl.formats.onnx.step import CUBE, ERF, SQUARE, Tensor, channel_axis, elementwise, plain
+from netdsl.formats.onnx.step import (
+    CUBE,
+    ERF,
+    ROOT,
+    SQUARE,
+    Tensor,
+    channel_axis,
+    elementwise,
+    plain,
+)
 from netdsl.formats.onnx.step import tensor as whole
 from netdsl.formats.onnx.view import N, View
 from netdsl.ops import (
@@ -139,6 +148,7 @@ TAKE = {
     "HardSwish": each(lambda call: HardSwish()),
     "Tanh": each(lambda call: Tanh()),
     "Erf": each(lambda call: ERF),
+    "Sqrt": each(lambda call: ROOT),
     "Dropout": each(dropout),
     "PRelu": prelu,
     "Clip": clip,

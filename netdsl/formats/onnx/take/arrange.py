@@ -9,8 +9,18 @@ import numpy as np
 
 from netdsl.formats.onnx.call import Call, Value
 from netdsl.formats.onnx.faults import Unsupported
-from netdsl.formats.onnx.step import Array, Step, Tensor, is_flat, plain, shuffle_groups, tensor
-from netdsl.formats.onnx.view import BATCH, constant
+from netdsl.formats.onnx.step import (
+    Array,
+    Step,
+    Stretched,
+    Tensor,
+    axes,
+    is_flat,
+    plain,
+    shuffle_groups,
+    tensor,
+)
+from netdsl.formats.onnx.view import BATCH, View, constant, shown
 from netdsl.ops import AdaptiveAveragePool, Pad, Shape, Upsample
 from netdsl.ops.base import Pair
 
@@ -75,15 +85,40 @@ def settled(call: Call, x: Tensor) -> Tensor:
 
 def squeeze(call: Call) -> Value:
     x = call.tensor()
-    axes = call.ints("axes", 1)
-    if axes is None:
-        axes = tuple(i for i, g in enumerate(x.view.groups) if not g)
-    return settled(call, Tensor(x.step, x.view.squeezed(axes)))
+    dropped = call.ints("axes", 1)
+    if dropped is None:
+        dropped = tuple(i for i, g in enumerate(x.view.groups) if not g)
+    return settled(call, Tensor(x.step, x.view.squeezed(dropped)))
 
 
 def unsqueeze(call: Call) -> Value:
     x = call.tensor()
     return Tensor(x.step, x.view.unsqueezed(call.ints("axes", 1) or ()))
+
+
+def expand(call: Call) -> Value:
+    """Repeats axes of size 1: left to the product that reads it."""
+    x = call.tensor()
+    target = call.ints("shape", 1) or ()
+    sizes = x.view.stated
+    if len(target) < len(sizes):
+        target = (1,) * (len(sizes) - len(target)) + target
+    if target[:1] in ((1,), sizes[:1]) and all(
+        t in (1, s) for t, s in zip(target, sizes, strict=False)
+    ):
+        return x
+    if axes(x) is None:
+        x = tensor(plain(x), call.batch)
+    order = axes(x)
+    if order is None or len(target) != len(sizes) or target[0] not in (1, sizes[0]):
+        raise Unsupported("it stretches a tensor to another rank or batch")
+    shape = list(x.step.shape)
+    for axis, size in zip(order[1:], target[1:], strict=True):
+        if size != 1 and shape[axis - 1] not in (1, size):
+            raise Unsupported(f"it stretches {shown(sizes)} to {shown(list(target))}")
+        shape[axis - 1] = max(size, shape[axis - 1])
+    step = call.new(Stretched(shape=tuple(shape)), x.step)
+    return Tensor(step, View.of(step.shape, call.batch).transposed(order))
 
 
 def transpose(call: Call) -> Value:
@@ -101,12 +136,12 @@ def pad(call: Call) -> Value:
     amounts = call.ints("pads" if call.version >= 2 else "paddings", 1)
     if amounts is None:
         raise Unsupported("it has no pads")
-    axes = call.ints("axes", 3) or tuple(range(rank))
-    if len(amounts) != 2 * len(axes):
-        raise Unsupported(f"its pads {list(amounts)} are not two for each of {len(axes)} axes")
+    padded = call.ints("axes", 3) or tuple(range(rank))
+    if len(amounts) != 2 * len(padded):
+        raise Unsupported(f"its pads {list(amounts)} are not two for each of {len(padded)} axes")
     both = [(0, 0)] * rank
-    for i, axis in enumerate(axes):
-        both[axis % rank] = (amounts[i], amounts[i + len(axes)])
+    for i, axis in enumerate(padded):
+        both[axis % rank] = (amounts[i], amounts[i + len(padded)])
     if both[0] != (0, 0) or both[1] != (0, 0):
         raise Unsupported("it pads the batch or the channels")
     value = call.scalar(2, "value", call.number("value", 0.0)) if mode == "constant" else 0.0
@@ -127,26 +162,26 @@ def resize(call: Call) -> Value:
     x = call.plain()
     mode = _interpolation(call)
     rank = len(x.shape) + 1
-    axes = tuple(a % rank for a in call.ints("axes") or range(rank))
+    chosen = tuple(a % rank for a in call.ints("axes") or range(rank))
     at = 1 if call.version < 11 else 2
     given = call.optional(at, "scales")
     scales = [1.0] * rank
     if given is not None and given.size:
-        if given.size != len(axes):
+        if given.size != len(chosen):
             raise Unsupported("its scales are not one an axis")
-        for axis, scale in zip(axes, given.reshape(-1), strict=True):
+        for axis, scale in zip(chosen, given.reshape(-1), strict=True):
             scales[axis] = float(scale)
     else:
         sizes = call.constant(3, "sizes").reshape(-1)
-        if sizes.size != len(axes):
+        if sizes.size != len(chosen):
             raise Unsupported("its sizes are not one an axis")
         old = (call.batch or BATCH, *x.shape)
         policy = call.attribute("keep_aspect_ratio_policy", "stretch")
-        ratios = [Fraction(int(n), old[axis]) for axis, n in zip(axes, sizes, strict=True)]
+        ratios = [Fraction(int(n), old[axis]) for axis, n in zip(chosen, sizes, strict=True)]
         if policy != "stretch":
             choose = min if policy == "not_larger" else max
             ratios = [choose(ratios)] * len(ratios)
-        for axis, ratio in zip(axes, ratios, strict=True):
+        for axis, ratio in zip(chosen, ratios, strict=True):
             scales[axis] = float(ratio) if ratio != BATCH else 1.0
     return _enlarged(call, x, tuple(scales), mode)
 
@@ -224,4 +259,5 @@ TAKE = {
     "Upsample": upsample,
     "Resize": resize,
     "Einsum": einsum,
+    "Expand": expand,
 }

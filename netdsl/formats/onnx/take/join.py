@@ -11,8 +11,18 @@ from netdsl.formats.onnx import patterns
 from netdsl.formats.onnx.call import Call, Value
 from netdsl.formats.onnx.faults import Unsupported
 from netdsl.formats.onnx.patterns import Doubles
-from netdsl.formats.onnx.step import Array, Tensor, aligned, channel_axis, ordered
-from netdsl.ops import Add, Concat
+from netdsl.formats.onnx.step import (
+    CENTRED,
+    MEAN,
+    Array,
+    Stretched,
+    Tensor,
+    aligned,
+    axes,
+    channel_axis,
+    ordered,
+)
+from netdsl.ops import Add, Concat, LayerNorm
 
 
 def concat(call: Call) -> Value:
@@ -53,6 +63,8 @@ def difference(call: Call) -> Value:
     if not isinstance(b, Tensor):
         assert isinstance(a, Tensor)
         return shifted(call, a, -np.asarray(b, np.float64))
+    if isinstance(a, Tensor) and b.step.op == MEAN and b.step.inputs[0] is a.step:
+        return Tensor(call.new(CENTRED, a.step), a.view)
     negative = Tensor(patterns.affine(b.step, -1.0, 0.0, call.name), b.view)
     if not isinstance(a, Tensor):
         return shifted(call, negative, a)
@@ -71,6 +83,7 @@ def product(call: Call) -> Value:
 
 
 def _multiplied(call: Call, a: Tensor, b: Tensor) -> Value:
+    a, b = _unstretched(call, a), _unstretched(call, b)
     if a.view == b.view and a.step.shape == b.step.shape:
         return Tensor(patterns.product(a.step, b.step, call.name), a.view)
     if len(a.view.groups) != len(b.view.groups):
@@ -79,8 +92,20 @@ def _multiplied(call: Call, a: Tensor, b: Tensor) -> Value:
     return ordered(patterns.product(first, second, call.name), order, call.batch)
 
 
+def _unstretched(call: Call, x: Tensor) -> Tensor:
+    """A product stretches what it multiplies by itself."""
+    order = axes(x)
+    if not isinstance(x.step.op, Stretched) or order is None:
+        return x
+    return ordered(x.step.inputs[0], order, call.batch)
+
+
 def quotient(call: Call) -> Value:
     a, b = _two(call)
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        eps = patterns.normalised(a.step, b.step)
+        if eps is not None:
+            return Tensor(call.new(LayerNorm(eps, False), a.step.inputs[0]), a.view)
     if not isinstance(a, Tensor) or isinstance(b, Tensor):
         raise Unsupported("it divides by a tensor")
     with np.errstate(divide="ignore"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from netdsl.formats.onnx.call import Call, Value
 from netdsl.formats.onnx.faults import Unsupported
-from netdsl.formats.onnx.step import Step, Tensor, axes, tensor
+from netdsl.formats.onnx.step import MEAN, Step, Tensor, axes, tensor
 from netdsl.formats.onnx.take.windows import window
 from netdsl.ops import AveragePool, GlobalAverage, GlobalMax, MaxPool, Op, Window
 
@@ -62,6 +62,11 @@ def _reduced(call: Call, every: Op, some: Callable[[Window], Op]) -> Value:
     if order is None:
         raise Unsupported("its input is rearranged as the language cannot say")
     inner = {order[a] for a in chosen}
+    rest = set(range(1, len(x.step.shape) + 1)) - {
+        i for i, n in enumerate(x.step.shape, 1) if n == 1
+    }
+    if isinstance(every, GlobalAverage) and 0 not in inner and rest <= inner and 1 in inner:
+        return Tensor(call.new(MEAN, x.step), x.view)  # a part of a layer norm, or nothing we know
     if not inner or min(inner) < 2:
         raise Unsupported("it reduces the batch or the channels, not space alone")
     spatial = x.step.shape[1:]
