@@ -24,20 +24,23 @@ Steps = tuple[int, int, int, int]
 # The tile's number; rows done for all filters before the next rows; samples, planes and rows;
 # tiles along a row and across the filters, and where their tables start; where the weights of the
 # first block start and how far the next is; the biases; then input, output and residual: the
-# first row, and the floats to the next sample, plane and row; then the tile's own fields.
+# first row, and the floats to the next sample, plane and row; the parts of a long sum, and the
+# floats of weights to the next; then the tile's own fields, for each part of the sum.
 NUMBER, GROUP, SAMPLES, PLANES, ROWS = range(BODY, BODY + 5)
 COLUMNS, COLUMN_TABLE, FILTERS, FILTER_TABLE = range(BODY + 5, BODY + 9)
 WEIGHTS, BLOCK, BIASES = range(BODY + 9, BODY + 12)
 INPUT, OUTPUT, RESIDUAL = BODY + 12, BODY + 16, BODY + 20
-TILE = BODY + 24
+SUMS, ONWARD = BODY + 24, BODY + 25
+TILE = BODY + 26
 
 
 @worker
 def direct(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """Sums over taps for all places of a grid and all filters."""
-    t = past(d, TILE)
+    first_t = past(d, TILE)
     # Names of a tile's fields are not known here; its steps are, by their order.
-    x_step, y_step, r_step, y_block, r_block = t[2], t[3], t[4], t[6], t[7]
+    x_step, y_step, r_step = first_t[2], first_t[3], first_t[4]
+    y_block, r_block = first_t[6], first_t[7]
     rows, filters, columns = d[SAMPLES] * d[PLANES] * d[ROWS], d[FILTERS], d[COLUMNS]
     group = d[GROUP]
     work = rows * filters
@@ -58,17 +61,11 @@ def direct(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
         weights, bias = d[WEIGHTS] + block * d[BLOCK], d[BIASES] + 16 * block
         for i in range(columns):
             x = d[d[COLUMN_TABLE] + i]
-            run_tile(
-                d[NUMBER],
-                arena,
-                params,
-                t,
-                x_at + x * x_step,
-                weights,
-                y_at + x * y_step,
-                bias,
-                r_at + x * r_step,
-            )
+            inputs, outputs, added = x_at + x * x_step, y_at + x * y_step, r_at + x * r_step
+            for s in range(d[SUMS]):
+                t, w = past(d, TILE + s * TILE_FIELDS), weights + s * d[ONWARD]
+                run_tile(d[NUMBER], arena, params, t, inputs, w, outputs, bias, added)
+                added = outputs
 
 
 class View(NamedTuple):
@@ -86,6 +83,10 @@ def view(buffer: Buffer, first: Triple = (0, 0, 0), step: Triple = (1, 1, 1)) ->
     d, h, w = (stride * by for stride, by in zip(axes, step, strict=True))
     start = buffer.origin + sum(a * b for a, b in zip(axes, first, strict=True))
     return View(start, (buffer.batch_stride, d, h, w), buffer.block_stride)
+
+
+LONGEST = 1024
+"""Terms that are summed one after the other."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,18 @@ def merged(counts: Steps, views: Sequence[View]) -> tuple[Steps, list[View]]:
     return (n, z, y, x), walks
 
 
-def choose(kind: Kind, columns: int, rows: int, runs: Sequence[int], parts: int) -> Tile:
+def choose(
+    kind: Kind,
+    columns: int,
+    rows: int,
+    runs: Sequence[int],
+    parts: int,
+    overlap: bool = True,
+) -> Tile:
     """The tile that takes the fewest cycles, by shape alone.
 
     runs: how many blocks of filters in a row read the same input; a tile stays within a run.
+    overlap: whether the last tile of a run may overlap the one before, maybe another thread's.
     """
     overhead = 2.0
 
@@ -142,12 +151,14 @@ def choose(kind: Kind, columns: int, rows: int, runs: Sequence[int], parts: int)
         along = -(-columns // shape.pixels)
         return -(-rows * across // parts) * along * (shape.cycles(kind) + overhead)
 
-    fitting = [
-        t
-        for t in tiles()
-        if t.kind is kind and t.shape.pixels <= columns and t.shape.blocks <= min(runs)
-    ]
-    return min(fitting, key=cost)
+    def fits(tile: Tile) -> bool:
+        pixels, blocks = tile.shape
+        whole = not any(run % blocks for run in runs)
+        return (
+            tile.kind is kind and pixels <= columns and blocks <= min(runs) and (overlap or whole)
+        )
+
+    return min(filter(fits, tiles()), key=cost)
 
 
 CACHED = 96 * 1024
@@ -171,18 +182,18 @@ def describe(whole: Sum, parts: int) -> Call:
     source, target, residual = walks
     rows, columns = prod(counts[:3]), counts[3]
     runs = _runs(whole.starts)
-    tile = choose(whole.kind, columns, rows, [count for _, count in runs], parts)
+    # A sum in parts passes through the output, where no other thread may meet it.
+    overlap = len(whole.taps) * max(int(whole.kind), 1) <= LONGEST
+    tile = choose(whole.kind, columns, rows, [count for _, count in runs], parts, overlap)
     pixels, blocks = tile.shape
     filter_tiles = [
         (first + i, whole.starts[first]) for first, count in runs for i in _cuts(count, blocks)
     ]
     column_tiles = _cuts(columns, pixels)
-    tables = TILE + TILE_FIELDS
-    column_table = tables + len(whole.taps)
+    terms = max(int(whole.kind), 1)
+    sums = _sums(whole, [walk.steps[3] for walk in walks], target.block, residual.block)
+    column_table = TILE + TILE_FIELDS * len(sums) + len(whole.taps)
     filter_table = column_table + len(column_tiles)
-    start = FROM_BIAS if whole.biases is not None else 0
-    start |= ADD_RESIDUAL if whole.residual is not None else 0
-    steps = (walk.steps[3] for walk in walks)
     fields = (
         (0, max(1, min(parts, rows * len(filter_tiles)))),
         (code(tile), rows_at_once(whole, rows), *counts[:3]),
@@ -191,13 +202,37 @@ def describe(whole: Sum, parts: int) -> Call:
         (source.start, *source.steps[:3]),
         (target.start, *target.steps[:3]),
         (residual.start, *residual.steps[:3]),
-        (len(whole.taps), TILE_FIELDS, *steps, whole.block, target.block, residual.block),
-        (start, *map(bits, whole.clamp)),
+        (len(sums), LONGEST // terms * terms * LANES),
+        *sums,
         whole.taps,
         column_tiles,
         *filter_tiles,
     )
     return Call(direct, np.array([number for part in fields for number in part], np.int64))
+
+
+def _sums(whole: Sum, steps: Sequence[int], block: int, more: int) -> list[tuple[int, ...]]:
+    """A tile's fields for each part of the sum, LONGEST terms at most, so that rounding errors
+    do not grow with its length. The first part takes bias and residual, each later one adds what
+    is in the output already, the last one clamps.
+
+    block, more: floats to the next block of filters of the output and the residual.
+    """
+    taps, each = len(whole.taps), LONGEST // max(int(whole.kind), 1)
+    count = max(1, -(-taps // each))
+    x_step, y_step, r_step = steps
+    start = FROM_BIAS if whole.biases is not None else 0
+    start |= ADD_RESIDUAL if whole.residual is not None else 0
+    found = []
+    for i in range(count):
+        table = (count - i) * TILE_FIELDS + i * each
+        clamp = whole.clamp if i == count - 1 else (-inf, inf)
+        steps = (x_step, y_step, r_step)
+        blocks = (whole.block, block, more)
+        count_here = min(each, taps - i * each)
+        found.append((count_here, table, *steps, *blocks, start, *map(bits, clamp)))
+        start, r_step, more = ADD_RESIDUAL, y_step, block
+    return found
 
 
 def bits(value: float) -> int:

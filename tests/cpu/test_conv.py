@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from layer import Layer, connected, convolved, error, transposed
@@ -24,8 +26,11 @@ def window(kernel, stride=1, padding=0, dilation=1):
 
 
 def agrees(layer: Layer) -> None:
-    found = layer.run(plan_conv, conv_needs)
-    assert error(found, convolved(layer)) < TOLERANCE
+    """As it is planned, and by direct sums alone."""
+    wanted = convolved(layer)
+    assert error(layer.run(plan_conv, conv_needs), wanted) < TOLERANCE
+    layer.task = replace(layer.task, exact=True)
+    assert error(layer.run(plan_conv, conv_needs), wanted) < TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -132,6 +137,17 @@ def test_transposed(shape, filters, w, out_pad, groups):
 def test_fully_connected(shape, filters, batch):
     layer = Layer(Linear(filters), shape, batch, activation=Relu())
     assert error(layer.run(plan_dense), connected(layer)) < TOLERANCE
+
+
+@pytest.mark.parametrize("filters", [30, 48, 80, 112])
+@pytest.mark.parametrize("residual", [False, True])
+def test_long_sums_in_parts(filters, residual):
+    """9 x 260 terms: more than are summed at once, on filters that no tile divides evenly."""
+    op = Conv(filters, window((3, 3), padding=1))
+    layer = Layer(op, (260, 9, 9), 2, residual, Relu6(), exact=True)
+    assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 5e-6
+    thin = Layer(Linear(filters), (5000,), 3, residual, Relu())
+    assert error(thin.run(plan_dense), connected(thin)) < 5e-6
 
 
 def test_nan_is_passed_on():

@@ -48,7 +48,7 @@ def _tiles(kind: Kind, *sizes: tuple[int, int]) -> tuple[Tile, ...]:
 AVX512 = (
     *_tiles(Kind.BLOCKED, (14, 2), (13, 2), (12, 2), (8, 3), (7, 3), (6, 4), (5, 3)),
     *_tiles(Kind.BLOCKED, (4, 6), (4, 4), (3, 3), (2, 8), (1, 8)),
-    *_tiles(Kind.BLOCKED, (28, 1), (14, 1), (7, 1), (3, 2), (1, 4), (1, 1)),
+    *_tiles(Kind.BLOCKED, (28, 1), (14, 1), (7, 1), (3, 2), (1, 4), (1, 3), (1, 1)),
     *_tiles(Kind.PLANAR, (10, 2), (9, 3), (6, 4), (4, 2), (28, 1), (14, 1), (4, 1), (1, 1)),
     *_tiles(Kind.DEPTHWISE, (28, 1), (14, 1), (7, 1), (4, 1), (1, 1)),
 )
