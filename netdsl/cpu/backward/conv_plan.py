@@ -18,6 +18,7 @@ import numpy as np
 from netdsl.cpu import winograd
 from netdsl.cpu.activation import RELU
 from netdsl.cpu.backward import activation, conv, sums
+from netdsl.cpu.backward import winograd as quick_gradient
 from netdsl.cpu.backward.task import BackNeeds, BackPlaces, Calls, TrainedParams, Transform
 from netdsl.cpu.conv import clamp, quick_plan
 from netdsl.cpu.direct import block_floats
@@ -114,7 +115,26 @@ def conv_needs(task: Task) -> BackNeeds:
     else:
         gradient = gradient | reach(op.window, out[1:], shape[1:])
     taps = max(prod(op.window.kernel), 16)
-    return BackNeeds(inputs, gradient, max(task.threads * taps * 256, asked.scratch))
+    scratch = max(task.threads * taps * 256, asked.scratch)
+    quick = _quick(task)
+    if quick is not None:
+        around, over = quick_gradient.halos(quick, _conv(task), shape, out)
+        inputs, gradient = (inputs[0] | around,), gradient | over
+        scratch = max(scratch, quick_gradient.scratch(quick, shape[0], out[0], task.threads))
+    return BackNeeds(inputs, gradient, scratch)
+
+
+def _conv(task: Task) -> Conv:
+    op = task.whole.base
+    assert isinstance(op, Conv)
+    return op
+
+
+def _quick(task: Task) -> quick_gradient.Plan | None:
+    """Winograd's way to the weight's gradient, where it is taken."""
+    if task.exact or not isinstance(task.whole.base, Conv):
+        return None
+    return quick_gradient.planned(_conv(task), task.shapes[0], task.node.shape, task.batch)
 
 
 def conv_back(task: Task, places: BackPlaces) -> Calls:
@@ -127,7 +147,12 @@ def conv_back(task: Task, places: BackPlaces) -> Calls:
         calls.append(call(activation.bent_back, task.parts, g, g, RELU, idle, other=places.output))
     if op.bias:
         calls.append(call(sums.channel_sums, task.threads, g, g, places.into["bias"]))
-    calls.append(_weight_gradient(task, places))
+    quick = _quick(task)
+    if quick is not None:
+        own = {"into": places.into["weight"], "start": places.scratch, "threads": task.threads}
+        calls += quick_gradient.describe(quick, _conv(task), places.inputs[0], g, **own)
+    else:
+        calls.append(_weight_gradient(task, places))
     target = places.gradients[0]
     if target is not None:
         calls += _input_gradient(task, places, target)
