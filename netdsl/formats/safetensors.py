@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from netdsl.faults import NetError, error
 from netdsl.formats.atomic import replacing
+from netdsl.formats.finite import check_finite
 from netdsl.ops import Shape, show
 
 KINDS: dict[str, np.dtype[Any]] = {
@@ -69,13 +70,7 @@ class WeightsFile:
             known = ", ".join(k for k in KINDS if k != "I64")
             raise error("wrong-kind", f"{self.path}: {name} holds {tensor.kind}, not {known}")
         numbers = self._numbers(tensor)
-        if numbers.size and not (math.isfinite(numbers.min()) and math.isfinite(numbers.max())):
-            index = np.unravel_index(int(np.argmin(np.isfinite(numbers))), numbers.shape)
-            place = ", ".join(map(str, index))
-            raise error(
-                "not-finite",
-                f"{self.path}: {name} [{place}] is {numbers[index]}: these weights are broken",
-            )
+        check_finite(numbers, f"{self.path}: {name}")
         return numbers
 
     def _numbers(self, tensor: Tensor) -> NDArray[np.float32]:
