@@ -8,10 +8,11 @@ from math import inf, prod
 import numpy as np
 
 from netdsl.cpu import winograd
+from netdsl.cpu.costs import Work
 from netdsl.cpu.direct import Sum, block_floats, describe, view
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Triple, axes3
 from netdsl.cpu.micro import Kind
-from netdsl.cpu.micro.cook_toom import SIZES, Size
+from netdsl.cpu.micro.cook_toom import SIZES
 from netdsl.cpu.pack import packed_biases, packed_weights
 from netdsl.cpu.task import Needs, Places, Task
 from netdsl.cpu.winograd import Winograd
@@ -19,9 +20,6 @@ from netdsl.ops import Activation, Conv, Relu, Relu6, Window
 
 PLANAR = 8
 """Input channels up to which planes beat a block that is mostly padding."""
-
-WORTH = 0.75
-"""Share of the direct sum's products below which Winograd's transforms pay."""
 
 CLAMPS: dict[type[Activation], tuple[float, float]] = {Relu: (0.0, inf), Relu6: (0.0, 6.0)}
 """Activations that a convolution applies itself, each the bounds of its result."""
@@ -58,14 +56,12 @@ def quick_plan(task: Task) -> Winograd | None:
     plain = set(op.window.stride) == set(op.window.dilation) == {1} and op.groups == 1
     if task.exact or not sizes or not plain or min(channels, op.filters) < LANES:
         return None
-    area, lengths = op.window.kernel[0] ** 2 * prod(output[1:]), (output[1], output[2])
-
-    def share(size: Size) -> float:
-        """Products against those of the direct sum."""
-        return size.inputs**2 * prod(winograd.tiling(size, lengths)) / area
-
-    best = min(sizes, key=share)
-    if share(best) > WORTH:
+    lengths = (output[1], output[2])
+    blocks, filter_blocks = -(-channels // LANES), -(-op.filters // LANES)
+    taps = prod(op.window.kernel)
+    work = Work(task.batch, blocks, filter_blocks, lengths, taps, task.threads)
+    best = min(sizes, key=work.winograd)
+    if work.winograd(best) >= work.direct():
         return None
     return winograd.planned(best, task.batch, channels, op.filters, lengths, task.threads)
 

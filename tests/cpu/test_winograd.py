@@ -52,7 +52,7 @@ def conv(filters, kernel, padding=None, bias=True):
         ((24, 56, 57), 30, 3, 1),
         ((18, 27, 27), 24, 5, 2),
         ((16, 12, 15), 70, 5, 0),
-        ((16, 2, 2), 16, 3, 1),
+        ((16, 4, 4), 16, 3, 1),
     ],
 )
 @pytest.mark.parametrize("batch", [1, 3])

@@ -1,0 +1,52 @@
+"""What each algorithm costs a layer, in rough cycles: the table by which one is chosen.
+
+Nothing is measured at start. The numbers are of AVX-512 at one multiply-add of 16 floats a cycle;
+with narrower registers all but memory slows down alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from netdsl.cpu.layout import LANES
+from netdsl.cpu.micro.cook_toom import Size
+
+TRANSFORM = 4.0
+"""Cycles for each of a tile's inputs, there and back."""
+
+CACHED = 4 << 20
+"""Bytes of weights that other layers leave in a cache until the next run."""
+
+FROM_CACHE, FROM_MEMORY = 32.0, 9.0
+"""Bytes of weights a cycle for all threads together."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A convolution: its samples, blocks of channels and filters, outputs per axis, taps."""
+
+    batch: int
+    blocks: int
+    filter_blocks: int
+    outputs: tuple[int, ...]
+    taps: int
+    parts: int
+
+    def direct(self) -> float:
+        """Cycles of the direct sum."""
+        terms = self.taps * self.blocks * LANES * self.filter_blocks
+        return self.batch * prod(self.outputs) * terms / self.parts + self._read(self.taps)
+
+    def winograd(self, size: Size) -> float:
+        """Cycles of Winograd's algorithm with tiles of this size."""
+        tiles = self.batch * prod(-(-n // size.outputs) for n in self.outputs)
+        products = size.inputs**2
+        multiply = products * tiles * self.blocks * LANES * self.filter_blocks
+        transform = TRANSFORM * products * tiles * (self.blocks + self.filter_blocks)
+        return (multiply + transform) / self.parts + self._read(products)
+
+    def _read(self, taps: int) -> float:
+        """Cycles of bringing in the weights, so many for each channel and filter."""
+        weights = 4 * taps * self.blocks * self.filter_blocks * LANES**2
+        return weights / (FROM_CACHE if weights <= CACHED else FROM_MEMORY)
