@@ -1,9 +1,15 @@
-"""How much memory there is, and the error when a plan wants more."""
+"""How much memory there is, the error when a plan wants more, and how to do with less."""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from netdsl.faults import error
 
@@ -55,3 +61,28 @@ def check(name: str, batch: int, wanted: int) -> None:
 
 def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def lent(array: NDArray[Any]) -> NDArray[np.float32]:
+    """The same numbers as a flat float32 array that compiled code takes for reading.
+
+    To compiled code an array that may not be written, as one mapped from a file, is another type.
+    The result does not keep the array alive. It is a copy only where the numbers are not float32
+    in one stretch.
+    """
+    flat = np.ascontiguousarray(array, np.float32).reshape(-1)
+    if flat.flags.writeable or not flat.size:
+        return flat
+    if not np.may_share_memory(flat, array):
+        return flat.copy()
+    pointer = ctypes.cast(flat.ctypes.data, ctypes.POINTER(ctypes.c_float))
+    return np.ctypeslib.as_array(pointer, flat.shape)
+
+
+def let_go(array: NDArray[Any]) -> None:
+    """Frees the memory of an array that is mapped from a file; it is read again if needed again."""
+    holder: object = array
+    while isinstance(holder, np.ndarray):
+        holder = holder.base
+    if isinstance(holder, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        holder.madvise(mmap.MADV_DONTNEED)

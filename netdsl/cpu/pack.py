@@ -6,6 +6,7 @@ import numpy as np
 
 from netdsl.cpu.launch import BODY, WORKER, launch, share, worker
 from netdsl.cpu.layout import LANES, Floats, aligned
+from netdsl.cpu.memory import lent
 from netdsl.cpu.micro import Kind
 
 FILTERS, CHANNELS, TAPS, BLOCKS, CHANNEL_BLOCKS, LANE_COUNT, BLOCK = range(BODY, BODY + 7)
@@ -42,9 +43,7 @@ def packed_weights(weights: Floats, kind: Kind, block: int, parts: int) -> Float
     sizes = (filters, channels, taps, blocks, -(-channels // lanes), lanes, block)
     d = np.array((pack_blocks.address, parts, *sizes), np.int64)
     assert WORKER == 0
-    # Compiled code takes arrays that may be written; it does not write to these.
-    source = np.require(weights, np.float32, ["C", "W"]).reshape(-1)
-    launch(source, packed, d)
+    launch(lent(weights), packed, d)
     return packed
 
 

@@ -210,7 +210,7 @@ class _Making:
         """held: the node that holds each output; shapes: the outputs' shapes."""
         placement = self._place(frozenset(held.values()))
         memory.check(self.graph.name, self.batch, 4 * placement.floats)
-        steps = [self._step(task, placement) for task in self.tasks.values()]
+        steps = self._steps(placement)
         inputs = [self._port(n, n, self.graph[n].shape, placement) for n in self.graph.inputs]
         outputs = [self._port(n, held[n], shapes[n], placement, out=True) for n in held]
         memory.check(self.graph.name, self.batch, 4 * (placement.floats + self.params.floats))
@@ -241,6 +241,20 @@ class _Making:
         )
         return place(self.graph, self.batch, self.needs, over, planar)
 
+    def _steps(self, placement: Placement) -> list[Step]:
+        """All steps in the graph's order. The largest weights are packed first, while little else
+        is in memory beside them."""
+        for weight in self.weights.values():
+            memory.let_go(weight)
+
+        def size(task: Task) -> int:
+            return sum(parameter.size for parameter in self.graph.parameters(task.node))
+
+        found = {}
+        for task in sorted(self.tasks.values(), key=size, reverse=True):
+            found[task.node.name] = self._step(task, placement)
+        return [found[name] for name in self.tasks]
+
     def _step(self, task: Task, placement: Placement) -> Step:
         node, whole = task.node, task.whole
         own = own_weights(self.graph, node, whole.source, self.weights)
@@ -252,6 +266,8 @@ class _Making:
             self.params,
         )
         calls = tuple(recipe(node).calls(task, places))
+        for weight in own.values():
+            memory.let_go(weight)
         return Step(whole.source, node.op.word(), node.op.macs(task.shapes), calls)
 
     def _port(

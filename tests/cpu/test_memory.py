@@ -1,0 +1,54 @@
+"""Arrays lent to compiled code, and memory given back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from netdsl.cpu import memory
+from netdsl.faults import NetError
+
+
+def test_arrays_are_lent_without_a_copy_where_that_can_be() -> None:
+    numbers = np.arange(12, dtype=np.float32).reshape(3, 4)
+    assert np.shares_memory(memory.lent(numbers), numbers)
+    numbers.flags.writeable = False
+    borrowed = memory.lent(numbers)
+    assert borrowed.flags.writeable
+    assert borrowed.ctypes.data == numbers.ctypes.data
+    np.testing.assert_array_equal(borrowed, numbers.reshape(-1))
+
+
+def test_other_arrays_are_lent_as_copies() -> None:
+    numbers = np.arange(12, dtype=np.float64).reshape(3, 4)
+    numbers.flags.writeable = False
+    np.testing.assert_array_equal(memory.lent(numbers.T), numbers.T.reshape(-1))
+    assert memory.lent(np.zeros((0, 3), np.float32)).shape == (0,)
+    every_other = np.arange(12, dtype=np.float32)[::2]
+    every_other.flags.writeable = False
+    np.testing.assert_array_equal(memory.lent(every_other), every_other)
+
+
+def test_what_is_mapped_is_there_again_when_read(tmp_path: Path) -> None:
+    path = tmp_path / "numbers"
+    np.arange(5000, dtype=np.float32).tofile(path)
+    mapped = np.memmap(path, np.float32, "r").view(np.ndarray).reshape(50, 100)
+    before = mapped.copy()
+    memory.let_go(mapped)
+    np.testing.assert_array_equal(mapped, before)
+    memory.let_go(before)
+    np.testing.assert_array_equal(mapped, before)
+
+
+def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "memory.max").write_text("3000\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.available() == 2000
+    memory.check("net", 4, 2000)
+    with pytest.raises(NetError, match="net with 4 samples at once needs"):
+        memory.check("net", 4, 2001)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert (memory.available() or 0) > 2000
