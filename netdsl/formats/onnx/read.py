@@ -18,7 +18,7 @@ import numpy.typing as npt
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from netdsl.faults import Fault, NetError, error
-from netdsl.formats.onnx import load
+from netdsl.formats.onnx import load, metadata
 from netdsl.formats.onnx.call import Call, Value
 from netdsl.formats.onnx.faults import Unsupported, broken
 from netdsl.formats.onnx.finish import NAME, Finish
@@ -196,6 +196,7 @@ class Reading:
         net = finish.graph(self._named(), steps)
         if self.trouble.found:
             raise self.trouble.error(name)
+        net = metadata.take(self.model, net) if self.ours else net
         return self._imported(net, finish, made)
 
     def _named(self) -> dict[str, Step]:

@@ -12,6 +12,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from netdsl.faults import error
 from netdsl.formats.atomic import replacing
+from netdsl.formats.onnx import metadata
 from netdsl.formats.onnx.emit import OPSET, Emitter
 from netdsl.graph import Graph
 from netdsl.graph.weights import check_weights
@@ -65,12 +66,14 @@ def to_onnx(graph: Graph, weights: Mapping[str, npt.NDArray[Any]]) -> ModelProto
         [_info(graph, name) for name in graph.outputs],
         emitter.tensors,
     )
-    return helper.make_model(
+    model = helper.make_model(
         made,
         producer_name="netdsl",
         ir_version=IR_VERSION,
         opset_imports=[helper.make_opsetid("", OPSET)],
     )
+    metadata.put(model, graph)
+    return model
 
 
 def _info(graph: Graph, name: str) -> onnx.ValueInfoProto:
