@@ -9,7 +9,6 @@ from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import (
     BATCH,
     BLOCK_STRIDE,
-    BLOCKS,
     CHANNELS,
     DEPTH,
     HEIGHT,
@@ -171,20 +170,21 @@ def flatten(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """(C, *spatial) into a vector, channel by channel."""
     depth, rows, columns = d[SOURCE + DEPTH], d[SOURCE + HEIGHT], d[SOURCE + WIDTH]
     apart, back, down = d[SOURCE + BLOCK_STRIDE], d[SOURCE + PLANE_STRIDE], d[SOURCE + ROW_STRIDE]
-    plane, features = depth * rows * columns, d[TARGET + CHANNELS]
-    work = d[TARGET + BATCH] * d[TARGET + BLOCKS]
+    channels, plane = d[SOURCE + CHANNELS], depth * rows * columns
+    work = d[TARGET + BATCH] * channels
     for item in range(share(work, part, parts), share(work, part + 1, parts)):
-        n, b = item // d[TARGET + BLOCKS], item % d[TARGET + BLOCKS]
-        source, out = row_at(d, SOURCE, n, 0, 0, 0), row_at(d, TARGET, n, b, 0, 0)
-        for lane in range(16):
-            feature = 16 * b + lane
-            if feature < features:
-                c, p = feature // plane, feature % plane
-                z, y, x = p // (rows * columns), p // columns % rows, p % columns
-                at = source + c // 16 * apart + z * back + y * down + 16 * x + c % 16
-                arena[out + lane] = arena[at]
-            else:
-                arena[out + lane] = np.float32(0.0)
+        n, c = item // channels, item % channels
+        source = row_at(d, SOURCE, n, 0, 0, 0) + c // 16 * apart + c % 16
+        out = row_at(d, TARGET, n, 0, 0, 0) + c * plane
+        for z in range(depth):
+            for y in range(rows):
+                at = source + z * back + y * down
+                for x in range(columns):
+                    arena[out + x] = arena[at + 16 * x]
+                out += columns
+        if c == channels - 1:
+            for spare in range(-(channels * plane) % 16):
+                arena[out + spare] = np.float32(0.0)
 
 
 def plan_flatten(task: Task, places: Places) -> list[Call]:

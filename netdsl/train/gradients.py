@@ -19,7 +19,7 @@ from netdsl.cpu.backward import arrange as back_arrange
 from netdsl.cpu.backward.conv_plan import trained
 from netdsl.cpu.backward.table import BACKS
 from netdsl.cpu.backward.task import BackPlaces, TrainedParams
-from netdsl.cpu.backward.update import gather
+from netdsl.cpu.backward.update import gather, gather_blocks
 from netdsl.cpu.launch import Worker, compile_all
 from netdsl.cpu.layout import Buffer, Call, aligned, image
 from netdsl.cpu.task import Task
@@ -127,7 +127,6 @@ class TrainingPlan:
             }
 
         self._inputs, self._ends, self._seeds = linked(ports), linked(ends), linked(seeds)
-        self.moved = [(at, np.ascontiguousarray(p, np.int32)) for at, p in self._params.moved]
         self.params = self._params.joined()
 
     def _linked(self, calls: list[Call]) -> list[Call]:
@@ -229,8 +228,12 @@ class TrainingPlan:
     def changed(self) -> None:
         """Packs the weights anew for the kernels that read them packed."""
         _threads.use(self.threads)
-        for start, places in self.moved:
-            gather(self.params, start, places, self.threads if len(places) > 4096 else 1)
+        for start, places, counts, stride in self._params.moved:
+            parts = self.threads if len(places) > 1024 else 1
+            if stride is None:
+                gather(self.params, start, places, parts)
+            else:
+                gather_blocks(self.params, start, places, counts, stride, parts)
         for kernel, d, packed, floats, made, more in self._params.transforms:
             kernel(self.params[packed : packed + floats], self.params[made : made + more], d)
 

@@ -8,7 +8,7 @@ in slots of one geometry.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from netdsl.cpu.backward.table import BACKS
 from netdsl.cpu.backward.task import BackNeeds
@@ -144,7 +144,8 @@ class Planner:
             if node.name not in tree.parent:
                 lanes = 1 if node.name in planar else LANES
                 halo = halos.get(node.name, Halo())
-                roots[node.name] = fresh(self.batch, node.shape, halo, lanes=lanes, offset=offset)
+                buffer = fresh(self.batch, node.shape, halo, lanes=lanes, offset=offset)
+                roots[node.name] = _apart(buffer)
                 offset += -(-roots[node.name].floats // LANES) * LANES
         names = [node.name for node in self.graph]
         return tree.buffers(roots, self.graph, names), offset
@@ -191,7 +192,7 @@ class Planner:
                 born.setdefault(name, now)
         wanted: dict[str, Buffer] = {}
         for name in life:
-            wanted[name] = fresh(self.batch, self.graph[name].shape, halos[name])
+            wanted[name] = _apart(fresh(self.batch, self.graph[name].shape, halos[name]))
         shares = self._temporary(tree)
         for key, (name, now) in shares.items():
             wanted[key] = fresh(self.batch, self.graph[name].shape)
@@ -240,6 +241,14 @@ class Planner:
                     found[f"{node.name}/{i}"] = (name, self.order[node.name])
                 written.add(name)
         return found
+
+
+def _apart(buffer: Buffer) -> Buffer:
+    """Samples of a vector an odd number of cache lines apart: kernels read one number of each, and
+    a power of 2 between them would bring all to the same place of the cache."""
+    if buffer.size != (1, 1, 1):
+        return buffer
+    return replace(buffer, batch_stride=LANES * (buffer.batch_stride // LANES | 1))
 
 
 def _split(key: str) -> tuple[str, int]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from netdsl.cpu.layout import Buffer, Call, Halo, Ints, Kernel
+from netdsl.cpu.layout import LANES, Buffer, Call, Halo, Ints, Kernel
 from netdsl.cpu.task import Params, Task
 
 
@@ -79,6 +80,38 @@ class Back(NamedTuple):
     forward: Callable[[Task, BackPlaces], tuple[Calls, Calls]] | None = None
 
 
+class Moved(NamedTuple):
+    """Weights that a packing only moved, to `start` in params.
+
+    stride: None where `places` has the place of each (-1 for a zero); else each block of 16 is
+    `counts` numbers from `places` on, `stride` apart, and zeros.
+    """
+
+    start: int
+    places: NDArray[np.int32]
+    counts: NDArray[np.int8]
+    stride: int | None
+
+
+def moved(start: int, places: NDArray[np.int64]) -> Moved:
+    """The shortest way to say where packed numbers come from."""
+    whole = Moved(start, places.astype(np.int32), np.zeros(0, np.int8), None)
+    if len(places) % LANES:
+        return whole
+    blocks = places.reshape(-1, LANES)
+    there = blocks >= 0
+    counts = there.sum(1)
+    full = blocks[counts > 1]
+    stride = int(full[0, 1] - full[0, 0]) if len(full) else 1
+    expected = np.where(
+        np.arange(LANES) < counts[:, None], blocks[:, :1] + stride * np.arange(LANES), -1
+    )
+    if not np.array_equal(expected, blocks):
+        return whole
+    bases = np.where(counts > 0, blocks[:, 0], 0)
+    return Moved(start, bases.astype(np.int32), counts.astype(np.int8), stride)
+
+
 class TrainedParams(Params):
     """The params of a plan that trains: the learned vector first, then what kernels read.
 
@@ -91,7 +124,7 @@ class TrainedParams(Params):
         super().__init__()
         self.learned = learned
         self.floats = learned
-        self.moved: list[tuple[int, np.ndarray]] = []
+        self.moved: list[Moved] = []
         self.transforms: list[Transform] = []
 
     def record(
@@ -120,5 +153,5 @@ class TrainedParams(Params):
         result = plan(own, self)
         for (at, values), (_, without) in zip(self._pieces[first:], blank._pieces, strict=True):
             if not np.array_equal(values, without):
-                self.moved.append((at, places[values.astype(np.int64)]))
+                self.moved.append(moved(at, places[values.astype(np.int64)]))
         return result
