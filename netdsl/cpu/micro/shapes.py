@@ -6,8 +6,8 @@ from enum import IntEnum
 from functools import cache
 from typing import NamedTuple
 
-from llvmlite import binding
 from numba.core import config
+from numba.core.codegen import get_host_cpu_features
 
 
 class Kind(IntEnum):
@@ -62,10 +62,9 @@ NARROW = (
 @cache
 def wide() -> bool:
     """Whether code is compiled for 32 registers of 16 floats (AVX-512)."""
-    # Numba compiles for NUMBA_CPU_NAME with NUMBA_CPU_FEATURES where they are set.
-    features = config.CPU_FEATURES
-    if features is None:
-        features = "" if config.CPU_NAME else binding.get_host_cpu_features().flatten()
+    # Numba takes NUMBA_CPU_FEATURES in place of what the CPU has, where it is set.
+    given = config.CPU_FEATURES
+    features = get_host_cpu_features() if given is None else str(given)
     return "+avx512f" in features.split(",")
 
 
