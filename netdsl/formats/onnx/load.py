@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto
 
 from netdsl.faults import error
 from netdsl.formats.onnx.faults import broken
@@ -33,6 +33,7 @@ def load(source: str | Path | ModelProto) -> tuple[ModelProto, Path | None]:
         raise broken(f"{_said(source)} is no ONNX model: it has no graph or no opset")
     if model.functions:
         model = _inlined(model)
+    _check_names(model.graph)
     version = opset(model)
     if not OLDEST <= version <= NEWEST:
         raise error(
@@ -65,6 +66,21 @@ def _parsed(path: Path) -> ModelProto:
     except DecodeError:
         raise broken(f"{path} is not an ONNX model, or is cut off") from None
     return model
+
+
+def _check_names(graph: GraphProto) -> None:
+    """Protobuf hands over text that is not UTF-8 as bytes; no honest name is such."""
+    for node in graph.node:
+        names = (node.name, node.op_type, node.domain, *node.input, *node.output)
+        _check_text(*names, *(a.name for a in node.attribute))
+    for values in (graph.input, graph.output, graph.initializer):
+        _check_text(graph.name, *(value.name for value in values))
+
+
+def _check_text(*names: object) -> None:
+    for name in names:
+        if not isinstance(name, str):
+            raise broken(f"a name in the model is no text: {name!r:.60}")
 
 
 def _inlined(model: ModelProto) -> ModelProto:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netdsl.formats.onnx.call import decimal
+from netdsl.formats.onnx.faults import Unsupported
 from netdsl.formats.onnx.step import (
     AFFINE,
     CENTRED,
@@ -39,6 +40,9 @@ from netdsl.ops import (
     Tanh,
 )
 
+MOST_CHANNELS = 1 << 24
+"""Channels whose scale is filled in from one number."""
+
 Doubles = npt.NDArray[np.float64]
 
 
@@ -51,6 +55,8 @@ def affine(x: Step, scale: Doubles | float, shift: Doubles | float, origin: str)
         x = x.inputs[0]
     if np.allclose(scale, 1, rtol=1e-6, atol=0) and np.allclose(shift, 0, rtol=0, atol=1e-9):
         return x
+    if x.shape[0] > MOST_CHANNELS:
+        raise Unsupported(f"it scales more than {MOST_CHANNELS:,} channels")
     gate = _gate(x, scale, shift, origin)
     return gate or make(AFFINE, x, params={"scale": scale, "shift": shift}, origin=origin)
 

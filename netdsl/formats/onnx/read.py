@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from netdsl.formats.onnx.call import Call, Value
 from netdsl.formats.onnx.faults import Unsupported, broken
 from netdsl.formats.onnx.finish import NAME, Finish
 from netdsl.formats.onnx.fold import Folder
-from netdsl.formats.onnx.step import Array, Step, Tensor
+from netdsl.formats.onnx.step import MOST, Array, Step, Tensor
 from netdsl.formats.onnx.take import TABLE
 from netdsl.formats.onnx.tensors import array
 from netdsl.formats.onnx.view import N, View, shown
@@ -249,6 +250,8 @@ class Reading:
                 help=f"give them: shapes={{{name!r}: (C, *spatial)}}",
             )
         shape = tuple(n for n in sizes if n is not None)
+        if prod(shape) > MOST:
+            raise broken(f"the input {name} has more than {MOST:,} elements")
         step = Step(Input(shape), (), shape)
         view = View.of(shape, self.batch if len(dims) > 1 else 1)
         if len(dims) == 1:

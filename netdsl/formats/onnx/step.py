@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
+from math import prod
 from typing import Any, ClassVar
 
 import numpy.typing as npt
@@ -29,6 +30,9 @@ from netdsl.ops import (
     Window,
 )
 from netdsl.ops.base import Bound
+
+MOST = 1 << 31
+"""Elements of one sample's tensor."""
 
 Array = npt.NDArray[Any]
 Params = Mapping[str, Array]
@@ -125,6 +129,8 @@ def make(op: Op, *inputs: Step, params: Params | None = None, origin: str = "") 
         shape = op.output(tuple(s.shape for s in inputs))
     except OpFault as fault:
         raise Unsupported(fault.message) from None
+    if prod(shape) > MOST:
+        raise Unsupported(f"its result has more than {MOST:,} elements")
     return Step(op, inputs, shape, params or {}, origin)
 
 

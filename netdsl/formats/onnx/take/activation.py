@@ -80,7 +80,7 @@ def dropout(call: Call) -> Op:
 def prelu(call: Call) -> Value:
     x, slope = call.plain(), call.parameter(1, "slope")
     channels, rank = x.shape[0], len(x.shape)
-    if slope.size == 1:
+    if slope.size == 1 and channels <= patterns.MOST_CHANNELS:
         return call.step(PRelu(), x, weight=np.full(channels, slope.reshape(()), np.float32))
     shape = (1,) * (rank + 1 - slope.ndim) + slope.shape
     by_name = call.version < 7 and slope.shape == (channels,)
