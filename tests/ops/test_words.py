@@ -89,7 +89,11 @@ def test_counts_of_a_convolution(word: Word) -> None:
         (Word("conv", (3,), {"same": (), "p": (1,)}, (8,)), "unknown-option", "leave pN out"),
         (Word("conv", (3,), {"g": (5,)}, (8,)), "uneven-groups", "32 input channels"),
         (Word("conv", (99,), {}, (8,)), "kernel-too-large", "kernel of 99 does not fit"),
-        (Word("conv", (3,), {}, (8, 9)), "too-many-arguments", "conv takes 1 value without a name, but was given 2"),
+        (
+            Word("conv", (3,), {}, (8, 9)),
+            "too-many-arguments",
+            "conv takes 1 value without a name, but was given 2",
+        ),
         (Word("conv", (3,), {}, ("many",)), "wrong-value", "filters of conv must be a whole"),
         (Word("conv", (3,), {}, (0,)), "out-of-range", "filters of conv is 0"),
         (Word("conv", (3,), {}, (8,), {"bais": False}), "unknown-setting", "no setting `bais`"),
