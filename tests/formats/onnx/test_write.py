@@ -28,7 +28,7 @@ WORDS = """
     [id + relu + tanh]; [id * gap -> sigmoid]; [id * relu * tanh]; gap -> flatten -> ln
     fc(6) -> bn -> prelu -> softmax
 """
-CHAINS = [word.strip() for line in WORDS.strip().splitlines() for word in line.split(";")]
+CHAINS = [w.strip() for line in WORDS.splitlines() for w in line.split(";") if w.strip()]
 
 
 def drawn(graph: Graph) -> dict[str, Floats]:
