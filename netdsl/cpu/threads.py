@@ -25,20 +25,28 @@ LAYERS = {"omp": "numba.np.ufunc.omppool", "tbb": "numba.np.ufunc.tbbpool"}
 def layer() -> str:
     """The threading layer in use: omp, tbb, or workqueue where neither loads.
 
-    NUMBA_THREADING_LAYER, if set, decides.
+    NUMBA_THREADING_LAYER, if set, decides. Raises NetError where what it names does not load.
     """
     if "NUMBA_THREADING_LAYER" in os.environ:
-        return str(config.THREADING_LAYER)
-    found = next((name for name, module in LAYERS.items() if _loads(module)), "workqueue")
+        chosen = str(config.THREADING_LAYER)
+        if chosen in LAYERS and not loads(chosen):
+            raise error(
+                "no-threading-layer",
+                f"{chosen}, which NUMBA_THREADING_LAYER names, does not load",
+                help="unset it, and what there is is taken",
+            )
+        return chosen
+    found = next(filter(loads, LAYERS), "workqueue")
     config.THREADING_LAYER = found
     return found
 
 
-def _loads(module: str) -> bool:
-    if module == LAYERS["tbb"]:
+def loads(name: str) -> bool:
+    """Whether the library of a layer is here."""
+    if name == "tbb":
         _open_tbb()
     try:
-        importlib.import_module(module)
+        importlib.import_module(LAYERS[name])
     except ImportError:
         return False
     return True
@@ -74,7 +82,11 @@ def available() -> int:
 
 
 def count(asked: int | None) -> int:
-    """The threads for a plan: as asked, but no more than there are. Raises NetError below 1."""
+    """The threads for a plan: as asked, but no more than there are. Raises NetError below 1.
+
+    The layer is settled here, since compiling a parallel function starts it already.
+    """
+    layer()
     if asked is None:
         return available()
     if asked < 1:

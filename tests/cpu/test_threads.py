@@ -44,7 +44,7 @@ def test_a_fast_layer_is_taken_and_without_one_it_is_said(monkeypatch: pytest.Mo
     try:
         assert threads.layer() in threads.LAYERS
         assert threads.advice() is None
-        monkeypatch.setattr(threads, "_loads", lambda module: False)
+        monkeypatch.setattr(threads, "loads", lambda name: False)
         threads.layer.cache_clear()
         assert threads.layer() == "workqueue"
         assert "pip install tbb" in (threads.advice() or "")
@@ -71,6 +71,45 @@ def test_pypis_tbb_serves_where_openmp_is_missing() -> None:
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
     )
     assert (done.stdout.strip(), done.stderr) == ("tbb", "")
+
+
+RUN = """
+import numpy as np
+from numba import threading_layer
+from netdsl import cpu
+from netdsl.lang import load
+
+x = np.arange(-1024, 1024, dtype=np.float32).reshape(1, 2, 32, 32)
+found = cpu.compile(load("input 2x32x32; relu"), {}, batch=1, threads=2).run({"input": x})
+print(threading_layer(), (found["relu1"] == np.maximum(x, 0)).all())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", ["omp", "tbb", "workqueue"])
+def test_every_layer_runs(layer: str) -> None:
+    if layer in threads.LAYERS and not threads.loads(layer):
+        pytest.skip(f"{layer} does not load here")
+    told = subprocess.run(
+        [sys.executable, "-c", RUN],
+        env=os.environ | {"NUMBA_THREADING_LAYER": layer},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.stdout.split() == [layer, "True"], told.stderr
+
+
+def test_a_chosen_layer_that_does_not_load_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_THREADING_LAYER", "tbb")
+    monkeypatch.setattr(config, "THREADING_LAYER", "tbb")
+    monkeypatch.setattr(threads, "loads", lambda name: False)
+    threads.layer.cache_clear()
+    try:
+        with pytest.raises(NetError, match="tbb, which NUMBA_THREADING_LAYER names"):
+            threads.layer()
+    finally:
+        threads.layer.cache_clear()
 
 
 def test_a_chosen_layer_stays(monkeypatch: pytest.MonkeyPatch) -> None:
