@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ from netdsl.scores import Guess, is_classifier, labels_of, probabilities, top
 
 if TYPE_CHECKING:
     from netdsl.cost import Cost
+    from netdsl.train.loop import Callback, Result
+    from netdsl.train.start import TrainingData
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -175,6 +177,42 @@ class Net:
         """The file of sample inputs that lies beside the net: arrays `inputs` and, where known,
         `labels`."""
         return self._beside(".samples.npz")
+
+    # Training
+
+    def train(
+        self,
+        data: TrainingData,
+        *,
+        validation: TrainingData | None = None,
+        out: str | Path | None = None,
+        resume: bool = False,
+        fresh: bool = False,
+        callbacks: Iterable[Callback] = (),
+        **settings: Any,
+    ) -> Result:
+        """Trains the net, which then has the trained weights.
+
+        data: what `netdsl train` takes (a set's name, a folder, a .npz file), an `Examples`, or a
+        pair of arrays (inputs, targets): uint8 pictures or float32 tensors (N, *shape), class
+        numbers (N,) or floats. validation: the same, or the data's own test part. out: where
+        weights and checkpoints go, if anywhere. resume: go on from the checkpoint there. fresh:
+        begin from new weights, not from loaded ones. settings: those of `netdsl.train.Settings`, as
+        in `net.train("mnist", epochs=5, rate=0.02)`. For a loop of one's own see
+        `netdsl.train.Stepper`.
+
+        Raises NetError: data that cannot be read or does not fit, settings out of range, a loss
+        that is not finite (the weights stay as they were).
+        """
+        from netdsl.train.start import make_trainer
+
+        weights = None if fresh or not self.trained else self.weights
+        trainer = make_trainer(self.graph, data, validation, settings, weights, out)
+        if resume:
+            trainer.resume()
+        result = trainer.run(callbacks)
+        self._take(trainer.stepper.weights(), "trained here", trained=True)
+        return result
 
     # Running
 

@@ -149,12 +149,12 @@ def halos(plan: Plan, op: Conv, shape: Shape, out: Shape) -> tuple[Halo, Halo]:
     (top, _), (left, _) = op.window.padding
     covered = plan.rows * plan.size.outputs, plan.columns * plan.size.outputs
     more = plan.size.taps - 1
-    hi = [
+    below, right = (
         max(0, n + more - lo - have)
         for n, lo, have in zip(covered, (top, left), shape[1:], strict=True)
-    ]
-    over = [n - have for n, have in zip(covered, out[1:], strict=True)]
-    return Halo((0, top, left), (0, *hi)), Halo((0, 0, 0), (0, *over))
+    )
+    over = Halo((0, 0, 0), (0, covered[0] - out[1], covered[1] - out[2]))
+    return Halo((0, top, left), (0, below, right)), over
 
 
 def _places(plan: Plan, channels: int, filters: int) -> tuple[int, int, int, int]:

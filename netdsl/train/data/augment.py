@@ -129,7 +129,8 @@ class Augment:
                 values = grey + (values - grey) * by[2]
         if self.lighting and channels == 3:
             draw = rng.normal(0, self.lighting, (count, 3)).astype(np.float32)
-            values = values + np.float32(255) * ((draw * SPREAD) @ AXES.T)[:, :, None, None]
+            moved = ((draw * SPREAD) @ AXES.T).astype(np.float32)
+            values = values + np.float32(255) * moved[:, :, None, None]
         if self.jitter or self.lighting:
             values = np.clip(values, 0, 255)
         return values
