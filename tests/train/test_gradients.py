@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from netdsl import lang
+from netdsl.cpu.backward import winograd
+from netdsl.faults import NetError
 from netdsl.graph import Graph
 from netdsl.graph.weights import initialise
 from netdsl.train.central import ends, outputs, slope
 from netdsl.train.gradients import TrainingPlan
+from netdsl.train.losses import CrossEntropy
 
 # Each net begins with something learned, so that the op in its middle sends a gradient back.
 NETS = {
@@ -123,3 +128,112 @@ def _check(graph: Graph, batch: int, threads: int, seed: int = 0) -> None:
 @pytest.mark.parametrize("name", NETS)
 def test_gradient_is_the_slope(name: str) -> None:
     _check(lang.load(NETS[name]), batch=3, threads=2)
+
+
+WORDS = (
+    "conv{k}p1(5)",
+    "conv{k}s2(18)",
+    "conv{k}p1g2(4) -> conv1(6)",
+    "tconv{k}s2p1(3)",
+    "dwconv{k}p1",
+    "maxpool{k}s1",
+    "maxpool2s2ceil",
+    "avgpool{k}s2p1",
+    "bn",
+    "ln",
+    "gn2",
+    "relu",
+    "leaky",
+    "silu",
+    "tanh",
+    "[id + conv1]",
+    "[conv1(3) | id | maxpool3s1p1]",
+    "[id * gap -> sigmoid]",
+    "up2(bilinear)",
+    "pad(1, mode=reflect)",
+    "lrn3(alpha=0.2)",
+)
+
+
+@given(
+    st.lists(st.integers(5, 7), min_size=1, max_size=3),
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=4),
+    st.integers(1, 3),
+    st.integers(2, 4),
+    st.integers(0, 99),
+)
+@settings(max_examples=12)
+def test_random_nets(
+    sizes: list[int], words: list[str], kernel: int, batch: int, seed: int
+) -> None:
+    spatial = "x".join(map(str, sizes if len(sizes) < 3 else [s - 2 for s in sizes]))
+    chain = " -> ".join(word.format(k=kernel) for word in words)
+    try:
+        graph = lang.load(f"input 2x{spatial}; conv1(4) -> {chain} -> fc(3)")
+    except NetError:
+        return  # the words do not fit these sizes
+    _check(graph, batch, threads=1 + seed % 2, seed=seed)
+
+
+def test_winograd_in_several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a layer of many tiles is done: 50 tiles at a time, the last chunk smaller."""
+    monkeypatch.setattr(winograd, "MOST", 0)
+    graph = lang.load("input 2x28x27; conv1(17) -> conv3p1(33)")
+    found = winograd.planned(graph["conv2"].op, (17, 28, 27), (33, 28, 27), 3)
+    assert found is not None
+    assert 2 * found.chunk < found.tiles < 4 * found.chunk
+    _check(graph, batch=3, threads=2)
+
+
+def test_exact_takes_no_shortcut() -> None:
+    """Winograd's gradients differ from the direct sums', but by no more than rounding."""
+    graph = lang.load("input 3x12x12; conv3p1(24) -> conv3p1(32)")
+    weights = initialise(graph, 0)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 3, 12, 12)).astype(np.float32)
+    pull = rng.normal(size=(4, 32, 12, 12)).astype(np.float32)
+    found = []
+    for exact in (True, False):
+        plan = TrainingPlan(graph, weights, batch=4, threads=1, exact=exact)
+        plan.forward({"input": x}, step=0)
+        plan.backward({graph.outputs[0]: pull})
+        found.append(plan.gradient.copy())
+    direct, quick = found
+    assert not np.array_equal(direct, quick)
+    np.testing.assert_allclose(quick, direct, rtol=0, atol=3e-5 * np.abs(direct).max())
+
+
+def test_agrees_with_torch() -> None:
+    """A net of the usual layers, with a loss, against another's automatic gradients."""
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    graph = lang.load(
+        "input 3x12x13; conv3p1g3(12) -> bn -> relu -> maxpool3s2ceil -> lrn -> "
+        "conv3s2(20) -> gelu -> flatten -> fc(7)"
+    )
+    weights = _pointed(graph, 0)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(4, 3, 12, 13)).astype(np.float32)
+    labels = np.array([0, 6, 2, 3])
+    plan = TrainingPlan(graph, weights, batch=4, threads=1)
+    scores = plan.forward({"input": x}, step=0)["fc1"]
+    loss, slopes = CrossEntropy()(scores, labels)
+    plan.backward({"fc1": slopes})
+    w = {name: torch.tensor(value, requires_grad=True) for name, value in weights.items()}
+    y = functional.conv2d(torch.tensor(x), w["conv1.weight"], w["conv1.bias"], padding=1, groups=3)
+    mean, var = torch.zeros(12), torch.ones(12)
+    y = functional.batch_norm(y, mean, var, w["bn1.weight"], w["bn1.bias"], training=True)
+    y = functional.max_pool2d(functional.relu(y), 3, 2, ceil_mode=True)
+    y = functional.local_response_norm(y, 5, 1e-4, 0.75, 2.0)
+    y = functional.gelu(functional.conv2d(y, w["conv2.weight"], w["conv2.bias"], stride=2))
+    y = functional.linear(y.flatten(1), w["fc1.weight"], w["fc1.bias"])
+    theirs = functional.cross_entropy(y, torch.tensor(labels))
+    theirs.backward()
+    assert loss == pytest.approx(theirs.item(), rel=1e-5)
+    for name, gradient in plan.gradients().items():
+        wanted = w[name].grad.numpy()
+        scale = max(float(np.abs(wanted).max()), 0.1)  # a bias before a norm has no slope
+        np.testing.assert_allclose(gradient, wanted, rtol=0, atol=2e-5 * scale, err_msg=name)
+    moved = plan.parameters()
+    start = weights["bn1.mean"]
+    np.testing.assert_allclose(moved["bn1.mean"], 0.9 * start + mean.numpy(), rtol=0, atol=1e-6)
