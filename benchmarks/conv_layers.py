@@ -111,9 +111,7 @@ def measure(row: Row, batch: int, count: int, exact: bool) -> tuple[float, int, 
     target = fresh(batch, output, offset=-(-source.floats // 16) * 16)
     end = target.offset + target.floats
     params = Params()
-    weights = {
-        p.name: random.standard_normal(p.shape, np.float32) for p in op.parameters((shape,))
-    }
+    weights = {p.name: random.standard_normal(p.shape, np.float32) for p in op.parameters((shape,))}
     plan = plan_conv if kernel else plan_dense
     calls = [link(c) for c in plan(task, Places((source,), target, end, weights, params))]
     packed, arena = params.joined(), aligned(end + asked.scratch)
@@ -126,7 +124,9 @@ def measure(row: Row, batch: int, count: int, exact: bool) -> tuple[float, int, 
         for kernel_, d in calls:
             kernel_(arena, packed, d)
         times.append(clock() - start)
-    names = "+".join(c.kernel.name for c in plan(task, Places((source,), target, end, weights, params)))
+    names = "+".join(
+        c.kernel.name for c in plan(task, Places((source,), target, end, weights, params))
+    )
     return min(times), op.macs((shape,)) * batch, names
 
 

@@ -120,6 +120,8 @@ def plan_direct(task: Task, places: Places) -> list[Call]:
     taps = tap_offsets(source, channel_steps(kind, weights.shape[1]), window_places(op.window))
     block = block_floats(len(taps), kind)
     packed = packed_weights(weights, kind, block, task.threads)
+    if kind is Kind.DEPTHWISE and target.size[2] > 1:
+        kind, taps = in_rows(op.window, taps)
     whole = Sum(
         kind=kind,
         counts=(target.batch, *target.size),
@@ -131,9 +133,19 @@ def plan_direct(task: Task, places: Places) -> list[Call]:
         block=block,
         biases=add_biases(places),
         residual=view(places.inputs[1]) if task.whole.residual else None,
+        spare=-weights.shape[1] % LANES if weights.shape[2] == 1 else 0,
         clamp=clamp(task.whole.activation),
     )
     return [describe(whole, task.threads)]
+
+
+def in_rows(window: Window, taps: list[int]) -> tuple[Kind, list[int]]:
+    """The kind and the table of a depthwise layer's taps, in threes where the kernel allows."""
+    rows = {1: Kind.ROW, 2: Kind.ROW_BY_TWO}
+    stride = window.stride[-1]
+    if window.kernel[-1] == 3 and window.dilation[-1] == 1 and stride in rows:
+        return rows[stride], taps[::3]
+    return Kind.DEPTHWISE, taps
 
 
 def add_biases(places: Places) -> int | None:

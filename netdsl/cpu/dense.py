@@ -10,7 +10,7 @@ from itertools import product
 
 from netdsl.cpu.conv import add_biases, channel_steps, clamp, tap_offsets
 from netdsl.cpu.direct import Sum, View, block_floats, describe
-from netdsl.cpu.layout import Buffer, Call
+from netdsl.cpu.layout import LANES, Buffer, Call
 from netdsl.cpu.micro import Kind
 from netdsl.cpu.pack import packed_weights
 from netdsl.cpu.task import Places, Task
@@ -40,6 +40,7 @@ def plan_dense(task: Task, places: Places) -> list[Call]:
         block=block,
         biases=add_biases(places),
         residual=samples(places.inputs[1]) if task.whole.residual else None,
+        spare=-source.channels % LANES if weights.shape[2] == 1 else 0,
         clamp=clamp(task.whole.activation),
     )
     return [describe(whole, task.threads)]

@@ -16,7 +16,7 @@ import numpy as np
 
 from netdsl.cpu.launch import BODY, share, worker
 from netdsl.cpu.layout import LANES, Buffer, Call, Triple
-from netdsl.cpu.micro import Kind, Tile, code, run_tile, tiles
+from netdsl.cpu.micro import Kind, Tile, code, run_tile, tiles, turns
 from netdsl.cpu.micro.tile import ADD_RESIDUAL, FROM_BIAS, TILE_FIELDS, past
 
 Steps = tuple[int, int, int, int]
@@ -96,7 +96,8 @@ class Sum:
     counts: samples, planes, rows and columns of outputs. taps: where each tap lies from the first,
     in floats. starts: for each block of filters, where its first channels lie from the input's
     start. weights: where they start in params, block: the floats from one block of filters to the
-    next; biases: None for none. clamp: the least and the largest output.
+    next; biases: None for none. spare: lanes of the last tap
+    that hold no channel. clamp: the least and the largest output.
     """
 
     kind: Kind
@@ -109,6 +110,7 @@ class Sum:
     block: int
     biases: int | None = None
     residual: View | None = None
+    spare: int = 0
     clamp: tuple[float, float] = (-inf, inf)
 
 
@@ -170,7 +172,7 @@ def rows_at_once(whole: Sum, rows: int) -> int:
     as keep their input cached."""
     if len(whole.starts) * whole.block <= CACHED:
         return 1
-    row = whole.counts[3] * len(whole.taps) * max(int(whole.kind), 1)
+    row = whole.counts[3] * len(whole.taps) * whole.kind.lanes
     # Neighbouring rows share most of what a kernel reads.
     return min(rows, max(4, 3 * CACHED // max(row, 1)))
 
@@ -183,14 +185,14 @@ def describe(whole: Sum, parts: int) -> Call:
     rows, columns = prod(counts[:3]), counts[3]
     runs = _runs(whole.starts)
     # A sum in parts passes through the output, where no other thread may meet it.
-    overlap = len(whole.taps) * max(int(whole.kind), 1) <= LONGEST
+    overlap = len(whole.taps) * whole.kind.lanes <= LONGEST
     tile = choose(whole.kind, columns, rows, [count for _, count in runs], parts, overlap)
     pixels, blocks = tile.shape
     filter_tiles = [
         (first + i, whole.starts[first]) for first, count in runs for i in _cuts(count, blocks)
     ]
     column_tiles = _cuts(columns, pixels)
-    terms = max(int(whole.kind), 1)
+    terms = whole.kind.lanes
     sums = _sums(whole, [walk.steps[3] for walk in walks], target.block, residual.block)
     column_table = TILE + TILE_FIELDS * len(sums) + len(whole.taps)
     filter_table = column_table + len(column_tiles)
@@ -202,7 +204,7 @@ def describe(whole: Sum, parts: int) -> Call:
         (source.start, *source.steps[:3]),
         (target.start, *target.steps[:3]),
         (residual.start, *residual.steps[:3]),
-        (len(sums), LONGEST // terms * terms * LANES),
+        (len(sums), LONGEST // terms * terms * whole.kind.taps * LANES),
         *sums,
         whole.taps,
         column_tiles,
@@ -218,7 +220,7 @@ def _sums(whole: Sum, steps: Sequence[int], block: int, more: int) -> list[tuple
 
     block, more: floats to the next block of filters of the output and the residual.
     """
-    taps, each = len(whole.taps), LONGEST // max(int(whole.kind), 1)
+    taps, each = len(whole.taps), LONGEST // whole.kind.lanes
     count = max(1, -(-taps // each))
     x_step, y_step, r_step = steps
     start = FROM_BIAS if whole.biases is not None else 0
@@ -229,8 +231,9 @@ def _sums(whole: Sum, steps: Sequence[int], block: int, more: int) -> list[tuple
         clamp = whole.clamp if i == count - 1 else (-inf, inf)
         steps = (x_step, y_step, r_step)
         blocks = (whole.block, block, more)
-        count_here = min(each, taps - i * each)
-        found.append((count_here, table, *steps, *blocks, start, *map(bits, clamp)))
+        spare = whole.spare if i == count - 1 else 0
+        here = turns(whole.kind, min(each, taps - i * each), spare)
+        found.append((here, table, *steps, *blocks, start, *map(bits, clamp)))
         start, r_step, more = ADD_RESIDUAL, y_step, block
     return found
 
@@ -259,5 +262,5 @@ def _cuts(size: int, tile: int) -> list[int]:
 def block_floats(taps: int, kind: Kind) -> int:
     """Floats of one block of filters' packed weights, an odd number of cache lines apart from
     multiples of 4096 bytes, so that blocks read side by side do not meet in the same cache set."""
-    floats = taps * LANES * max(int(kind), 1)
+    floats = taps * LANES * kind.lanes
     return floats + 3 * LANES if floats % 1024 == 0 else floats

@@ -37,7 +37,7 @@ def packed_weights(weights: Floats, kind: Kind, block: int, parts: int) -> Float
     Lanes without a filter or channel hold zeros.
     """
     filters, channels, taps = weights.shape
-    lanes = max(int(kind), 1)
+    lanes = kind.lanes
     blocks = -(-filters // LANES)
     packed = aligned(blocks * block)
     sizes = (filters, channels, taps, blocks, -(-channels // lanes), lanes, block)

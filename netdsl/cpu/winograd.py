@@ -22,7 +22,7 @@ from numba import njit
 from netdsl.cpu.direct import bits, choose
 from netdsl.cpu.launch import BODY, launch, share, worker
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, aligned
-from netdsl.cpu.micro import Kind, Tile, code, run_tile
+from netdsl.cpu.micro import Kind, Tile, code, run_tile, turns
 from netdsl.cpu.micro.cook_toom import SIZES, Size
 from netdsl.cpu.micro.sandwich import transform_filter, transform_input, transform_output
 from netdsl.cpu.micro.tile import TILE_FIELDS, past
@@ -377,7 +377,7 @@ def _call(plan: Winograd, ends: Ends, mode: int, first: int, work: int) -> Call:
         (ends.scratch + held * inner, made, plan.made_step),
         (ends.weights, block, step, ends.biases, *map(bits, ends.clamp)),
         (code(plan.tile), len(columns), TILE + TILE_FIELDS + plan.blocks),
-        (plan.blocks, TILE_FIELDS, LANES, LANES, LANES, block, tap, tap),
+        (turns(Kind.BLOCKED, plan.blocks), TILE_FIELDS, LANES, LANES, LANES, block, tap, tap),
         (0, *map(bits, (-inf, inf))),
         (b * tap for b in range(plan.blocks)),
         columns,

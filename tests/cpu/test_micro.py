@@ -75,7 +75,7 @@ def test_a_multiply_add_for_each_sum_and_lane(target, split):
     functions = for_target(target)
     for tile in TARGETS[target][0]:
         sums = tile.shape.pixels * tile.shape.blocks * split
-        turns = 4 if tile.kind is Kind.BLOCKED else 1
+        turns = 4 if tile.kind is Kind.BLOCKED else tile.kind.taps
         found = [line for line in functions[name_of(tile)] if "vfmadd" in line]
         assert len(found) == sums * turns, tile
 

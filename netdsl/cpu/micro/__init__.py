@@ -5,6 +5,6 @@ explains the generator with a picture.
 """
 
 from netdsl.cpu.micro.shapes import Kind, Shape, Tile, code, tiles
-from netdsl.cpu.micro.tile import run_tile
+from netdsl.cpu.micro.tile import run_tile, turns
 
-__all__ = ["Kind", "Shape", "Tile", "code", "run_tile", "tiles"]
+__all__ = ["Kind", "Shape", "Tile", "code", "run_tile", "tiles", "turns"]

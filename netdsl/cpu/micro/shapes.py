@@ -16,6 +16,18 @@ class Kind(IntEnum):
     BLOCKED = 16  # 16 channels, each for all filters
     PLANAR = 1  # one channel, for all filters
     DEPTHWISE = 0  # 16 channels, each for the filter of its own number
+    ROW = -1  # three such taps side by side, the pixels as near: inputs are loaded once for all
+    ROW_BY_TWO = -2  # the same with a stride of two
+
+    @property
+    def lanes(self) -> int:
+        """Input channels that a tap's weights are for, 16 filters each."""
+        return max(self.value, 1)
+
+    @property
+    def taps(self) -> int:
+        """The kernel's taps that an entry of the table stands for."""
+        return 3 if self.value < 0 else 1
 
 
 class Shape(NamedTuple):
@@ -27,8 +39,9 @@ class Shape(NamedTuple):
     def cycles(self, kind: Kind) -> float:
         """Roughly, cycles of one input channel's turn: multiply-adds, their latency, loads."""
         sums = self.pixels * self.blocks
-        loads = self.blocks + (self.pixels if kind is Kind.DEPTHWISE else self.pixels / 2)
-        return max(sums, 4, loads)
+        if kind.value > 0:
+            return max(sums, 4, self.blocks + self.pixels / 2)
+        return max(kind.taps * sums, 4, 2 * self.pixels)
 
 
 class Tile(NamedTuple):
@@ -51,11 +64,15 @@ AVX512 = (
     *_tiles(Kind.BLOCKED, (28, 1), (14, 1), (7, 1), (3, 2), (1, 4), (1, 3), (1, 1)),
     *_tiles(Kind.PLANAR, (10, 2), (9, 3), (6, 4), (4, 2), (28, 1), (14, 1), (4, 1), (1, 1)),
     *_tiles(Kind.DEPTHWISE, (28, 1), (14, 1), (7, 1), (4, 1), (1, 1)),
+    *_tiles(Kind.ROW, (14, 1), (7, 1), (4, 1), (1, 1)),
+    *_tiles(Kind.ROW_BY_TWO, (14, 1), (7, 1), (4, 1), (1, 1)),
 )
 NARROW = (
     *_tiles(Kind.BLOCKED, (6, 1), (4, 1), (3, 1), (2, 2), (1, 4), (1, 1)),
     *_tiles(Kind.PLANAR, (5, 1), (4, 1), (2, 2), (1, 1)),
     *_tiles(Kind.DEPTHWISE, (7, 1), (4, 1), (1, 1)),
+    *_tiles(Kind.ROW, (4, 1), (1, 1)),
+    *_tiles(Kind.ROW_BY_TWO, (4, 1), (1, 1)),
 )
 
 

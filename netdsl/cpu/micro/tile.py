@@ -21,12 +21,12 @@ from numba.extending import intrinsic
 from netdsl.cpu.launch import FLOATS, INTS
 from netdsl.cpu.micro.shapes import Kind, Tile, tiles
 
-# Taps in the table, where it starts (from t on), the floats from one pixel to the next in input,
-# output and residual, from one block of filters to the next in weights, output and residual; how
-# sums start (STARTS) and the bits of the float32 between which results are clamped.
-TAPS, TABLE, X_STEP, Y_STEP, R_STEP, W_BLOCK, Y_BLOCK, R_BLOCK, START, LOW, HIGH = range(11)
+# Turns of the loop (`turns`); where the table starts; the floats from one pixel to the next in
+# input, output and residual; those from one block of filters to the next in weights, output and
+# residual; how sums start and end; the bits of the floats between which results are clamped.
+TURNS, TABLE, X_STEP, Y_STEP, R_STEP, W_BLOCK, Y_BLOCK, R_BLOCK, START, LOW, HIGH = range(11)
 TILE_FIELDS = 11
-FROM_BIAS, FROM_OUTPUT, ADD_RESIDUAL = 1, 2, 4
+FROM_BIAS, ADD_RESIDUAL = 1, 2
 """What `START` may hold, added up; 0 starts from zero."""
 
 LANES = 16
@@ -58,7 +58,6 @@ class Writer:
         start = self.field(START)
         sums = self.grid(ir.Constant(VECTOR, [0.0] * LANES))
         sums = self.either(start, FROM_BIAS, self.biases, sums)
-        sums = self.either(start, FROM_OUTPUT, self.outputs, sums)
         sums = self.reduce(sums)
         sums = self.either(start, ADD_RESIDUAL, self.with_residual, sums)
         low, high = self.bound(LOW), self.bound(HIGH)
@@ -131,12 +130,6 @@ class Writer:
         step, across = self.field(Y_STEP), self.field(Y_BLOCK)
         return self.vector(self.arena, self.y, self.times(across, block), self.times(step, pixel))
 
-    def outputs(self, sums: Sums) -> Sums:
-        return [
-            [self.load(self.output_place(pixel, block)) for pixel in range(len(row))]
-            for block, row in enumerate(sums)
-        ]
-
     def with_residual(self, sums: Sums) -> Sums:
         step, across = self.field(R_STEP), self.field(R_BLOCK)
         result = []
@@ -163,7 +156,7 @@ class Writer:
         per_tap = LANES // unroll if self.kind is Kind.BLOCKED else 1
         x_step, across = self.field(X_STEP), self.field(W_BLOCK)
         table = b.gep(self.t, [self.field(TABLE)])
-        turns = self.times(self.field(TAPS), per_tap)
+        turns = self.field(TURNS)
         xs = b.gep(self.arena, [self.x])
         first_w = b.gep(self.params, [self.w])
         before, loop, after = b.block, b.append_basic_block(), b.append_basic_block()
@@ -180,10 +173,13 @@ class Writer:
         pixels = [
             b.gep(b.gep(xs, [self.times(x_step, p)]), [offset]) for p in range(self.shape.pixels)
         ]
-        weights = b.gep(first_w, [self.times(turn, unroll * LANES)])
+        weights = b.gep(first_w, [self.times(turn, unroll * self.kind.taps * LANES)])
         values = [list(row) for row in phis]
-        for lane in range(unroll):
-            values = self.step(values, pixels, weights, across, lane)
+        if self.kind.value < 0:
+            values = self.row_step(values, pixels[0], weights)
+        else:
+            for lane in range(unroll):
+                values = self.step(values, pixels, weights, across, lane)
         following = b.add(turn, one)
         again = b.cbranch(b.icmp_signed("<", following, turns), loop, after)
         again.set_metadata("llvm.loop", self.not_unrolled())
@@ -224,6 +220,23 @@ class Writer:
                 result[i].append(self.muladd(channels, row, values[i][p]))
         return result
 
+    def row_step(self, values: Sums, place: ir.Value, weights: ir.Value) -> Sums:
+        """Three neighbouring taps' share of every sum, each input loaded once."""
+        stride = 1 if self.kind is Kind.ROW else 2
+        taps = [
+            self.load(self.vector(weights, ir.Constant(LONG, k * LANES)))
+            for k in range(self.kind.taps)
+        ]
+        (row,) = values
+        row = list(row)
+        for j in range((len(row) - 1) * stride + len(taps)):
+            found = self.load(self.vector(place, ir.Constant(LONG, j * LANES)))
+            for k, tap in enumerate(taps):
+                pixel, apart = divmod(j - k, stride)
+                if apart == 0 and 0 <= pixel < len(row):
+                    row[pixel] = self.muladd(found, tap, row[pixel])
+        return [row]
+
     def channels(self, place: ir.Value) -> ir.Value:
         """What all filters are multiplied with: one channel for all, or a channel for each."""
         if self.kind is Kind.DEPTHWISE:
@@ -235,6 +248,11 @@ class Writer:
         module = self.builder.module
         name = f"llvm.fmuladd.v{LANES}f32"
         return self.builder.call(cgutils.get_or_insert_function(module, kind, name), [a, b, c])
+
+
+def turns(kind: Kind, taps: int, spare: int = 0) -> int:
+    """Turns of the loop for so many entries of the table, but for `spare` lanes at the end."""
+    return taps * LANES // UNROLL - spare // UNROLL if kind is Kind.BLOCKED else taps
 
 
 def name_of(tile: Tile) -> str:
