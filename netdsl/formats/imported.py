@@ -69,8 +69,8 @@ class Trouble:
     def add(self, kind: str, name: str, reason: str) -> None:
         self.found.setdefault((kind, reason), []).append(name)
 
-    def check(self, code: str, file: str) -> None:
-        """Raises NetError that lists what was found, if anything."""
+    def check(self, code: str, file: str, language: str = "the language") -> None:
+        """Raises NetError that lists what was found, if anything, with the language lacking it."""
         if not self.found:
             return
         kinds = [f"{kind} ({_some(names)}): {why}" for (kind, why), names in self.found.items()]
@@ -79,7 +79,7 @@ class Trouble:
         count = sum(map(len, self.found.values()))
         layers = "1 layer" if count == 1 else f"{count} layers"
         raise NetError(
-            Fault(code, f"{file}: {layers} cannot be said in the language:\n  {listed}{more}")
+            Fault(code, f"{file}: {layers} cannot be said in {language}:\n  {listed}{more}")
         )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from netdsl.faults import NetError, error
+from netdsl.faults import NetError, OpFault, error
 from netdsl.formats.caffe.layers import DATA, JUDGES, TABLE, real
 from netdsl.formats.caffe.message import Message, broken
 from netdsl.formats.caffe.prototxt import read_text
@@ -121,6 +121,8 @@ class Reading:
                 self._lose(layer)
             except NetError as fault:
                 raise error(fault.faults[0].code, f"{self.file}: {layer.name}: {fault}") from None
+            except OpFault as fault:
+                raise error(fault.code, f"{self.file}: {layer.name}: {fault.message}") from None
         self.trouble.check("caffe-layers", self.file)
         outputs = self._outputs()
         graph = self.builder.finish(outputs)

@@ -89,7 +89,7 @@ def _net(graph: Graph, weights: Weights | None) -> Message:
             found += _layers(graph, node, weights)
         except Unsupported as why:
             trouble.add(node.op.word(), node.name, str(why))
-    trouble.check("caffe-ops", graph.name)
+    trouble.check("caffe-ops", graph.name, "Caffe")
     return Message(name=graph.name, layer=found)
 
 

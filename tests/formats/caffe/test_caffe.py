@@ -209,6 +209,9 @@ def test_faults_of_syntax(text: str, said: str) -> None:
         "num_output: 1.5 kernel_size: 1",
         "num_output: 4 kernel_size: 9",
         "num_output: 4 kernel_size: [1, 2, 3]",
+        "} type: 'Pooling' pooling_param { kernel_size: 9",
+        "} type: 'Pooling' pooling_param { kernel_size: 2 pad: 2",
+        "} type: 'Pooling' pooling_param { kernel_size: 2 stride: 3 pool: STOCHASTIC",
     ],
 )
 def test_settings_that_make_no_sense(settings: str, tmp_path: Path) -> None:
