@@ -22,7 +22,7 @@ from numba import njit
 from netdsl.cpu.direct import bits, choose
 from netdsl.cpu.launch import BODY, launch, share, worker
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, aligned
-from netdsl.cpu.micro import Kind, Tile, code, run_tile, turns
+from netdsl.cpu.micro import Kind, Tile, code, run_product, turns
 from netdsl.cpu.micro.cook_toom import SIZES, Size
 from netdsl.cpu.micro.sandwich import transform_filter, transform_input, transform_output
 from netdsl.cpu.micro.tile import TILE_FIELDS, past
@@ -85,7 +85,7 @@ def multiply(arena, params, d, k, block, inner, made):  # type: ignore[no-untype
     for i in range(d[COLUMNS]):
         at = 16 * d[d[COLUMN_TABLE] + i]
         x, y = inner + k * d[INNER + 2] + at, made + k * d[MADE + 2] + at
-        run_tile(d[NUMBER], arena, params, past(d, TILE), x, weights, y, 0, 0)
+        run_product(d[NUMBER], arena, params, past(d, TILE), x, weights, y, 0, 0)
 
 
 @njit(boundscheck=False, error_model="numpy")
