@@ -1,0 +1,189 @@
+"""Pools: a thread an output, or a block a channel where all of it is pooled."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import cuda, float32, int32, uint32
+
+from netdsl.cuda.activation import ends
+from netdsl.cuda.arith import inside, quotient
+from netdsl.cuda.layout import Call, axes, blocks, spread
+from netdsl.cuda.reduce import pool_all
+from netdsl.cuda.task import Task
+from netdsl.ops import AdaptiveAveragePool, AveragePool, GlobalAverage, GlobalMax, MaxPool
+
+SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, COUNT = range(5)
+DEPTH, HEIGHT, WIDTH, OUT_DEPTH, OUT_HEIGHT, OUT_WIDTH = range(5, 11)
+KERNEL, STRIDE, DILATION, BEFORE, AFTER = 11, 14, 17, 20, 23
+"""Three numbers each: of depth, height and width."""
+COUNT_PAD = 26
+
+ZERO, ONE = np.float32(0), np.float32(1)
+LEAST = np.float32(-np.inf)
+
+
+@cuda.jit
+def max_pool(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """The largest of a window; NaN wins: grid (outputs of a sample / threads, samples)."""
+    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    n = int32(cuda.blockIdx.y)
+    if i >= ints[uint32(at + COUNT)]:
+        return
+    depth = ints[uint32(at + DEPTH)]
+    height = ints[uint32(at + HEIGHT)]
+    width = ints[uint32(at + WIDTH)]
+    rows = quotient(i, ints[uint32(at + OUT_WIDTH)])
+    planes = quotient(rows, ints[uint32(at + OUT_HEIGHT)])
+    c = quotient(planes, ints[uint32(at + OUT_DEPTH)])
+    x0 = int32(
+        int32(i - rows * ints[uint32(at + OUT_WIDTH)]) * ints[uint32(at + STRIDE + 2)]
+        - ints[uint32(at + BEFORE + 2)]
+    )
+    y0 = int32(
+        int32(rows - planes * ints[uint32(at + OUT_HEIGHT)]) * ints[uint32(at + STRIDE + 1)]
+        - ints[uint32(at + BEFORE + 1)]
+    )
+    z0 = int32(
+        int32(planes - c * ints[uint32(at + OUT_DEPTH)]) * ints[uint32(at + STRIDE)]
+        - ints[uint32(at + BEFORE)]
+    )
+    source = int32(
+        ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + c * depth * height * width
+    )
+    best = LEAST
+    for kz in range(ints[uint32(at + KERNEL)]):
+        z = int32(z0 + kz * ints[uint32(at + DILATION)])
+        if inside(z, depth):
+            for ky in range(ints[uint32(at + KERNEL + 1)]):
+                y = int32(y0 + ky * ints[uint32(at + DILATION + 1)])
+                if inside(y, height):
+                    for kx in range(ints[uint32(at + KERNEL + 2)]):
+                        x = int32(x0 + kx * ints[uint32(at + DILATION + 2)])
+                        if inside(x, width):
+                            value = arena[uint32(source + (z * height + y) * width + x)]
+                            if value > best or value != value:
+                                best = value
+    arena[uint32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + i)] = best
+
+
+@cuda.jit
+def average_pool(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """The mean of a window: grid (outputs of a sample / threads, samples)."""
+    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    n = int32(cuda.blockIdx.y)
+    if i >= ints[uint32(at + COUNT)]:
+        return
+    depth = ints[uint32(at + DEPTH)]
+    height = ints[uint32(at + HEIGHT)]
+    width = ints[uint32(at + WIDTH)]
+    rows = quotient(i, ints[uint32(at + OUT_WIDTH)])
+    planes = quotient(rows, ints[uint32(at + OUT_HEIGHT)])
+    c = quotient(planes, ints[uint32(at + OUT_DEPTH)])
+    x0 = int32(
+        int32(i - rows * ints[uint32(at + OUT_WIDTH)]) * ints[uint32(at + STRIDE + 2)]
+        - ints[uint32(at + BEFORE + 2)]
+    )
+    y0 = int32(
+        int32(rows - planes * ints[uint32(at + OUT_HEIGHT)]) * ints[uint32(at + STRIDE + 1)]
+        - ints[uint32(at + BEFORE + 1)]
+    )
+    z0 = int32(
+        int32(planes - c * ints[uint32(at + OUT_DEPTH)]) * ints[uint32(at + STRIDE)]
+        - ints[uint32(at + BEFORE)]
+    )
+    source = int32(
+        ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + c * depth * height * width
+    )
+    counts_padding = ints[uint32(at + COUNT_PAD)] != 0
+    total, cells = ZERO, int32(0)
+    for kz in range(ints[uint32(at + KERNEL)]):
+        z = int32(z0 + kz * ints[uint32(at + DILATION)])
+        for ky in range(ints[uint32(at + KERNEL + 1)]):
+            y = int32(y0 + ky * ints[uint32(at + DILATION + 1)])
+            for kx in range(ints[uint32(at + KERNEL + 2)]):
+                x = int32(x0 + kx * ints[uint32(at + DILATION + 2)])
+                if inside(z, depth) and inside(y, height) and inside(x, width):
+                    total += arena[uint32(source + (z * height + y) * width + x)]
+                    cells = int32(cells + 1)
+                elif (
+                    counts_padding
+                    and z < int32(depth + ints[uint32(at + AFTER)])
+                    and y < int32(height + ints[uint32(at + AFTER + 1)])
+                    and x < int32(width + ints[uint32(at + AFTER + 2)])
+                ):
+                    cells = int32(cells + 1)
+    to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + i)
+    arena[uint32(to)] = total / float32(cells)
+
+
+@cuda.jit
+def adaptive_pool(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """The mean of a window of the grid: grid (outputs of a sample / threads, samples)."""
+    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    n = int32(cuda.blockIdx.y)
+    if i >= ints[uint32(at + COUNT)]:
+        return
+    depth = ints[uint32(at + DEPTH)]
+    height = ints[uint32(at + HEIGHT)]
+    width = ints[uint32(at + WIDTH)]
+    out_depth = ints[uint32(at + OUT_DEPTH)]
+    out_height = ints[uint32(at + OUT_HEIGHT)]
+    out_width = ints[uint32(at + OUT_WIDTH)]
+    rows = quotient(i, out_width)
+    ox = int32(i - rows * out_width)
+    planes = quotient(rows, out_height)
+    oy = int32(rows - planes * out_height)
+    c = quotient(planes, out_depth)
+    oz = int32(planes - c * out_depth)
+    x0 = quotient(int32(ox * width), out_width)
+    y0 = quotient(int32(oy * height), out_height)
+    z0 = quotient(int32(oz * depth), out_depth)
+    x1 = quotient(int32((ox + 1) * width + out_width - 1), out_width)
+    y1 = quotient(int32((oy + 1) * height + out_height - 1), out_height)
+    z1 = quotient(int32((oz + 1) * depth + out_depth - 1), out_depth)
+    source = int32(
+        ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + c * depth * height * width
+    )
+    total = ZERO
+    for z in range(z0, z1):
+        for y in range(y0, y1):
+            for x in range(x0, x1):
+                total += arena[uint32(source + (z * height + y) * width + x)]
+    to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + i)
+    arena[uint32(to)] = total / float32(int32((z1 - z0) * (y1 - y0) * (x1 - x0)))
+
+
+def plan_pool(task: Task) -> list[Call]:
+    """A pool with windows of its own."""
+    op, source, target = task.whole.base, task.inputs[0], task.output
+    assert isinstance(op, MaxPool | AveragePool)
+    w = op.window
+    d = [*ends(source, target), target.sample, *source.size, *target.size]
+    d += [*axes(w.kernel, 1), *axes(w.stride, 1), *axes(w.dilation, 1)]
+    d += [*axes((lo for lo, _ in w.padding), 0), *axes((hi for _, hi in w.padding), 0)]
+    counts = isinstance(op, AveragePool) and op.count_pad
+    kernel = max_pool if isinstance(op, MaxPool) else average_pool
+    return [spread(kernel, target.sample, task.ints.add([*d, int(counts)]), target.batch)]
+
+
+def plan_adaptive(task: Task) -> list[Call]:
+    """A pool to a given size."""
+    op, source, target = task.whole.base, task.inputs[0], task.output
+    assert isinstance(op, AdaptiveAveragePool)
+    if target.plane == 1:
+        return [whole(task, largest=False)]
+    d = [*ends(source, target), target.sample, *source.size, *target.size]
+    return [spread(adaptive_pool, target.sample, task.ints.add(d), target.batch)]
+
+
+def plan_global(task: Task) -> list[Call]:
+    """A pool of everything."""
+    assert isinstance(task.whole.base, GlobalAverage)
+    return [whole(task, largest=isinstance(task.whole.base, GlobalMax))]
+
+
+def whole(task: Task, *, largest: bool) -> Call:
+    """Every channel to one number."""
+    source = task.inputs[0]
+    d = [*ends(source, task.output), source.channels, source.plane, int(largest)]
+    return blocks(pool_all, source.batch * source.channels, task.ints.add(d))

@@ -1,0 +1,39 @@
+"""How many threads a block has, and the tiles of the matrix kernels.
+
+Numba's simulator starts a Python thread for each thread of a block, so there all is small. The
+kernels are the same source: sizes are constants to them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from numba import config
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+
+THREADS = 8 if SIMULATED else 256
+"""Threads of a block in all kernels but the tiled ones; a power of 2."""
+
+
+class Tile(NamedTuple):
+    """What a block of the tiled convolution computes: m positions by n filters, k products deep at
+    a time; each thread rm by rn of them, `vector` neighbours at a time."""
+
+    m: int
+    n: int
+    k: int
+    rm: int
+    rn: int
+    vector: int
+
+    @property
+    def threads(self) -> int:
+        return (self.m // self.rm) * (self.n // self.rn)
+
+
+NARROW = Tile(8, 4, 2, 2, 2, 2) if SIMULATED else Tile(128, 32, 8, 8, 4, 4)
+MEDIUM = Tile(8, 8, 2, 2, 4, 2) if SIMULATED else Tile(128, 64, 8, 8, 4, 4)
+WIDE = Tile(8, 16, 4, 2, 4, 1) if SIMULATED else Tile(128, 128, 8, 8, 8, 4)
+SQUARE = Tile(4, 4, 4, 1, 2, 1) if SIMULATED else Tile(64, 64, 8, 4, 4, 4)
+TILES = (NARROW, MEDIUM, WIDE, SQUARE)

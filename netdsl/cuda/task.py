@@ -1,0 +1,85 @@
+"""What the planning of one node knows and is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdsl.cuda.layout import ALIGN, Buffer, Floats
+from netdsl.graph import Node
+from netdsl.graph.fused import Fused, parts
+from netdsl.ops import Shape
+
+Ints = NDArray[np.int32]
+
+
+class Params:
+    """All weights of a plan while it is made, and the numbers that kernels want besides."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Floats] = []
+        self.floats = 0
+
+    def add(self, values: NDArray[np.floating] | Iterable[float]) -> int:
+        """Where these values will lie."""
+        given = values if isinstance(values, np.ndarray) else list(values)
+        flat = np.ascontiguousarray(given, np.float32).reshape(-1)
+        start = self.floats
+        spare = -flat.size % ALIGN
+        self._pieces += [flat, np.zeros(spare, np.float32)]
+        self.floats += flat.size + spare
+        return start
+
+    def joined(self) -> Floats:
+        """All in one array."""
+        return np.concatenate([np.zeros(0, np.float32), *self._pieces])
+
+
+class Descriptors:
+    """All descriptors and tables of a plan while it is made, one array of int32."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Ints] = []
+        self.count = 0
+
+    def add(self, values: Iterable[int] | NDArray[np.integer]) -> int:
+        """Where these values will lie."""
+        given = values if isinstance(values, np.ndarray) else list(values)
+        piece = np.array(given, np.int32).reshape(-1)
+        start = self.count
+        self._pieces.append(piece)
+        self.count += piece.size
+        return start
+
+    def joined(self) -> Ints:
+        """All in one array."""
+        return np.concatenate([np.zeros(0, np.int32), *self._pieces])
+
+
+@dataclass(frozen=True)
+class Task:
+    """A node to be planned.
+
+    shapes: its inputs', without the batch. inputs, output: where its tensors lie. scratch: gives
+    the place of so many floats that the node alone uses while it runs. weights: by parameter name.
+    processors: the device's multiprocessors.
+    """
+
+    node: Node
+    shapes: tuple[Shape, ...]
+    batch: int
+    processors: int
+    inputs: tuple[Buffer, ...]
+    output: Buffer
+    scratch: Callable[[int], int]
+    weights: Mapping[str, Floats]
+    params: Params
+    ints: Descriptors
+
+    @property
+    def whole(self) -> Fused:
+        """The node's op with what is fused into it."""
+        return parts(self.node)

@@ -1,0 +1,154 @@
+"""The CUDA kernels in Numba's simulator. A script, because it needs a process of its own.
+
+    NUMBA_ENABLE_CUDASIM=1 python simulated.py agree < cases.json     differences from the reference
+    NUMBA_ENABLE_CUDASIM=1 python simulated.py covered < cases.json   kernels and ops there are, met
+    NUMBA_ENABLE_CUDASIM=1 python simulated.py planted < bugs.json    what planted bugs lead to
+
+Cases are a list of [text, batch]. Whatever a kernel does not write is NaN: the arena, shared and
+local memory. The simulator lacks the alignment of shared arrays, so it is given one to ignore.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numba.cuda.simulator import kernelapi
+
+from netdsl import cuda
+from netdsl.lang import load
+from netdsl.reference import interpret
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "cpu"))
+
+SWITCH = 1e-4
+"""Seconds until Python lets another thread run; the simulator's own wait is as long."""
+
+
+def poisoned(shape: Any, dtype: Any) -> np.ndarray:
+    """An array in which nothing is written yet."""
+    return np.full(shape, np.nan, kernelapi.numpy_support.as_dtype(dtype))
+
+
+def shared_array(self: Any, shape: Any, dtype: Any, alignment: int | None = None) -> np.ndarray:
+    """The block's array of this line of the kernel, as the simulator's own finds it."""
+    caller = sys._getframe(1)
+    key = caller.f_code.co_filename, caller.f_lineno
+    return self._allocations.setdefault(key, poisoned(shape, dtype))
+
+
+def local_array(self: Any, shape: Any, dtype: Any, alignment: int | None = None) -> np.ndarray:
+    return poisoned(shape, dtype)
+
+
+def outcome(text: str, batch: int, *, twice: bool = False) -> float:
+    """The largest difference of any output from the reference, in poisoned memory."""
+    from agree import difference, drawn_inputs, drawn_weights
+
+    graph = load(text)
+    weights, inputs = drawn_weights(graph), drawn_inputs(graph, batch)
+    plan = cuda.compile(graph, weights, batch=batch, aux=True)
+    plan.arena.copy_to_device(np.full(plan.arena.shape, np.nan, np.float32))
+    found = plan.run(inputs)
+    if twice:
+        for name, values in plan.run(inputs).items():
+            np.testing.assert_array_equal(values, found[name])
+    wanted = interpret(graph, weights, inputs, aux=True)
+    assert list(found) == list(wanted)
+    return max(difference(found[name], wanted[name]) for name in wanted)
+
+
+def kernels() -> dict[int, str]:
+    """Every kernel of the package, by its identity."""
+    import netdsl.cuda as package
+    from netdsl.cuda.gemm import KERNELS
+
+    found = {id(kernel): f"conv_tile {i}" for i, kernel in enumerate(KERNELS.values())}
+    for info in iter_modules(package.__path__):
+        module = import_module(f"{package.__name__}.{info.name}")
+        for name, value in vars(module).items():
+            if hasattr(value, "grid_dim") and not value._device:
+                found.setdefault(id(value), name)
+    return found
+
+
+def covered(cases: list[tuple[str, int]]) -> dict[str, list[str]]:
+    """The kernels and ops that there are, and those that the cases meet."""
+    from agree import drawn_weights
+
+    from netdsl.cuda.table import RECIPES
+    from netdsl.graph.fused import parts
+    from netdsl.graph.passes import without_dropout
+
+    there, met, ops = kernels(), set(), set()
+    for text, batch in cases:
+        graph = load(text)
+        plan = cuda.compile(graph, drawn_weights(graph), batch=batch, aux=True)
+        met |= {there[id(call.kernel)] for step in plan.steps for call in step.calls}
+        ops |= {type(parts(node).base).__name__ for node in without_dropout(graph)}
+    return {
+        "kernels": sorted(there.values()),
+        "kernels_met": sorted(met),
+        "ops": sorted(op.__name__ for op in RECIPES),
+        "ops_met": sorted(ops - {"Input"}),
+    }
+
+
+def with_bug(old: str, new: str) -> ModuleType:
+    """gemm.py with `old`, which stands in it once, replaced by `new`."""
+    from netdsl.cuda import gemm
+
+    path = Path(str(gemm.__file__))
+    source = path.read_text(encoding="utf-8")
+    assert source.count(old) == 1, f"{source.count(old)} times in gemm.py: {old}"
+    module = ModuleType("gemm_with_a_bug")
+    exec(compile(source.replace(old, new), str(path), "exec"), vars(module))
+    return module
+
+
+def planted(bugs: list[tuple[str, str]], cases: list[tuple[str, int]]) -> Iterator[str]:
+    """For each bug, what the first case that shows it ends in; "" where none does."""
+    from netdsl.cuda import conv
+
+    for old, new in bugs:
+        module = with_bug(old, new)
+        conv.KERNELS, conv.conv_finish = module.KERNELS, module.conv_finish
+        yield next(filter(None, (_shown(*case) for case in cases)), "")
+
+
+def _shown(text: str, batch: int) -> str:
+    try:
+        apart = outcome(text, batch)
+    except Exception as error:
+        return type(error).__name__
+    return "" if apart < 1e-5 else str(apart)
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    sys.setswitchinterval(SWITCH)
+    kernelapi.FakeCUDAShared.array = shared_array
+    kernelapi.FakeCUDALocal.array = local_array
+    given = json.load(sys.stdin)
+    if sys.argv[1] == "covered":
+        print(json.dumps(covered(given)))
+    elif sys.argv[1] == "planted":
+        print(json.dumps(list(planted(given["bugs"], given["cases"]))))
+    else:
+        print(
+            json.dumps(
+                [outcome(text, batch, twice=i == 0) for i, (text, batch) in enumerate(given)]
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

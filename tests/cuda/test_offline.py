@@ -1,0 +1,177 @@
+"""Every CUDA kernel compiled for the cards it is meant for, without one. Needs numba-cuda, NVIDIA's
+compiler packages, and ptxas; a script too, that prints the table:
+
+    python tests/cuda/test_offline.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+
+CARDS = ((8, 0), (9, 0))
+
+
+class Compiled(NamedTuple):
+    """What ptxas says of a kernel, and what its PTX holds."""
+
+    kernel: str
+    card: str
+    registers: int
+    shared: int
+    stack: int
+    spills: int
+    doubles: int
+    wide_divisions: int
+    multiply_adds: int
+    wide_loads: int
+
+
+def ptxas() -> Path | None:
+    """The assembler of the package nvidia-cuda-nvcc, where it is installed."""
+    for folder in (Path(entry) / "nvidia" for entry in sys.path):
+        found = next(folder.glob("**/bin/ptxas"), None) if folder.is_dir() else None
+        if found:
+            return found
+    return None
+
+
+def kernels() -> dict[str, Any]:
+    """Every kernel of the package by name."""
+    from importlib import import_module
+    from pkgutil import iter_modules
+
+    import netdsl.cuda as package
+    from netdsl.cuda.gemm import KERNELS
+
+    found = {f"conv_tile {t.m}x{t.n}x{t.k}": kernel for t, kernel in KERNELS.items()}
+    for info in iter_modules(package.__path__):
+        module = import_module(f"{package.__name__}.{info.name}")
+        for name, value in vars(module).items():
+            if type(value).__name__ == "CUDADispatcher" and not value.targetoptions.get("device"):
+                found.setdefault(name, value)
+    return found
+
+
+def compiled(folder: Path) -> list[Compiled]:
+    """All kernels for all cards. Device functions ask which card there is, so one is made up."""
+    from numba import cuda
+    from numba.cuda import dispatcher
+
+    from netdsl.cuda.launch import SIGNATURE
+
+    assembler = ptxas()
+    assert assembler is not None
+    rows = []
+    for card in CARDS:
+        made_up = SimpleNamespace(compute_capability=card)
+        dispatcher.get_current_device = lambda made_up=made_up: made_up
+        for name, kernel in kernels().items():
+            ptx, _ = cuda.compile_ptx(kernel.py_func, SIGNATURE, cc=card)
+            rows.append(assembled(name, f"sm_{card[0]}{card[1]}", ptx, assembler, folder))
+    return rows
+
+
+def assembled(name: str, card: str, ptx: str, assembler: Path, folder: Path) -> Compiled:
+    """What the assembler says of one kernel's PTX. Raises AssertionError where it refuses."""
+    source = folder / "kernel.ptx"
+    source.write_text(ptx, encoding="utf-8")
+    command = [str(assembler), "-v", f"-arch={card}", str(source), "-o", str(folder / "kernel")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{name}: {done.stderr}"
+
+    def number(pattern: str) -> int:
+        return sum(map(int, re.findall(pattern, done.stderr)))
+
+    return Compiled(
+        name,
+        card,
+        number(r"Used (\d+) registers"),
+        number(r"(\d+) bytes smem"),
+        number(r"(\d+) bytes stack frame"),
+        number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads"),
+        len(re.findall(r"\.f64\b", ptx)),
+        len(re.findall(r"\b(?:div|rem)\.[us]64\b", ptx)),
+        len(re.findall(r"\bfma\.rn\.f32\b", ptx)),
+        len(re.findall(r"\bld\.shared\.v[24]\.f32\b", ptx)),
+    )
+
+
+def table(rows: list[Compiled]) -> str:
+    """The rows as text."""
+    head = f"{'kernel':24} {'card':6} {'registers':>9} {'shared':>7} {'stack':>6} {'spills':>6}"
+    lines = [
+        f"{r.kernel:24} {r.card:6} {r.registers:9} {r.shared:7} {r.stack:6} {r.spills:6}"
+        for r in rows
+    ]
+    return "\n".join([head, *lines])
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Compiled]:
+    """All kernels compiled, in a process that has no simulator."""
+    if find_spec("numba_cuda") is None or ptxas() is None:
+        pytest.skip("numba-cuda or ptxas is not installed")
+    folder = tmp_path_factory.mktemp("ptx")
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__)), str(folder)],
+        env={k: v for k, v in os.environ.items() if k != "NUMBA_ENABLE_CUDASIM"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = [Compiled(*row) for row in json.loads(done.stdout.splitlines()[-1])]
+    print(table(found))
+    return found
+
+
+def test_nothing_spills(rows: list[Compiled]) -> None:
+    assert len(rows) > 30
+    assert [r for r in rows if r.spills] == []
+
+
+def test_sums_stay_in_registers(rows: list[Compiled]) -> None:
+    assert [r for r in rows if r.stack] == []
+
+
+def test_nothing_is_computed_in_float64(rows: list[Compiled]) -> None:
+    assert [r for r in rows if r.doubles] == []
+
+
+def test_no_index_is_divided_in_64_bits(rows: list[Compiled]) -> None:
+    assert [r for r in rows if r.wide_divisions] == []
+
+
+def test_two_blocks_of_the_widest_tile_fit_a_multiprocessor(rows: list[Compiled]) -> None:
+    """65,536 registers for two blocks of 256 threads."""
+    tiles = [r for r in rows if r.kernel.startswith("conv_tile")]
+    assert len(tiles) == 8
+    assert max(r.registers for r in tiles) <= 128
+    assert max(r.shared for r in tiles) <= 48 * 1024
+
+
+def test_tiles_are_multiplied_out_of_vectors(rows: list[Compiled]) -> None:
+    """The products of one step of k stand unrolled, and shared memory is read in vectors."""
+    wide = [r for r in rows if r.kernel == "conv_tile 128x128x8"]
+    assert len(wide) == 2
+    assert all(r.multiply_adds >= 64 and r.wide_loads >= 4 for r in wide)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(compiled(Path(sys.argv[1]))))
+    else:
+        from tempfile import TemporaryDirectory
+
+        with TemporaryDirectory() as folder:
+            print(table(compiled(Path(folder))))

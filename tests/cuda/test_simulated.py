@@ -1,0 +1,232 @@
+"""The CUDA kernels equal the reference on tiny shapes, run in Numba's simulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parent / "simulated.py"
+
+Cases = list[tuple[str, int]]
+
+CONVOLUTIONS: Cases = [
+    ("input 3x5x4; conv3x3s2p1(5) -> relu", 2),
+    ("input 2x7; conv3p1d2(3, bias=no, pad_end=2) -> leaky(0.2)", 3),
+    ("input 2x3x4x3; conv2x3x2p1(6) -> hswish", 1),
+    ("input 4x3x3; conv1x1(9) -> hsigmoid", 2),
+    ("input 1x5x5; conv3x3(11)", 1),
+    ("input 5x8; conv3p1(20) -> relu6", 6),
+    ("input 112x2x2x2; conv1s2p1(3)", 1),
+    ("input 40x3; conv3p1g2(36)", 1),
+    ("input 4x5x4; dwconv3x3p1", 2),
+    ("input 6x5; conv3g3s2(12, bias=no)", 2),
+    ("input 3x3x4; conv1x1(3) as a; [a -> conv3x3p1(3) + a] -> relu", 2),
+    ("input 3x4x4; conv3x3p1(4) -> bn -> relu", 1),
+    ("input 3x4x4; conv3x3p1(4) -> sigmoid", 1),
+]
+
+TRANSPOSED: Cases = [
+    ("input 3x6; tconv3s2p1(4)", 2),
+    ("input 3x3x4; tconv3x2s2x3p1x0(5, out_pad=1x0) -> relu", 1),
+    ("input 4x3x3; tconv2x2d2g2(6, bias=no)", 2),
+    ("input 2x2x2x2; tconv2s2(3)", 1),
+    ("input 2x3; tconv1s3(2)", 1),
+    ("input 3x3x3; tconv3x3s2same(3) -> bn", 1),
+]
+
+DENSE: Cases = [
+    ("input 3x3x2; fc(5) -> relu", 3),
+    ("input 7; fc(4, bias=no)", 6),
+    ("input 3x3x2; flatten -> fc(5) -> relu6 -> fc(3)", 9),
+]
+
+POOLS: Cases = [
+    ("input 3x5x5; maxpool3s2p1", 2),
+    ("input 2x7; maxpool2s3p1d2ceil", 1),
+    ("input 2x4x3x5; maxpool2s1", 1),
+    ("input 3x1; maxpool2d2p1", 1),
+    ("input 3x5x6; avgpool3s2p1ceil(count_pad=yes)", 2),
+    ("input 2x6; avgpool3s2p1", 1),
+    ("input 2x3x4x3; avgpool2s1(count_pad=yes)", 1),
+    ("input 2x5x7; avgpool(to=3x2)", 2),
+    ("input 3x5x3; avgpool(to=1)", 2),
+    ("input 3x5x3; gap", 2),
+    ("input 2x3x2x3; gmp", 2),
+]
+
+NORMS: Cases = [
+    ("input 5x4x3; bn -> leaky", 2),
+    ("input 3x2x2; bn(affine=no) -> tanh -> bn", 1),
+    ("input 6; ln", 2),
+    ("input 3x7; ln(affine=no, eps=0.1)", 2),
+    ("input 3x4x3; in", 2),
+    ("input 6x2x3; gn3", 1),
+    ("input 7x2x2; softmax", 2),
+    ("input 3x6x6; softmax", 1),
+    ("input 12; log_softmax", 2),
+    ("input 3x33; log_softmax", 1),
+    ("input 6x2x2; lrn3(beta=0.6, alpha=1)", 2),
+    ("input 5x3; lrn4(k=1, alpha=0.5)", 1),
+    ("input 4x2x2x2; lrn", 1),
+]
+
+PASSES: Cases = [
+    ("input 3x3x2; relu -> relu6", 2),
+    ("input 11; leaky(0.1) -> prelu", 2),
+    ("input 3x5; prelu", 2),
+    ("input 9; hswish -> hsigmoid(slope=0.2, offset=0.4)", 1),
+    ("input 9; elu(0.7)", 1),
+    ("input 9; gelu", 2),
+    ("input 9; gelu(tanh)", 1),
+    ("input 9; silu -> sigmoid", 1),
+    ("input 9; tanh", 1),
+    ("input 3x4; dropout -> relu -> dropout", 1),
+]
+
+MOVES: Cases = [
+    ("input 2x3x2; up2", 2),
+    ("input 2x3; up3(bilinear)", 2),
+    ("input 2x2x3; up2x3(bilinear)", 1),
+    ("input 1x2x2x2; up2(bilinear)", 1),
+    ("input 2x3x4; pad(2, mode=reflect)", 1),
+    ("input 2x3; pad(1, end=2, mode=edge)", 2),
+    ("input 2x2x3x2; pad(1, value=3.5)", 1),
+    ("input 2x4x4; pad(-1, end=1)", 1),
+    ("input 6x2x2; shuffle(3)", 2),
+    ("input 6x3; shuffle(2) -> flatten -> relu", 2),
+    ("input 3x2x2; relu as r -> flatten as q; output q, r", 1),
+]
+
+JOINS: Cases = [
+    ("input 3x2x3; [id | relu | tanh] -> relu", 2),
+    ("input 3x4; tanh -> [id | id] as c; [c | c]", 2),
+    ("input 3x4; [relu + tanh + sigmoid] -> relu6", 2),
+    ("input 3x4; [tanh + tanh]", 1),
+    ("input 5x3x4; [id * gap * tanh]", 2),
+    ("input 4x3x1 as a; input 1x3x5 as b; a -> [id * b]", 2),
+    ("input 4x1x2x3 as a; input 1x2x2x1 as b; a -> [b * id * b]", 1),
+    ("input 4x6 as a; input 3x6 as b; a -> [id | b] as c -> relu as d; output d, c, a", 2),
+]
+
+NETS: Cases = [
+    (
+        "net tiny; input 1x8x8; conv3x3(4) -> relu -> maxpool2 -> [conv1x1(3) | conv3x3p1(4)] "
+        "-> relu -> flatten -> dropout -> fc(5) -> softmax",
+        2,
+    ),
+    (
+        "net side; input 2x6x6; conv3x3s2p1(3) -> bn -> relu as a -> dwconv3x3p1 -> bn -> relu6 "
+        "-> conv1x1(3) -> bn as b; [a + b] -> gap -> fc(4)",
+        2,
+    ),
+]
+
+FAMILIES = {
+    "convolutions": CONVOLUTIONS,
+    "transposed": TRANSPOSED,
+    "dense": DENSE,
+    "pools": POOLS,
+    "norms": NORMS,
+    "passes": PASSES,
+    "moves": MOVES,
+    "joins": JOINS,
+    "nets": NETS,
+}
+
+# Of float32: the sums are a few dozen products long, and a normalisation divides by a deviation.
+TOLERANCE = 1e-6
+
+
+def simulate(mode: str, given: object) -> Any:
+    """What the script prints, run with these cases."""
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), mode],
+        input=json.dumps(given),
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_kernels_equal_the_reference(family: str) -> None:
+    cases = FAMILIES[family]
+    found = simulate("agree", cases)
+    wrong = {
+        text: apart for (text, _), apart in zip(cases, found, strict=True) if apart > TOLERANCE
+    }
+    assert len(found) == len(cases)
+    assert not wrong
+
+
+def test_the_cases_meet_every_kernel_and_every_op() -> None:
+    found = simulate("covered", [case for cases in FAMILIES.values() for case in cases])
+    assert set(found["kernels"]) - set(found["kernels_met"]) == set()
+    assert set(found["ops"]) - set(found["ops_met"]) == set()
+
+
+BUGS = {
+    "no barrier after a slice": (
+        "            cuda.syncthreads()\n\n        # The sums go out",
+        "\n        # The sums go out",
+    ),
+    "no barrier before a column is read": (
+        "            cuda.syncthreads()\n            f = int32(",
+        "            f = int32(",
+    ),
+    "no barrier before the next column is written": (
+        "f + A_STEP * VN)\n            cuda.syncthreads()",
+        "f + A_STEP * VN)",
+    ),
+    "one buffer instead of two": ("other = int32((s + 1) & 1)", "other = int32(s & 1)"),
+    "no guard of the depth": ("if inside(z, depth) and inside(y", "if inside(y"),
+    "no guard of the height": (
+        "and inside(y, height) and inside(x, width):\n                            value = arena[",
+        "and inside(x, width):\n                            value = arena[",
+    ),
+    "no guard of the width": (
+        " and inside(x, width):\n                            value = arena[",
+        ":\n                            value = arena[",
+    ),
+    "positions past the last are read": (
+        "                    if valid:\n",
+        "                    if m >= 0:\n",
+    ),
+    "positions past the last are written": ("if valid and f < filters", "if f < filters"),
+    "filters past the last are written": ("if valid and f < filters", "if valid"),
+    "the last part of a split sum is as long as the others": (
+        "if left < slices:",
+        "if left < 0:",
+    ),
+    "the parts of a split sum start at the same product": (
+        "first = int32(split * slices * TK)",
+        "first = int32(0)",
+    ),
+    "padding products are taken": (
+        "if inside(z, depth) and inside(y",
+        "if z < -9 or inside(z, depth) and inside(y",
+    ),
+}
+
+SHOWING: Cases = [
+    ("input 3x5x5; conv3x3p1(5)", 1),
+    ("input 2x3x3x3; conv2p1(3)", 1),
+    ("input 112x2x2x2; conv1s2p1(3)", 1),
+]
+
+
+def test_planted_bugs_are_found() -> None:
+    same = ("ZERO = np.float32(0)\n", "ZERO = np.float32(0)\n\n")
+    found = simulate("planted", {"bugs": [same, *BUGS.values()], "cases": SHOWING})
+    assert found[0] == ""
+    missed = [name for name, shown in zip(BUGS, found[1:], strict=True) if not shown]
+    assert not missed
