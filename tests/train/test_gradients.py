@@ -37,6 +37,7 @@ NETS = {
     "transposed, more": "input 9x4x5; conv1(4) -> tconv3s2p1g2(4, out_pad=1) -> tconv3d2(3)",
     "transposed 1D, 3D": "input 9x3x2x2; conv1(3) -> tconv2s2(2) -> tconv1x3x2s1x2x1(2)",
     "fc": "input 50; fc(40) -> relu -> fc(11) -> fc(3)",
+    "fc of many samples": "input 70; fc(21) -> fc(9)",
     "fc of a picture": "input 9x3x5; conv1(5) -> fc(7)",
     "bare layers": "input 9x4x4; conv3p1(4, bias=no) -> flatten -> fc(3, bias=no)",
     "max pool": "input 9x7x8; conv1(5) -> maxpool3s2p1 -> maxpool2",
@@ -127,7 +128,7 @@ def _check(graph: Graph, batch: int, threads: int, seed: int = 0) -> None:
 
 @pytest.mark.parametrize("name", NETS)
 def test_gradient_is_the_slope(name: str) -> None:
-    _check(lang.load(NETS[name]), batch=3, threads=2)
+    _check(lang.load(NETS[name]), batch=33 if "many" in name else 3, threads=2)
 
 
 WORDS = (

@@ -20,7 +20,7 @@ from netdsl.cpu.activation import RELU
 from netdsl.cpu.backward import activation, conv, sums
 from netdsl.cpu.backward import winograd as quick_gradient
 from netdsl.cpu.backward.task import BackNeeds, BackPlaces, Calls, TrainedParams, Transform
-from netdsl.cpu.conv import clamp, quick_plan
+from netdsl.cpu.conv import clamp, corner, quick_plan
 from netdsl.cpu.direct import block_floats
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Halo, axes3
@@ -219,9 +219,8 @@ def _trained_quick(
     d = filter_descriptor(quick, block)
     sizes = (packed, quick.filter_blocks * block, made, floats)
     params.transforms.append(Transform(launch, d, *sizes))
-    (top, _), (left, _) = op.window.padding
-    bounds = clamp(task.whole.activation)
-    ends = winograd.Ends(inputs[0], (top, left), output, None, scratch, made, biases, bounds)
+    bounds, before = clamp(task.whole.activation), corner(op.window)
+    ends = winograd.Ends(inputs[0], before, output, None, scratch, made, biases, bounds)
     return winograd.describe(quick, ends)
 
 

@@ -18,13 +18,21 @@ from netdsl.cpu.views import OTHER, OWN, SOURCE, TARGET
 
 # Where params hold the weights and the bias (-1: none); where the arena takes their gradients;
 # where each thread's scratch lies and its size; and a table of one row of zeros for `outer`.
-WEIGHT, BIAS, INTO, SCRATCH, ORIGIN_ROW = range(OWN, OWN + 5)
-SCRATCH_FLOATS = 8 * 32
+WEIGHT, BIAS, INTO, SCRATCH, SCRATCH_STEP, ORIGIN_ROW = range(OWN, OWN + 6)
+PANEL = 4
+"""Pairs of vectors in a panel."""
+MANY = 24
+"""Samples from which copying columns together pays."""
 CHUNK = 32
 """Outputs whose weights are read together on the way back."""
 
 inner_8x3, inner_8x1, inner_1x3, inner_1x1 = inner(8, 3), inner(8, 1), inner(1, 3), inner(1, 1)
 outer_8x2, outer_1x2 = outer(8, 2), outer(1, 2)
+
+
+def scratch_floats(batch: int) -> int:
+    """Floats of scratch that each thread of weight_gradient wants: a tile, and a panel of x."""
+    return 8 * 32 + PANEL * 32 * batch
 
 
 @njit(forceinline=True)
@@ -142,12 +150,49 @@ def input_gradient(arena, params, d, part, parts):  # type: ignore[no-untyped-de
             store(arena, last, keep(load(arena, last), 0, size % 16))
 
 
+@njit
+def _by_panels(arena, d, part, parts):  # type: ignore[no-untyped-def]
+    """The same for many samples: a thread copies some columns of x together, so that they come
+    from its nearest cache for all outputs."""
+    batch, outputs, size = d[SOURCE + BATCH], d[SOURCE + CHANNELS], d[OTHER + CHANNELS]
+    g_step, x_step = d[SOURCE + BATCH_STRIDE], d[OTHER + BATCH_STRIDE]
+    zero, step = d[ORIGIN_ROW], 32 * batch
+    tile = d[SCRATCH] + part * d[SCRATCH_STEP]
+    panel = tile + 8 * 32
+    panels = (size + 32 * PANEL - 1) // (32 * PANEL)
+    for item in range(share(panels, part, parts), share(panels, part + 1, parts)):
+        start = 32 * PANEL * item
+        end = min(start + 32 * PANEL, size)
+        for i in range(start, end, 16):
+            into = panel + (i - start) // 32 * step + i % 32
+            for n in range(batch):
+                store(arena, into + 32 * n, load(arena, d[OTHER + ORIGIN] + n * x_step + i))
+        for o in range(0, outputs, 8):
+            rows = min(8, outputs - o)
+            g = d[SOURCE + ORIGIN] + o
+            for i in range(start, end, 32):
+                x, into = panel + (i - start) // 32 * step, d[INTO] + o * size + i
+                whole = rows == 8 and i + 32 <= size
+                c, line = (into, size) if whole else (tile, 32)
+                outer_8x2(
+                    *(arena, g, 1, g_step, arena, x, 16, 32, arena, c, line, 16),
+                    *(d, zero, 1, batch, FRESH),
+                )
+                if not whole:
+                    for row in range(rows):
+                        for j in range(min(32, size - i)):
+                            arena[into + row * size + j] = arena[tile + 32 * row + j]
+
+
 @worker
 def weight_gradient(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """dW = dy^T x: source dy, OTHER x, both vectors; written as (outputs, inputs)."""
     batch, outputs, size = d[SOURCE + BATCH], d[SOURCE + CHANNELS], d[OTHER + CHANNELS]
+    if batch >= MANY:
+        _by_panels(arena, d, part, parts)
+        return
     g_step, x_step = d[SOURCE + BATCH_STRIDE], d[OTHER + BATCH_STRIDE]
-    scratch, zero = d[SCRATCH] + part * SCRATCH_FLOATS, d[ORIGIN_ROW]
+    scratch, zero = d[SCRATCH] + part * d[SCRATCH_STEP], d[ORIGIN_ROW]
     tiles = (outputs + 7) // 8
     for tile in range(share(tiles, part, parts), share(tiles, part + 1, parts)):
         o = 8 * tile

@@ -212,9 +212,12 @@ def window_back(task: Task, places: BackPlaces) -> Calls:
     op, target, x = task.whole.base, places.gradients[0], places.inputs[0]
     if target is None:
         return []
-    table, shares = taps.flat(taps.taps_of(task))
+    axes = taps.taps_of(task)
+    table, shares = taps.flat(axes)
     if isinstance(op, MaxPool | GlobalMax):
-        own = (0, *table)
+        apart = all(taps.apart(axis) for axis in axes)
+        cover = apart and all(map(taps.covers, axes, x.size))
+        own = (window.APART * apart + window.COVER * cover, *table)
         return [call(window.max_back, task.threads, target, places.gradient, *own, other=x)]
     own = (places.params.add(np.array(shares)), *table)
     return [call(window.spread, task.threads, target, places.gradient, *own)]
@@ -222,13 +225,14 @@ def window_back(task: Task, places: BackPlaces) -> Calls:
 
 def linear_needs(task: Task) -> BackNeeds:
     """Room for a tile that reaches past a row's end, a thread each."""
-    return BackNeeds(scratch=task.threads * dense.SCRATCH_FLOATS)
+    return BackNeeds(scratch=task.threads * dense.scratch_floats(task.batch))
 
 
 def _dense_fields(places: BackPlaces) -> tuple[int, ...]:
     weights, into = places.weights, places.into
     table = dense.ORIGIN_ROW + 1
-    own = (weights["weight"], weights.get("bias", -1), into["weight"], places.scratch, table)
+    step = dense.scratch_floats(places.output.batch)
+    own = (weights["weight"], weights.get("bias", -1), into["weight"], places.scratch, step, table)
     return (*own, 0, 0)
 
 

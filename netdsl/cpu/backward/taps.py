@@ -72,3 +72,14 @@ def flat(axes: list[Taps]) -> tuple[list[int], list[float]]:
             taps += [at for at, _ in places]
             shares += [share for _, share in places]
     return [*starts, len(taps), *taps], shares
+
+
+def apart(axis: Taps) -> bool:
+    """Whether no input place is read twice."""
+    places = [at for taps in axis for at, _ in taps]
+    return len(places) == len(set(places))
+
+
+def covers(axis: Taps, size: int) -> bool:
+    """Whether every input place is read."""
+    return {at for taps in axis for at, _ in taps} == set(range(size))

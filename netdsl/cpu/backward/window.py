@@ -19,6 +19,7 @@ from netdsl.cpu.views import OTHER, OWN, SOURCE, TARGET, row_at, row_width
 # widths of the output one after the other, where its taps begin (and, one further on, end) in the
 # list of taps that follows. SHARES: where params hold the weight of each tap in the list.
 SHARES, TABLE = OWN, OWN + 1
+APART, COVER = 1, 2
 LOWEST = np.float32(-np.inf)
 
 
@@ -62,8 +63,11 @@ def spread(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
 def max_back(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """Hands each output's gradient to the first of its window's positions with the maximum.
 
-    OTHER is the pool's input. TABLE as for `spread`; SHARES is not used.
+    OTHER is the pool's input. TABLE as for `spread`; in place of SHARES stands whether windows
+    lie apart (APART), so that nothing has to be added up, and cover all (COVER), so that nothing
+    has to be zeroed first.
     """
+    apart, cover = d[SHARES] & APART, d[SHARES] & COVER
     depth, rows, columns = d[SOURCE + DEPTH], d[SOURCE + HEIGHT], d[SOURCE + WIDTH]
     blocks = d[TARGET + BLOCKS]
     of_rows, of_columns = TABLE + depth, TABLE + depth + rows
@@ -71,7 +75,8 @@ def max_back(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     work = d[TARGET + BATCH] * blocks
     for item in range(share(work, part, parts), share(work, part + 1, parts)):
         n, b = item // blocks, item % blocks
-        _clear(arena, d, n, b)
+        if not cover:
+            _clear(arena, d, n, b)
         for z in range(depth):
             for y in range(rows):
                 source = row_at(d, SOURCE, n, b, z, y)
@@ -92,5 +97,8 @@ def max_back(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
                             for k in range(from_k, to_k):
                                 v = load(arena, row + 16 * d[taps + k])
                                 at = out + 16 * d[taps + k]
-                                store(arena, at, load(arena, at) + where_less(v, best, zero, g))
+                                mine = where_less(v, best, zero, g)
+                                if not apart:
+                                    mine = load(arena, at) + mine
+                                store(arena, at, mine)
                                 g = where_less(v, best, g, zero)
