@@ -120,20 +120,18 @@ class Net:
         self._take(taken, "arrays", trained=True)
 
     def load_weights(self, path: str | Path) -> None:
-        """Reads weights from a safetensors file: our names, those of a name map, or others where
-        shapes leave one possibility.
+        """Reads weights from a file: safetensors, PyTorch's (.pth, .pt), Caffe's (.caffemodel),
+        Darknet's (.weights), or "pretrained" for those published for a net of the zoo.
 
-        Raises NetError: no such file, not safetensors, broken off, not finite, or of another net,
-        with the first tensor that does not fit and what is left over. The old weights stay then.
+        Tensors go by our names, those of a name map, or others where shapes leave one
+        possibility; Darknet's by their order. Raises NetError: no such file, another format,
+        broken off, not finite, or of another net, with the first tensor that does not fit and
+        what is left over. The old weights stay then.
         """
-        from netdsl.formats.match import match
-        from netdsl.formats.namemap import maps_beside
-        from netdsl.formats.safetensors import WeightsFile
+        from netdsl.formats.weights import load
 
-        file = WeightsFile(path)
-        maps = maps_beside(Path(self.graph.file)) if self.graph.file else ()
-        pairs = match(self.graph, file.shapes, maps, name=str(path))
-        self._take({o: file.read(t) for o, t in pairs.names.items()}, str(path), trained=True)
+        weights, source = load(self.graph, path)
+        self._take(weights, source, trained=True)
 
     def find_weights(self, seed: int = 0) -> None:
         """Loads the file with the net's stem beside its .net file (`vgg16.safetensors`), or, where

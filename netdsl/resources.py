@@ -6,6 +6,8 @@ wheel they lie inside the package, under _data/.
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -34,3 +36,12 @@ def read_labels(path: Path) -> tuple[str, ...]:
     Raises OSError when the file cannot be read, UnicodeDecodeError when it is not UTF-8 text.
     """
     return tuple(path.read_text(encoding="utf-8-sig").rstrip().splitlines())
+
+
+def user_folder() -> Path:
+    """The folder where this user's programs keep what they can make again."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "report",
     "check": "check",
     "fmt": "fmt",
+    "weights": "weights",
     "nets": "nets",
     "info": "info",
 }

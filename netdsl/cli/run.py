@@ -29,7 +29,10 @@ def run(
     ] = None,
     weights: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="A safetensors file. Default: the one beside the .net file, else random"),
+        typer.Option(
+            help="A .safetensors, .pth, .pt, .caffemodel or .weights file, or the word pretrained. "
+            "Default: the file beside the .net file, else random."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, or reference: slow, float64.")] = "cpu",
     batch: Annotated[

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from netdsl.cli.progress import Bar, bar
 from netdsl.cli.results import Result, Sheet, as_json, results
+from netdsl.cli.weights import pull_shown
 from netdsl.faults import NetError, error
 from netdsl.formats.arrays import Arrays as ArrayFile
 from netdsl.formats.inputs import Broken, Item, Sample, items, stream
@@ -66,6 +67,8 @@ def run_all(net: Net, inputs: list[str], settings: Settings) -> None:
     if settings.save is not None:
         check_path(settings.save, net.outputs(aux=settings.aux))
     if settings.weights is not None:
+        if str(settings.weights) == "pretrained":
+            pull_shown(net.graph)
         net.load_weights(settings.weights)
     else:
         net.find_weights(settings.seed)

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import os
 import pickle
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -22,17 +21,10 @@ import numba
 from numba.core import config
 from numba.core.caching import FunctionCache, NullCache
 
+from netdsl.resources import user_folder
+
 DAMAGED = (OSError, EOFError, pickle.UnpicklingError, AttributeError, ValueError, KeyError)
 """What reading a file that is unreadable, cut short or another program's can raise."""
-
-
-def user_folder() -> Path:
-    """The folder where this user's programs keep what they can make again."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 @cache

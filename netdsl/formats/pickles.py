@@ -153,6 +153,12 @@ class Machine:
     def store(self) -> None:
         self.memory[len(self.memory)] = self.stack[-1]
 
+    def drop(self) -> None:
+        self.stack.pop()
+
+    def drop_group(self) -> None:
+        self.group()
+
     def append(self) -> None:
         value = self.stack.pop()
         _list(self.stack[-1]).append(value)
@@ -319,8 +325,8 @@ EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "
 
 STEPS: dict[str, Callable[[Machine], None]] = {
     "STOP": Machine.stop,
-    "POP": lambda m: m.stack.pop() and None,
-    "POP_MARK": lambda m: m.group() and None,
+    "POP": Machine.drop,
+    "POP_MARK": Machine.drop_group,
     "DUP": lambda m: m.stack.append(m.stack[-1]),
     "MEMOIZE": Machine.store,
     "LIST": lambda m: m.stack.append(m.group()),

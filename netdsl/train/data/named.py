@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netdsl import resources
-from netdsl.cpu.cache import user_folder
 from netdsl.faults import error
+from netdsl.resources import user_folder
 from netdsl.train.data.examples import Data
 from netdsl.train.data.idx import idx_files, read_idx_folder
 
