@@ -25,6 +25,7 @@ COMMANDS = {
     "eval": "evaluate",
     "cost": "cost",
     "compare": "compare",
+    "bench": "bench",
     "draw": "draw",
     "report": "report",
     "check": "check",

@@ -114,7 +114,7 @@ def bar_text(sheet: Sheet, row: int, column: int, width: int) -> str:
         return bar(length, width) if width <= BAR else f"{percent(share)} {bar(length, width - 5)}"
     alone = sheet.bars == "length"
     largest = sheet.largest[column] if alone else max(sheet.largest.values())
-    return bar(float(Fraction(sheet.rows[row][column], largest)), width)
+    return bar(float(Fraction(sheet.rows[row][column]) / Fraction(largest)), width)
 
 
 def bar_width(sheet: Sheet, width: int | None) -> int:

@@ -1,0 +1,231 @@
+"""The engines that are compared, a class each. A peer is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdsl.bench.case import Case
+from netdsl.faults import error
+
+Outputs = list[NDArray[Any]]
+Run = Callable[[], Outputs]
+"""Computes a case's outputs, in the graph's order, from arrays to arrays."""
+
+
+class Unfit(Exception):  # noqa: N818 - the net does not fit the engine; nobody erred
+    """An engine cannot run this net; the message says why."""
+
+
+class Engine(ABC):
+    """One way to run a net."""
+
+    name: ClassVar[str]
+    package: ClassVar[str]
+    """What is installed and imported."""
+
+    @classmethod
+    def installed(cls) -> bool:
+        return importlib.util.find_spec(cls.package) is not None
+
+    @classmethod
+    def version(cls) -> str:
+        return metadata.version(cls.package)
+
+    @classmethod
+    @abstractmethod
+    def load(cls, case: Case) -> Run:
+        """The net made ready. Raises Unfit where the engine cannot run it."""
+
+
+class Ours(Engine):
+    """This package's CPU engine."""
+
+    name = package = "netdsl"
+
+    @classmethod
+    def load(cls, case: Case) -> Run:
+        runner = case.net.runner(case.batch, threads=case.threads)
+        plan, inputs, names = runner.plan, case.inputs, case.graph.outputs
+        assert plan is not None
+        return lambda: [found[name] for found in [plan.run(inputs)] for name in names]
+
+
+class OnnxRuntime(Engine):
+    """onnxruntime's CPU provider, all optimisations, the batch fixed."""
+
+    name = package = "onnxruntime"
+
+    @classmethod
+    def load(cls, case: Case) -> Run:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = case.threads, 1
+        options.log_severity_level = 3
+        options.add_free_dimension_override_by_name("N", case.batch)
+        session = onnxruntime.InferenceSession(
+            str(case.onnx), options, providers=["CPUExecutionProvider"]
+        )
+        names, inputs = list(case.graph.outputs), case.inputs
+        return lambda: list(session.run(names, inputs))
+
+
+class OpenVino(Engine):
+    """OpenVINO's CPU device in float32: left alone it computes in bfloat16 where a CPU can."""
+
+    name = package = "openvino"
+
+    @classmethod
+    def load(cls, case: Case) -> Run:
+        openvino = importlib.import_module("openvino")
+        core = openvino.Core()
+        model = core.read_model(case.onnx)
+        model.reshape({name: list(x.shape) for name, x in case.inputs.items()})
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": str(case.threads),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        names, inputs = case.graph.outputs, case.inputs
+
+        def run() -> Outputs:
+            found = request.infer(inputs)
+            return [found[name] for name in names]
+
+        return run
+
+
+class Ncnn(Engine):
+    """ncnn in float32, convolutions and activations fused, a sample at a time."""
+
+    name = package = "ncnn"
+
+    @classmethod
+    def load(cls, case: Case) -> Run:
+        from netdsl.bench.ncnn_net import write
+
+        ncnn = importlib.import_module("ncnn")
+        written = write(case.graph, case.weights, case.folder)
+        net = ncnn.Net()
+        net.opt.num_threads = case.threads
+        for setting in dir(net.opt):
+            if setting.startswith(("use_fp16", "use_bf16", "use_int8", "use_vulkan")):
+                setattr(net.opt, setting, False)
+        if net.load_param(str(written.param)) or net.load_model(str(written.model)):
+            raise Unfit("ncnn does not load the net")
+        rows = [{name: x[i] for name, x in case.inputs.items()} for i in range(case.batch)]
+        shapes = [case.graph[name].shape for name in case.graph.outputs]
+
+        def sample(row: dict[str, NDArray[Any]]) -> Outputs:
+            extractor = net.create_extractor()
+            for name, x in row.items():
+                extractor.input(written.blobs[name], ncnn.Mat(x))
+            found = (extractor.extract(written.blobs[name])[1] for name in case.graph.outputs)
+            return [np.array(mat).reshape(shape) for mat, shape in zip(found, shapes, strict=True)]
+
+        return lambda: [np.stack(parts) for parts in zip(*map(sample, rows), strict=True)]
+
+
+class Torch(Engine):
+    """PyTorch, op by op."""
+
+    name = "torch"
+    package = "torch"
+    channels_last: ClassVar[bool] = False
+
+    @classmethod
+    def load(cls, case: Case) -> Run:
+        import torch
+
+        from netdsl.bench.torch_net import TorchNet
+
+        torch.set_num_threads(case.threads)
+        net = TorchNet(case.graph, case.weights).eval()
+        ranks = {len(shape) + 1 for shape in case.net.inputs.values()}
+        layout = torch.contiguous_format
+        if cls.channels_last:
+            if not ranks <= {4, 5} or len(ranks) != 1:
+                raise Unfit("channels_last is for pictures and volumes")
+            layout = torch.channels_last if ranks == {4} else torch.channels_last_3d
+            net.to_layout(layout)
+        forward = cls.prepared(net)
+        inputs = {name: torch.from_numpy(x) for name, x in case.inputs.items()}
+
+        def run() -> Outputs:
+            with torch.inference_mode():
+                given = {n: x.contiguous(memory_format=layout) for n, x in inputs.items()}
+                return [y.numpy() for y in forward(given)]
+
+        return run
+
+    @classmethod
+    def prepared(cls, net: Any) -> Callable[[dict[str, Any]], list[Any]]:
+        return net
+
+
+class TorchChannelsLast(Torch):
+    """PyTorch with channels innermost, its better layout for convolutions."""
+
+    name = "torch channels_last"
+    channels_last = True
+
+
+class TorchCompile(Torch):
+    """PyTorch compiled by Inductor, which needs a C++ compiler."""
+
+    name = "torch compile"
+
+    @classmethod
+    def prepared(cls, net: Any) -> Callable[[dict[str, Any]], list[Any]]:
+        import torch
+
+        return torch.compile(net)  # type: ignore[no-any-return]
+
+
+OURS = Ours
+PEERS: dict[str, tuple[type[Engine], ...]] = {
+    "onnxruntime": (OnnxRuntime,),
+    "openvino": (OpenVino,),
+    "ncnn": (Ncnn,),
+    "torch": (Torch, TorchChannelsLast),
+    "torch-compile": (TorchCompile,),
+}
+"""What --against takes, and the engines it stands for."""
+
+USUAL = ("onnxruntime", "openvino", "ncnn", "torch")
+
+
+def chosen(names: str | None) -> list[type[Engine]]:
+    """The engines of a list like "onnxruntime,torch"; of none, the usual ones that are installed.
+
+    Raises NetError: an unknown engine, one that is not installed, none at all.
+    """
+    if names is None:
+        found = [name for name in USUAL if PEERS[name][0].installed()]
+        if not found:
+            raise error(
+                "no-peers", "no other engine is installed", help="pip install 'netdsl[bench]'"
+            )
+        return [engine for name in found for engine in PEERS[name]]
+    asked = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    for name in asked:
+        if name not in PEERS:
+            raise error(
+                "unknown-engine", f"there is no engine {name}", help=f"there are {', '.join(PEERS)}"
+            )
+        if not PEERS[name][0].installed():
+            raise error(
+                "no-peer",
+                f"the engine {name} is not installed",
+                help="pip install 'netdsl[bench]'",
+            )
+    return [engine for name in asked for engine in PEERS[name]]

@@ -1,0 +1,158 @@
+"""`netdsl bench`: our CPU engine side by side with others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from netdsl.cli.cost import Nets, Texts, graphs, print_json, print_sheets
+from netdsl.faults import error
+
+if TYPE_CHECKING:
+    from netdsl.bench.compare import Comparison
+
+
+def bench(
+    nets: Nets = [],  # noqa: B006
+    text: Texts = [],  # noqa: B006
+    against: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="ENGINES",
+            help="Of onnxruntime, openvino, ncnn, torch and torch-compile, joined by commas. "
+            "Default: all installed but the last.",
+        ),
+    ] = None,
+    batch: Annotated[str, typer.Option(metavar="N[,N…]", help="Samples at once.")] = "1",
+    threads: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Threads of every engine. Default: one a core."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each engine.")] = 12,
+    cpu_time: Annotated[
+        bool,
+        typer.Option(
+            "--cpu-time",
+            help="Count the processor's time, which others hardly stretch. One thread only.",
+        ),
+    ] = False,
+    patience: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds to wait for a busy machine, a net and batch."),
+    ] = 10.0,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Our layers against the machine's measured peak.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="A JSON list, an object a row.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="One Markdown table.")] = False,
+) -> None:
+    """Time nets on this CPU beside other engines: same weights, inputs and threads."""
+    from netdsl.bench.peers import chosen
+
+    wanted = graphs(nets, text)
+    engines, batches = chosen(against), _numbers(batch)
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    from netdsl.bench.compare import compare
+    from netdsl.bench.peak import peak
+    from netdsl.bench.peers import OURS, Engine
+    from netdsl.cli.progress import bar
+    from netdsl.net import Net
+
+    every: list[type[Engine]] = [OURS, *engines]
+    versions = {engine.package: engine.version() for engine in every}
+    top = peak(threads) if layers else 0.0
+    found: list[Comparison] = []
+    with bar("bench", len(wanted) * len(batches)) as shown:
+        for graph in wanted:
+            net = Net(graph)
+            with TemporaryDirectory(prefix="netdsl-bench-") as folder:
+                for size in batches:
+
+                    def tell(what: str, net: Net = net, size: int = size) -> None:
+                        total = len(wanted) * len(batches)
+                        shown.to(len(found), total, f"{net.name}, batch {size}: {what}")
+
+                    one = compare(
+                        net,
+                        engines,
+                        batch=size,
+                        threads=threads,
+                        count=rounds,
+                        layers=layers,
+                        cpu_time=cpu_time,
+                        patience=patience,
+                        folder=Path(folder),
+                        tell=tell,
+                    )
+                    found.append(one)
+                    if not json and not markdown:
+                        with shown.aside():
+                            _show(one, versions, top, first=len(found) == 1)
+    if json:
+        print_json([row for one in found for row in _json(one, top)])
+    elif markdown:
+        _markdown(found, versions, top)
+
+
+def _numbers(text: str) -> list[int]:
+    """The batches of "1,8". Raises NetError."""
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise error(
+            "out-of-range", f"batch is {text!r}", help="numbers of 1 or more, as in --batch 1,8"
+        )
+    return found
+
+
+def _show(one: Comparison, versions: dict[str, str], peak: float, *, first: bool) -> None:
+    from netdsl.bench.tables import engine_sheet, layer_sheet
+
+    sheets = [engine_sheet(one, versions), *([layer_sheet(one, peak)] if one.layers else [])]
+    if not first:
+        print()
+    print_sheets([sheets], csv=False, markdown=False)
+
+
+def _json(one: Comparison, peak: float) -> list[dict[str, Any]]:
+    """The rows; ours has its layers where they were asked for."""
+    from netdsl.bench.tables import gflops
+
+    rows = [row.as_json() for row in one.rows]
+    if one.layers:
+        rows[0]["peak_gflops"] = round(peak, 1)
+        rows[0]["layers"] = [
+            {
+                "layer": t.name,
+                "op": t.word,
+                "ms": round(t.least_ms, 4),
+                "gflops": gflops(t.macs, t.least_ms),
+            }
+            for t in one.layers
+        ]
+    return rows
+
+
+def _markdown(found: list[Comparison], versions: dict[str, str], peak: float) -> None:
+    """The overview, the machine and the versions, why engines are missing, and the layers."""
+    from datetime import date
+
+    from netdsl.bench.tables import layer_sheet, overview, threads
+    from netdsl.cpu.about import cpu_name, isa
+
+    print_sheets([[overview(found)]], csv=False, markdown=True)
+    for one in found:
+        for name, why in one.left_out.items():
+            print(f"\n{name} is left out of {one.rows[0].net}: {why}.")
+    stated = ", ".join(f"{name} {version}" for name, version in versions.items())
+    machine = f"{cpu_name()}, {isa()}, {threads(found[0].rows[0].threads)}"
+    print(f"\n{machine}; {date.today().isoformat()}; {stated}.")
+    sheets = [layer_sheet(one, peak) for one in found if one.layers]
+    if sheets:
+        print()
+        print_sheets([sheets], csv=False, markdown=True)
