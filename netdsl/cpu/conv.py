@@ -41,8 +41,7 @@ def conv_needs(task: Task) -> Needs:
     assert isinstance(op, Conv)
     quick = quick_plan(task)
     if quick is not None:
-        before = (op.window.padding[0][0], op.window.padding[1][0])
-        halo = winograd.halo(quick.size, before, (shape[1], shape[2]), (output[1], output[2]))
+        halo = winograd.halo(quick, corner(op.window), axes3(shape[1:]), axes3(output[1:]))
         return Needs((halo,), scratch=quick.scratch)
     halo = reach(op.window, shape[1:], output[1:])
     return Needs((halo,), planar=op.groups == 1 and shape[0] <= PLANAR)
@@ -52,18 +51,28 @@ def quick_plan(task: Task) -> Winograd | None:
     """How Winograd's algorithm would do this layer; None where the direct sum is chosen."""
     op, channels, output = task.whole.base, task.shapes[0][0], task.node.shape
     assert isinstance(op, Conv)
-    sizes = [size for size in SIZES if op.window.kernel == (size.taps, size.taps)]
+    kernel = op.window.kernel
+    sizes = [size for size in SIZES if len(kernel) > 1 and kernel[-2:] == (size.taps, size.taps)]
     plain = set(op.window.stride) == set(op.window.dilation) == {1} and op.groups == 1
     if task.exact or not sizes or not plain or min(channels, op.filters) < LANES:
         return None
-    lengths = (output[1], output[2])
-    blocks, filter_blocks = -(-channels // LANES), -(-op.filters // LANES)
-    taps = prod(op.window.kernel)
-    work = Work(task.batch, blocks, filter_blocks, lengths, taps, task.threads)
+    depth = kernel[0] if len(kernel) == 3 else None
+    outputs, blocks, filter_blocks = (
+        axes3(output[1:]),
+        -(-channels // LANES),
+        -(-op.filters // LANES),
+    )
+    work = Work(task.batch, blocks, filter_blocks, outputs, prod(kernel), depth or 1, task.threads)
     best = min(sizes, key=work.winograd)
     if work.winograd(best) >= work.direct():
         return None
-    return winograd.planned(best, task.batch, channels, op.filters, lengths, task.threads)
+    layer = winograd.Layer(task.batch, channels, op.filters, outputs, depth, task.threads)
+    return winograd.planned(best, layer)
+
+
+def corner(window: Window) -> Triple:
+    """The padding before the first cell of each axis."""
+    return axes3(tuple(before for before, _ in window.padding), 0)
 
 
 def reach(window: Window, size: tuple[int, ...], outputs: tuple[int, ...]) -> Halo:
@@ -89,7 +98,7 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
     op = task.whole.base
     assert isinstance(op, Conv)
     weights = places.weights["weight"]
-    taps = weights.shape[2] * weights.shape[3]
+    taps = prod(weights.shape[2:])
     block = block_floats(plan.blocks * taps, Kind.BLOCKED)
     packed = packed_weights(
         weights.reshape(*weights.shape[:2], taps), Kind.BLOCKED, block, task.threads
@@ -99,7 +108,7 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
         biases = places.params.add(np.zeros(plan.filter_blocks * LANES, np.float32))
     ends = winograd.Ends(
         places.inputs[0],
-        (op.window.padding[0][0], op.window.padding[1][0]),
+        corner(op.window),
         places.output,
         places.inputs[1] if task.whole.residual else None,
         places.scratch,
@@ -115,7 +124,7 @@ def plan_direct(task: Task, places: Places) -> list[Call]:
     op, source, target = task.whole.base, places.inputs[0], places.output
     assert isinstance(op, Conv)
     stride = axes3(op.window.stride)
-    first = tuple(-before for before, _ in op.window.padding)
+    first = axes3(tuple(-before for before, _ in op.window.padding), 0)
     weights, kind, starts = grouped(places.weights["weight"], op.groups, source)
     taps = tap_offsets(source, channel_steps(kind, weights.shape[1]), window_places(op.window))
     block = block_floats(len(taps), kind)
@@ -125,7 +134,7 @@ def plan_direct(task: Task, places: Places) -> list[Call]:
     whole = Sum(
         kind=kind,
         counts=(target.batch, *target.size),
-        source=view(source, axes3(first, 0), stride),
+        source=view(source, first, stride),
         target=view(target),
         taps=taps,
         starts=starts,

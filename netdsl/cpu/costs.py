@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from netdsl.cpu.layout import LANES
+from netdsl.cpu.layout import LANES, Triple
 from netdsl.cpu.micro.cook_toom import Size
 
 TRANSFORM = 4.0
@@ -24,13 +24,17 @@ FROM_CACHE, FROM_MEMORY = 32.0, 18.0
 
 @dataclass(frozen=True)
 class Work:
-    """A convolution: its samples, blocks of channels and filters, outputs per axis, taps."""
+    """A convolution: its samples, blocks of channels and filters, outputs per axis, taps.
+
+    depth: the taps along depth, 1 where there is none.
+    """
 
     batch: int
     blocks: int
     filter_blocks: int
-    outputs: tuple[int, ...]
+    outputs: Triple
     taps: int
+    depth: int
     parts: int
 
     def direct(self) -> float:
@@ -40,11 +44,12 @@ class Work:
 
     def winograd(self, size: Size) -> float:
         """Cycles of Winograd's algorithm with tiles of this size."""
-        tiles = self.batch * prod(-(-n // size.outputs) for n in self.outputs)
+        slices, *lengths = self.outputs
+        tiles = self.batch * slices * prod(-(-n // size.outputs) for n in lengths)
         products = size.inputs**2
-        multiply = products * tiles * self.blocks * LANES * self.filter_blocks
+        multiply = self.depth * products * tiles * self.blocks * LANES * self.filter_blocks
         transform = TRANSFORM * products * tiles * (self.blocks + self.filter_blocks)
-        return (multiply + transform) / self.parts + self._read(products)
+        return (multiply + transform) / self.parts + self._read(products * self.depth)
 
     def _read(self, taps: int) -> float:
         """Cycles of bringing in the weights, so many for each channel and filter."""

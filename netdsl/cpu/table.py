@@ -16,7 +16,7 @@ from netdsl.cpu import (
     pack,
     pool,
     transposed,
-    winograd,
+    winograd_kernel,
 )
 from netdsl.cpu.launch import Worker
 from netdsl.cpu.layout import Call
@@ -78,7 +78,7 @@ class Recipe(NamedTuple):
     over: tuple[int, ...] = ()
 
 
-QUICK = (winograd.transform_filters, winograd.winograd)
+QUICK = (winograd_kernel.transform_filters, winograd_kernel.winograd)
 SUMS = (pack.pack_blocks, direct.direct)
 MAXIMUM = Recipe((pool.narrow_max_pool, pool.max_pool), pool.plan_pool)
 MEAN = Recipe((pool.average_pool,), pool.plan_pool)

@@ -62,6 +62,29 @@ def test_beside_plain_numpy(shape, filters, kernel, padding, batch):
     assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
 
 
+@pytest.mark.parametrize(
+    ("shape", "filters", "kernel", "padding", "cache"),
+    [
+        ((16, 5, 14, 14), 32, (3, 3, 3), (1, 1, 1), None),
+        ((20, 6, 9, 11), 40, (3, 3, 3), (0, 1, 0), 1),
+        ((16, 4, 12, 12), 16, (2, 5, 5), (1, 2, 2), 1),
+        ((32, 3, 20, 20), 16, (1, 3, 3), (0, 1, 1), None),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_kernels_with_depth(shape, filters, kernel, padding, cache, batch, monkeypatch):
+    """Slices in one chunk, and in as many as a tiny cache asks for."""
+    if cache:
+        monkeypatch.setattr(winograd, "SHARED_CACHE", cache)
+    pads = tuple((p, p) for p in padding)
+    op = Conv(filters, Window(kernel, (1, 1, 1), pads, (1, 1, 1)))
+    layer = Layer(op, shape, batch, residual=True, activation=Relu())
+    plan = quick_plan(layer.task)
+    assert plan is not None
+    assert not cache or plan.chunks > 1
+    assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
+
+
 @pytest.mark.parametrize(("residual", "bias", "threads"), list(product([0, 1], [0, 1], [1, 2])))
 def test_what_is_fused(residual, bias, threads):
     layer = Layer(

@@ -1,0 +1,162 @@
+"""Winograd's steps as compiled code; `winograd.py` says what they are for and plans them."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from netdsl.cpu.launch import BODY, share, worker
+from netdsl.cpu.micro import run_product
+from netdsl.cpu.micro.sandwich import transform_filter, transform_input, transform_output
+from netdsl.cpu.micro.tile import past
+
+BY_TILES, INPUTS, PRODUCTS, OUTPUTS = range(4)
+"""What a call does: everything chunk by chunk, or one of the three steps for one chunk."""
+
+MODE, SIZE, EACH, COUNT = range(BODY, BODY + 4)
+CHUNKS, CHUNK, FIRST, TILES, TILE_ROWS, TILE_COLUMNS = range(BODY + 4, BODY + 10)
+BLOCKS, FILTERS, FILTER_BLOCKS, TILE_BLOCKS = range(BODY + 10, BODY + 14)
+# Where tensors start, then floats to the next sample, block and row.
+INPUT, OUTPUT, RESIDUAL = BODY + 14, BODY + 18, BODY + 22
+HEIGHT, WIDTH = BODY + 26, BODY + 27
+# Transformed inputs and products: where they start, floats to the next thread's and product's.
+INNER, MADE = BODY + 28, BODY + 31
+WEIGHTS, BLOCK, STEP, BIASES, LOW, HIGH = range(BODY + 34, BODY + 40)
+NUMBER, COLUMNS, COLUMN_TABLE = range(BODY + 40, BODY + 43)
+TILE = BODY + 43
+
+
+@njit(boundscheck=False, error_model="numpy")
+def place(d, view, n, y, x):  # type: ignore[no-untyped-def]
+    """Where a tile's first output, or the first input that it reads, lies in block 0."""
+    return d[view] + n * d[view + 1] + d[EACH] * (y * d[view + 3] + 16 * x)
+
+
+@njit(boundscheck=False, error_model="numpy")
+def step_on(d, n, y, x):  # type: ignore[no-untyped-def]
+    """The tile after tile (y, x) of image n."""
+    x += 1
+    if x == d[TILE_COLUMNS]:
+        x, y = 0, y + 1
+        if y == d[TILE_ROWS]:
+            y, n = 0, n + 1
+    return n, y, x
+
+
+@njit(boundscheck=False, error_model="numpy")
+def find(d, tile):  # type: ignore[no-untyped-def]
+    """Image, row and column of a tile."""
+    row = tile // d[TILE_COLUMNS]
+    return row // d[TILE_ROWS], row % d[TILE_ROWS], tile % d[TILE_COLUMNS]
+
+
+@njit(boundscheck=False, error_model="numpy")
+def transform_inputs(arena, d, first, block, start, end, inner):  # type: ignore[no-untyped-def]
+    """Tiles start to end of the chunk at `first`, in one block of channels."""
+    n, y, x = find(d, first + start)
+    for i in range(start, end):
+        source = place(d, INPUT, n, y, x) + block * d[INPUT + 2]
+        target = inner + 16 * (block * d[CHUNK] + i)
+        transform_input(d[SIZE], arena, source, d[INPUT + 3], target, d[INNER + 2])
+        n, y, x = step_on(d, n, y, x)
+
+
+@njit(boundscheck=False, error_model="numpy")
+def multiply(arena, params, d, k, block, inner, made):  # type: ignore[no-untyped-def]
+    """Product k of a whole chunk for a tile of filter blocks."""
+    weights = d[WEIGHTS] + block * d[BLOCK] + k * d[STEP]
+    for i in range(d[COLUMNS]):
+        at = 16 * d[d[COLUMN_TABLE] + i]
+        x, y = inner + k * d[INNER + 2] + at, made + k * d[MADE + 2] + at
+        run_product(d[NUMBER], arena, params, past(d, TILE), x, weights, y, 0, 0)
+
+
+@njit(boundscheck=False, error_model="numpy")
+def transform_outputs(  # type: ignore[no-untyped-def]
+    arena, params, d, first, block, start, end, made
+):
+    """Tiles start to end of the chunk at `first`, for one block of filters."""
+    n, y, x = find(d, first + start)
+    for i in range(start, end):
+        residual = d[RESIDUAL]
+        if residual >= 0:
+            residual = place(d, RESIDUAL, n, y, x) + block * d[RESIDUAL + 2]
+        transform_output(
+            d[SIZE],
+            arena,
+            made + 16 * i,
+            d[MADE + 2],
+            place(d, OUTPUT, n, y, x) + block * d[OUTPUT + 2],
+            d[OUTPUT + 3],
+            d[HEIGHT] - d[EACH] * y,
+            d[WIDTH] - d[EACH] * x,
+            params,
+            d[BIASES] + 16 * block,
+            residual,
+            d[RESIDUAL + 3],
+            d[LOW],
+            d[HIGH],
+        )
+        n, y, x = step_on(d, n, y, x)
+
+
+@njit(boundscheck=False, error_model="numpy")
+def chunk_by_chunk(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """All steps of this thread's chunks; the last chunk overlaps the one before."""
+    chunk, blocks = d[CHUNK], d[TILE_BLOCKS]
+    inner, made = d[INNER] + part * d[INNER + 1], d[MADE] + part * d[MADE + 1]
+    for c in range(share(d[CHUNKS], part, parts), share(d[CHUNKS], part + 1, parts)):
+        first = min(c * chunk, d[TILES] - chunk)
+        for b in range(d[BLOCKS]):
+            transform_inputs(arena, d, first, b, 0, chunk, inner)
+        for f in range(d[FILTERS]):
+            block = min(f * blocks, d[FILTER_BLOCKS] - blocks)
+            for k in range(d[COUNT]):
+                multiply(arena, params, d, k, block, inner, made)
+            for b in range(blocks):
+                transform_outputs(
+                    arena, params, d, first, block + b, 0, chunk, made + 16 * b * chunk
+                )
+
+
+@worker
+def winograd(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """One of the calls, by MODE."""
+    mode, chunk, blocks = d[MODE], d[CHUNK], d[TILE_BLOCKS]
+    if mode == BY_TILES:
+        chunk_by_chunk(arena, params, d, part, parts)
+    elif mode == PRODUCTS:
+        work = d[COUNT] * d[FILTERS]
+        for item in range(share(work, part, parts), share(work, part + 1, parts)):
+            k, f = item // d[FILTERS], item % d[FILTERS]
+            block = min(f * blocks, d[FILTER_BLOCKS] - blocks)
+            made = d[MADE] + 16 * block * chunk
+            multiply(arena, params, d, k, block, d[INNER], made)
+    else:
+        work = chunk * d[BLOCKS] if mode == INPUTS else chunk * d[FILTER_BLOCKS]
+        start, end = share(work, part, parts), share(work, part + 1, parts)
+        while start < end:
+            b, i = start // chunk, start % chunk
+            stop = min(chunk, i + end - start)
+            if mode == INPUTS:
+                transform_inputs(arena, d, d[FIRST], b, i, stop, d[INNER])
+            else:
+                made = d[MADE] + 16 * b * chunk
+                transform_outputs(arena, params, d, d[FIRST], b, i, stop, made)
+            start += stop - i
+
+
+@worker
+def transform_filters(packed, weights, d, part, parts):  # type: ignore[no-untyped-def]
+    """G g G' of weights packed for the direct sum: [block][channel block][tap][16][16] becomes
+    [product][block][channel block][16][16], or [block][product]... where all is done by tiles.
+
+    The slices of a kernel with depth stand for more channel blocks."""
+    size, taps, blocks, step = d[BODY], d[BODY + 1], d[BODY + 2], d[BODY + 3]
+    work, block, packed_block = d[BODY + 4], d[BODY + 5], d[BODY + 6]
+    for f in range(share(work, part, parts), share(work, part + 1, parts)):
+        for b in range(blocks):
+            source = f * packed_block + b * taps * 256
+            target = f * block + b * 256
+            for channel in range(16):
+                at = 16 * channel
+                transform_filter(size, packed, source + at, 256, weights, target + at, step)
