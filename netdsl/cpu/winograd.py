@@ -21,6 +21,7 @@ from math import inf
 
 import numpy as np
 
+from netdsl.cpu.costs import FROM_CACHE, FROM_MEMORY, TRANSFORM
 from netdsl.cpu.direct import bits, choose
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, Triple, aligned
@@ -137,7 +138,7 @@ def halo(plan: Winograd, before: Triple, lengths: Triple, outputs: Triple) -> Ha
     return Halo(before, (d, h, w))
 
 
-OWN_CACHE, SHARED_CACHE = 128 * 1024, 2 * 1024 * 1024
+OWN_CACHE, SHARED_CACHE = 128 * 1024, 8 * 1024 * 1024
 """Floats that a chunk's transformed inputs and products may take, by tiles and by products."""
 
 FEW_WEIGHTS = 640 * 1024
@@ -170,13 +171,17 @@ def planned(size: Size, layer: Layer) -> Winograd:
     few = products * blocks * filter_blocks * LANES**2 <= FEW_WEIGHTS
     mode = BY_TILES if few and depth == 1 and tiles >= 14 * parts else PRODUCTS
     if mode == BY_TILES:
-        lengths = range(min(7, tiles), min(tiles, _most(OWN_CACHE, products, blocks + 2)) + 1)
+        lengths: Sequence[int] = range(
+            min(7, tiles), min(tiles, _most(OWN_CACHE, products, blocks + 2)) + 1
+        )
     else:
         count = -(-tiles // _most(SHARED_CACHE, products, blocks + filter_blocks))
-        even = -(-tiles // count)
-        # A kernel with depth needs whole images.
-        even = even if depth == 1 else min(tiles, -(-even // image) * image)
-        lengths = range(even, even + 1)
+        # As few chunks as fit, or a few more where tiles then cover them better; a kernel with
+        # depth needs whole images.
+        each = 1 if depth == 1 else image
+        lengths = [
+            min(tiles, -(-tiles // (more * each)) * each) for more in range(count, count + 2)
+        ]
 
     def made(chunk: int) -> Winograd:
         share = parts if mode == PRODUCTS else 1
@@ -193,15 +198,17 @@ def _most(floats: int, products: int, blocks: int) -> int:
 
 
 def _cycles(plan: Winograd) -> float:
-    """Roughly, the cycles of a thread that works by tiles."""
+    """Roughly, the cycles of a thread."""
     shape, chunk = plan.tile.shape, plan.chunk
-    across = -(-plan.filter_blocks // shape.blocks)
-    along = -(-chunk // shape.pixels)
-    product = along * (LANES * plan.blocks * shape.cycles(Kind.BLOCKED) + 40)
-    transforms = 4 * chunk * (plan.blocks + across * shape.blocks)
-    weights = plan.filter_blocks * plan.blocks * LANES**2 / 8
-    each = plan.products * (across * product + transforms + weights)
-    return -(-plan.chunks // plan.parts) * each
+    across, along = plan.filter_tiles, -(-chunk // shape.pixels)
+    product = along * (LANES * plan.depth * plan.blocks * shape.cycles(Kind.BLOCKED) + 40)
+    transforms = TRANSFORM * (plan.read * plan.blocks + chunk * plan.filter_blocks)
+    weights = 4 * plan.filter_blocks * plan.depth * plan.blocks * LANES**2
+    if plan.mode == BY_TILES:
+        each = across * product + transforms + weights / FROM_CACHE
+        return plan.products * -(-plan.chunks // plan.parts) * each
+    each = (across * product + transforms) / plan.parts + 2 * weights / FROM_MEMORY
+    return plan.products * plan.chunks * each
 
 
 def transformed(weights: Floats, plan: Winograd, packed_block: int) -> Floats:
