@@ -47,6 +47,7 @@ class Winograd:
     rows there are. deep: the images are the slices of a sample, and depth: the kernel's taps along
     them. chunk: tiles at a time, of
     which there are `chunks`, the last one overlapping. tile: the micro-kernel of the products.
+    spare: lanes at the end of a sum that hold no channel.
     """
 
     size: Size
@@ -62,6 +63,7 @@ class Winograd:
     chunk: int
     tile: Tile
     parts: int
+    spare: int
 
     @property
     def tiles(self) -> int:
@@ -183,11 +185,13 @@ def planned(size: Size, layer: Layer) -> Winograd:
             min(tiles, -(-tiles // (more * each)) * each) for more in range(count, count + 2)
         ]
 
+    spare = -layer.channels % LANES if depth == 1 else 0
+
     def made(chunk: int) -> Winograd:
         share = parts if mode == PRODUCTS else 1
         tile = choose(Kind.BLOCKED, chunk, products, [filter_blocks], share)
         sizes = (layer.depth is not None, depth, blocks, filter_blocks, rows, columns, chunk)
-        return Winograd(size, mode, walks, images, *sizes, tile, parts)
+        return Winograd(size, mode, walks, images, *sizes, tile, parts, spare)
 
     return min(map(made, lengths), key=_cycles)
 
@@ -297,7 +301,7 @@ def _call(plan: Winograd, ends: Ends, mode: int, walk: int, first: int) -> Call:
         (ends.scratch + held * inner, made, plan.made_step),
         (ends.weights, block, step, ends.biases, *map(bits, ends.clamp)),
         (code(plan.tile), len(columns), TILE + TILE_FIELDS + len(taps)),
-        (turns(Kind.BLOCKED, len(taps)), TILE_FIELDS, LANES, LANES, LANES),
+        (turns(Kind.BLOCKED, len(taps), plan.spare), TILE_FIELDS, LANES, LANES, LANES),
         (block, made_block, made_block, 0, *map(bits, (-inf, inf))),
         (LANES * tap for tap in taps),
         columns,
