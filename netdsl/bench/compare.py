@@ -172,10 +172,15 @@ def _rows(case: Case, times: dict[str, Times], errors: dict[str, float]) -> tupl
             case.batch,
             case.threads,
             name,
-            round(found.least, 4),
-            round(found.middle, 4),
-            round(found.least / ours, 4),
-            float(f"{errors[name]:.3g}"),
+            figures(found.least),
+            figures(found.middle),
+            figures(found.least / ours),
+            figures(errors[name]),
         )
         for name, found in times.items()
     )
+
+
+def figures(value: float) -> float:
+    """To five figures: more say nothing."""
+    return float(f"{value:.5g}")

@@ -1,0 +1,209 @@
+"""`netdsl bench`: the engines agree, the rows say what was asked, and bad input is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from netdsl.bench.case import Case
+from netdsl.bench.compare import compare
+from netdsl.bench.peers import OURS, PEERS, Engine, Outputs, Run, Unfit, chosen
+from netdsl.bench.quiet import Watch
+from netdsl.bench.rounds import Times, rounds
+from netdsl.bench.truth import error_of, truth
+from netdsl.cli import app
+from netdsl.faults import NetError
+from netdsl.net import Net
+
+TINY = "input 3x8x8; conv3p1(4) -> relu -> maxpool2 -> flatten -> fc(3) -> softmax"
+MANY = """
+net many
+input 3x16x16
+every conv -> bn -> relu
+conv3p1(16) as a -> maxpool3s2ceil -> lrn -> conv5p2(32) -> dwconv3p1
+[conv1(16) | conv3p1(16)] as b
+[b + bare conv1(32)] -> up2 -> tconv3s2p1(20, out_pad=1) -> relu6
+avgpool2 -> gap -> flatten -> fc(10) -> softmax
+"""
+QUICK = ["--rounds", "1", "--patience", "0"]
+KEYS = {"net", "batch", "threads", "engine", "min_ms", "median_ms", "ratio", "max_error"}
+
+
+def bench(*words: str) -> Result:
+    return CliRunner().invoke(app, ["bench", *words], env={"COLUMNS": "200"})
+
+
+def fails(*words: str) -> str:
+    """What a call that must end with status 2 says; it prints no result."""
+    found = bench(*words)
+    assert found.exit_code == 2, found.output
+    assert not found.stdout
+    return " ".join(found.stderr.split())
+
+
+def test_rows_against_onnxruntime() -> None:
+    pytest.importorskip("onnxruntime")
+    found = bench("-e", TINY, "--against", "onnxruntime", "--batch", "1,3", "--json", *QUICK)
+    assert found.exit_code == 0, found.output
+    rows = json.loads(found.stdout)
+    assert [(r["engine"], r["batch"]) for r in rows] == [
+        ("netdsl", 1),
+        ("onnxruntime", 1),
+        ("netdsl", 3),
+        ("onnxruntime", 3),
+    ]
+    for ours, other in (rows[:2], rows[2:]):
+        assert set(ours) == set(other) == KEYS
+        assert ours["ratio"] == 1.0
+        assert other["ratio"] == pytest.approx(other["min_ms"] / ours["min_ms"], rel=0.01)
+        assert 0 < ours["min_ms"] <= ours["median_ms"]
+        # Sums of 27 and 64 terms in single precision.
+        assert max(ours["max_error"], other["max_error"]) < 2e-6
+
+
+def every_engine() -> list[Any]:
+    """Each peer; the one that compiles first is slow."""
+    slow = {"torch compile": [pytest.mark.slow]}
+    engines = [engine for several in PEERS.values() for engine in several]
+    return [pytest.param(e, id=e.name, marks=slow.get(e.name, [])) for e in engines]
+
+
+@pytest.mark.parametrize("engine", every_engine())
+def test_every_engine_computes_the_same(engine: type[Engine], tmp_path: Path) -> None:
+    pytest.importorskip(engine.package)
+    if engine.name == "torch compile" and not shutil.which("g++"):
+        pytest.skip("Inductor needs a C++ compiler")
+    case = Case(Net.load(text=MANY), 2, 1, tmp_path)
+    exact = truth(case)
+    assert exact is not None
+    # Torch and ncnn run the graph by code of this package, so a wrong layer shows here.
+    assert error_of(engine.load(case)(), exact) < 5e-6
+
+
+def test_what_ncnn_has_no_layer_for_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("ncnn")
+    net = Net.load(text="input 2x30; conv3(4) -> gap -> flatten")
+    (ncnn,) = PEERS["ncnn"]
+    with pytest.raises(Unfit, match="two dimensions"):
+        ncnn.load(Case(net, 1, 1, tmp_path))
+
+
+class Wrong(Engine):
+    """An engine whose every output is 7."""
+
+    name, package = "wrong", "netdsl"
+
+    @classmethod
+    def load(cls, case: Case) -> Run:
+        shapes = [case.graph[name].shape for name in case.graph.outputs]
+        return lambda: [np.full((case.batch, *shape), 7.0) for shape in shapes]
+
+
+class Unable(Engine):
+    """An engine that runs nothing."""
+
+    name, package = "unable", "netdsl"
+
+    @classmethod
+    def load(cls, case: Case) -> Run:
+        raise Unfit("it runs nothing")
+
+
+def test_an_engine_that_errs_or_cannot_is_left_out() -> None:
+    found = compare(Net.load(text=TINY), [Wrong, Unable], count=1)
+    assert [row.engine for row in found.rows] == ["netdsl"]
+    assert set(found.left_out) == {"wrong", "unable"}
+    assert "off by" in found.left_out["wrong"]
+    assert found.left_out["unable"] == "it runs nothing"
+
+
+def test_our_own_error_stops_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OURS, "load", Wrong.load)
+    with pytest.raises(NetError, match="our outputs differ from those of double precision"):
+        compare(Net.load(text=TINY), [], count=1)
+
+
+def test_layers_stand_beside_the_peak() -> None:
+    pytest.importorskip("onnxruntime")
+    words = ["-e", TINY, "--against", "onnxruntime", "--layers", *QUICK]
+    ours, _ = json.loads(bench(*words, "--json").stdout)
+    assert ours["layers"][0]["op"] == "conv3x3p1(4) -> relu"
+    assert ours["peak_gflops"] > 0
+    table = bench(*words).stdout
+    for part in ("GFLOP/s", "of peak", "Measured peak"):
+        assert part in table
+
+
+def test_one_markdown_table_of_all_nets() -> None:
+    pytest.importorskip("onnxruntime")
+    words = ["-e", TINY, "-e", MANY, "--against", "onnxruntime", "--markdown", *QUICK]
+    lines = bench(*words).stdout.splitlines()
+    assert sum(line.startswith("| net | batch |") for line in lines) == 1
+    assert any(line.startswith("| many | 1 |") for line in lines)
+    assert any("onnxruntime 1" in line for line in lines)
+
+
+def test_the_processors_time_of_one_thread_alone() -> None:
+    pytest.importorskip("onnxruntime")
+    words = ["-e", TINY, "--against", "onnxruntime", "--cpu-time", *QUICK]
+    assert "give --threads 1" in fails(*words, "--threads", "2")
+    assert bench(*words, "--threads", "1").exit_code == 0
+
+
+def test_bad_input() -> None:
+    pytest.importorskip("onnxruntime")
+    assert "no net was given" in fails()
+    assert "there is no engine tensorflow" in fails("-e", TINY, "--against", "tensorflow")
+    for batch in ("0", "two", "1,,8", "-1"):
+        assert "batch is" in fails("-e", TINY, "--against", "onnxruntime", f"--batch={batch}")
+    assert "0 threads" in fails("-e", TINY, "--against", "onnxruntime", "--threads", "0")
+
+
+def test_a_peer_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for engines in PEERS.values():
+        monkeypatch.setattr(engines[0], "installed", lambda: False)
+    told = fails("-e", TINY, "--against", "openvino")
+    assert "openvino is not installed" in told
+    assert "pip install 'netdsl[bench]'" in told
+    with pytest.raises(NetError, match=r"no other engine is installed.*netdsl\[bench\]"):
+        chosen(None)
+
+
+def test_an_error_is_relative_to_the_largest_value() -> None:
+    wanted = [np.array([[0.0, -4.0, 2.0]])]
+
+    def off(*values: float) -> Outputs:
+        return [np.array([values])]
+
+    assert error_of(off(0, -4, 2), wanted) == 0
+    assert error_of(off(0, -4, 3), wanted) == 0.25
+    assert error_of(off(0, -4), wanted) == float("inf")
+    assert error_of(off(0, -4, float("nan")), wanted) == float("inf")
+
+
+def test_rounds_take_turns() -> None:
+    """Every round begins with another, a first run of a turn does not count, and the least and
+    the middle of the others are kept, in ms."""
+    now = 0.0
+    order: list[str] = []
+
+    def runs(name: str, *seconds: float) -> Any:
+        times = iter(seconds)
+
+        def run() -> None:
+            nonlocal now
+            order.append(name)
+            now += next(times)
+
+        return run
+
+    both = {"a": runs("a", 9, 1, 9, 3), "b": runs("b", 8, 5, 8, 5)}
+    found = rounds(both, 2, Watch(0.0), clock=lambda: now)
+    assert order == ["a", "a", "b", "b", "b", "b", "a", "a"]
+    assert found == {"a": Times(1000, 2000), "b": Times(5000, 5000)}
