@@ -74,6 +74,7 @@ def every_engine() -> list[Any]:
     return [pytest.param(e, id=e.name, marks=slow.get(e.name, [])) for e in engines]
 
 
+@pytest.mark.filterwarnings("default")  # torch.compile uses what torch itself deprecates
 @pytest.mark.parametrize("engine", every_engine())
 def test_every_engine_computes_the_same(engine: type[Engine], tmp_path: Path) -> None:
     pytest.importorskip(engine.package)
