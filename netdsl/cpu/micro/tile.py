@@ -61,9 +61,12 @@ class Writer:
         sums = self.reduce(sums)
         sums = self.either(start, ADD_RESIDUAL, self.with_residual, sums)
         low, high = self.bound(LOW), self.bound(HIGH)
+        # Read before anything is stored, after which LLVM would have to read them again.
+        step, across = self.field(Y_STEP), self.field(Y_BLOCK)
         for block, row in enumerate(sums):
+            base = self.builder.add(self.y, self.times(across, block))
             for pixel, value in enumerate(row):
-                place = self.output_place(pixel, block)
+                place = self.vector(self.arena, base, self.times(step, pixel))
                 self.builder.store(self.clamped(value, low, high), place).align = 4
         self.builder.ret_void()
 
@@ -125,10 +128,6 @@ class Writer:
             at = self.vector(self.params, self.bias, ir.Constant(LONG, block * LANES))
             loaded.append([self.load(at)] * self.shape.pixels)
         return loaded
-
-    def output_place(self, pixel: int, block: int) -> ir.Value:
-        step, across = self.field(Y_STEP), self.field(Y_BLOCK)
-        return self.vector(self.arena, self.y, self.times(across, block), self.times(step, pixel))
 
     def with_residual(self, sums: Sums) -> Sums:
         step, across = self.field(R_STEP), self.field(R_BLOCK)
