@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 class Case:
     """One thing to time.
 
-    folder: where files for other engines may be written; it outlives the case.
+    folder: where files for other engines may be written; it is there while they load.
     """
 
     net: Net

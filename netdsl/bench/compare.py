@@ -44,14 +44,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows of a net and batch, ours first; why engines are missing; our layers' times where
-    they were asked for; whether errors are against double precision, or else against the first
-    engine after ours; and the share of the cores that others took meanwhile, where it is known."""
+    """The rows of a net and batch, ours first.
+
+    left_out: why engines are missing. layers: our layers' times, where they were asked for.
+    against: a sentence on what errors are of, where it is not of double precision. busy: the share
+    of the cores that others took meanwhile, where it is known.
+    """
 
     rows: tuple[Row, ...]
     left_out: dict[str, str]
     layers: tuple[Timing, ...] = ()
-    exact: bool = True
+    against: str = ""
     busy: float | None = None
 
 
@@ -65,45 +68,31 @@ def compare(
     layers: bool = False,
     cpu_time: bool = False,
     patience: float = 0.0,
-    folder: Path | None = None,
     tell: Tell = lambda what: None,
 ) -> Comparison:
     """Runs a net on our engine and others.
 
     threads: all that there are unless given. count: rounds. cpu_time: the processor's time counts,
     which others' work hardly stretches; for one thread only, since waiting threads use it too.
-    patience: seconds to wait in all for others to be done. folder: where files for the other
-    engines go and are found again, a temporary one unless given. tell: told what is being done.
+    patience: seconds to wait in all for others to be done. tell: told what is being done.
 
     Raises NetError where our own outputs are wrong; another engine's wrong outputs, or one that
     cannot run the net, only leave it out.
     """
     from netdsl.cpu.plan import thread_count
 
-    if folder is None:
-        with TemporaryDirectory(prefix="netdsl-bench-") as made:
-            return compare(
-                net,
-                engines,
-                batch=batch,
-                threads=threads,
-                count=count,
-                layers=layers,
-                cpu_time=cpu_time,
-                patience=patience,
-                folder=Path(made),
-                tell=tell,
-            )
     if batch < 1:
         raise error("out-of-range", f"batch is {batch}, it must be at least 1")
-    case = Case(net, batch, thread_count(threads), folder)
-    if cpu_time and case.threads != 1:
+    used = thread_count(threads)
+    if cpu_time and used != 1:
         raise error(
             "not-one-thread",
-            f"the processor's time of {case.threads} threads counts their waiting too",
+            f"the processor's time of {used} threads counts their waiting too",
             help="give --threads 1 as well",
         )
-    runs, left_out = _loaded(case, [OURS, *engines], tell)
+    with TemporaryDirectory(prefix="netdsl-bench-") as folder:
+        case = Case(net, batch, used, Path(folder))
+        runs, left_out = _loaded(case, [OURS, *engines], tell)
     tell("comparing outputs")
     errors, exact = _errors(case, runs, left_out)
     fit = {name: run for name, run in runs.items() if name in errors}
@@ -116,7 +105,8 @@ def compare(
 
     times = rounds(fit, count, watch, clock=clock, advance=advance)
     timings = _layers(case) if layers else ()
-    return Comparison(_rows(case, times, errors), left_out, timings, exact, watch.busy)
+    against = "" if exact else "Errors are against the first engine after ours."
+    return Comparison(_rows(case, times, errors), left_out, timings, against, watch.busy)
 
 
 def _loaded(

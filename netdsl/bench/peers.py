@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.bench.case import Case
+from netdsl.bench.case import Case, Floats
 from netdsl.faults import error
+from netdsl.graph import Graph
 
 Outputs = list[NDArray[Any]]
 Run = Callable[[], Outputs]
@@ -146,18 +147,9 @@ class Torch(Engine):
     def load(cls, case: Case) -> Run:
         import torch
 
-        from netdsl.bench.torch_net import TorchNet
-
         torch.set_num_threads(case.threads)
-        net = TorchNet(case.graph, case.weights).eval()
-        ranks = {len(shape) + 1 for shape in case.net.inputs.values()}
-        layout = torch.contiguous_format
-        if cls.channels_last:
-            if not ranks <= {4, 5} or len(ranks) != 1:
-                raise Unfit("channels_last is for pictures and volumes")
-            layout = torch.channels_last if ranks == {4} else torch.channels_last_3d
-            net.to_layout(layout)
-        forward = cls.prepared(net)
+        net, layout = cls.module(case.graph, case.weights)
+        forward = cls.prepared(net.eval())
         inputs = {name: torch.from_numpy(x) for name, x in case.inputs.items()}
 
         def run() -> Outputs:
@@ -166,6 +158,23 @@ class Torch(Engine):
                 return [y.numpy() for y in forward(given)]
 
         return run
+
+    @classmethod
+    def module(cls, graph: Graph, weights: Mapping[str, Floats]) -> tuple[Any, Any]:
+        """The net as a module, and the memory format of its inputs. Raises Unfit."""
+        import torch
+
+        from netdsl.bench.torch_net import TorchNet
+
+        net = TorchNet(graph, weights)
+        if not cls.channels_last:
+            return net, torch.contiguous_format
+        ranks = {len(graph[name].shape) + 1 for name in graph.inputs}
+        if ranks not in ({4}, {5}):
+            raise Unfit("channels_last is for pictures and volumes")
+        layout = torch.channels_last if ranks == {4} else torch.channels_last_3d
+        net.to_layout(layout)
+        return net, layout
 
     @classmethod
     def prepared(cls, net: Any) -> Any:

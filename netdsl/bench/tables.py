@@ -32,7 +32,7 @@ def engine_sheet(found: Comparison, versions: dict[str, str]) -> Sheet:
     samples = "1 sample" if first.batch == 1 else f"{first.batch} samples"
     rows = tuple((r.engine, r.min_ms, r.median_ms, r.ratio, r.max_error) for r in found.rows)
     notes = [f"{name} is left out: {why}." for name, why in found.left_out.items()]
-    notes += [] if found.exact else ["Errors are against the first engine after ours."]
+    notes += [found.against] if found.against else []
     notes += busy_note([found])
     notes += [", ".join(f"{name} {version}" for name, version in versions.items()) + "."]
     title = f"{first.net}: {samples}, {threads(first.threads)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -11,6 +12,8 @@ from netdsl.faults import error
 
 if TYPE_CHECKING:
     from netdsl.bench.compare import Comparison
+    from netdsl.bench.peers import Engine
+    from netdsl.net import Net
 
 
 def bench(
@@ -41,6 +44,9 @@ def bench(
         float,
         typer.Option(min=0, help="Seconds to wait for a busy machine, a net and batch."),
     ] = 10.0,
+    train: Annotated[
+        bool, typer.Option("--train", help="Training steps, beside PyTorch's, not runs.")
+    ] = False,
     layers: Annotated[
         bool, typer.Option("--layers", help="Our layers against the machine's measured peak.")
     ] = False,
@@ -48,53 +54,51 @@ def bench(
     markdown: Annotated[bool, typer.Option("--markdown", help="One Markdown table.")] = False,
 ) -> None:
     """Time nets on this CPU beside other engines: same weights, inputs and threads."""
-    from netdsl.bench.peers import chosen
-
-    wanted = graphs(nets, text)
-    engines, batches = chosen(against), _numbers(batch)
-    from pathlib import Path
-    from tempfile import TemporaryDirectory
-
-    from netdsl.bench.compare import compare
     from netdsl.bench.peak import peak
-    from netdsl.bench.peers import OURS, Engine
+    from netdsl.bench.peers import OURS, chosen
     from netdsl.cli.progress import bar
     from netdsl.net import Net
 
+    wanted, batches = graphs(nets, text), _numbers(batch)
+    if train and (layers or cpu_time):
+        raise error("two-views", f"--train does not go with --{'layers' if layers else 'cpu-time'}")
+    engines = chosen("torch" if train and against is None else against)
     every: list[type[Engine]] = [OURS, *engines]
     versions = {engine.package: engine.version() for engine in every}
+    settings: dict[str, Any] = {"threads": threads, "count": rounds, "patience": patience}
+    measure = _training if train else partial(_running, layers=layers, cpu_time=cpu_time)
     top = peak(threads) if layers else 0.0
     found: list[Comparison] = []
-    with bar("bench", len(wanted) * len(batches)) as shown:
+    total = len(wanted) * len(batches)
+    with bar("bench", total) as shown:
         for graph in wanted:
             net = Net(graph)
-            with TemporaryDirectory(prefix="netdsl-bench-") as folder:
-                for size in batches:
+            for size in batches:
+                where = f"{net.name}, batch {size}"
 
-                    def tell(what: str, net: Net = net, size: int = size) -> None:
-                        total = len(wanted) * len(batches)
-                        shown.to(len(found), total, f"{net.name}, batch {size}: {what}")
+                def tell(what: str, where: str = where) -> None:
+                    shown.to(len(found), total, f"{where}: {what}")
 
-                    one = compare(
-                        net,
-                        engines,
-                        batch=size,
-                        threads=threads,
-                        count=rounds,
-                        layers=layers,
-                        cpu_time=cpu_time,
-                        patience=patience,
-                        folder=Path(folder),
-                        tell=tell,
-                    )
-                    found.append(one)
-                    if not json and not markdown:
-                        with shown.aside():
-                            _show(one, versions, top, first=len(found) == 1)
+                found.append(measure(net, engines, batch=size, tell=tell, **settings))
+                if not json and not markdown:
+                    with shown.aside():
+                        _show(found[-1], versions, top, first=len(found) == 1)
     if json:
         print_json([row for one in found for row in _json(one, top)])
     elif markdown:
         _markdown(found, versions, top)
+
+
+def _running(net: Net, engines: list[type[Engine]], **settings: Any) -> Comparison:
+    from netdsl.bench.compare import compare
+
+    return compare(net, engines, **settings)
+
+
+def _training(net: Net, engines: list[type[Engine]], **settings: Any) -> Comparison:
+    from netdsl.bench.training import compare_training, trainers
+
+    return compare_training(net, trainers(engines), **settings)
 
 
 def _numbers(text: str) -> list[int]:

@@ -157,6 +157,31 @@ def test_the_processors_time_of_one_thread_alone() -> None:
     assert bench(*words, "--threads", "1").exit_code == 0
 
 
+TRAINED = "input 3x8x8; conv3p1(4) -> bn -> relu -> dropout -> gap -> flatten -> fc(3) -> softmax"
+
+
+@pytest.mark.filterwarnings("default")
+def test_training_steps_beside_torch() -> None:
+    pytest.importorskip("torch")
+    words = ["--train", "--threads", "1", "--batch", "4", *QUICK]
+    found = bench("-e", TRAINED, *words, "--json")
+    assert found.exit_code == 0, found.output
+    rows = json.loads(found.stdout)
+    assert [row["engine"] for row in rows] == ["netdsl", "torch", "torch channels_last"]
+    assert all(set(row) == KEYS for row in rows)
+    # The first losses differ by rounding alone, dropout left out.
+    assert max(row["max_error"] for row in rows) < 1e-5
+
+
+def test_training_with_what_does_not_train() -> None:
+    pytest.importorskip("onnxruntime")
+    words = ["--train", "--against", "onnxruntime"]
+    assert "onnxruntime does not train here" in fails("-e", TRAINED, *words)
+    pytest.importorskip("torch")
+    assert "does not go with --layers" in fails("-e", TRAINED, "--train", "--layers")
+    assert "gives no score a class" in fails("-e", "input 3x8x8; conv3p1(4)", "--train")
+
+
 def test_bad_input() -> None:
     pytest.importorskip("onnxruntime")
     assert "no net was given" in fails()
