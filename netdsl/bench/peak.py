@@ -15,8 +15,9 @@ from netdsl.cpu.views import link
 TAPS = 12
 """Taps of 16 channels: weights and inputs of a tile fill most of a 32 KiB cache."""
 
-ROWS = 2000
-REPEATS = 30
+ROWS = 300
+REPEATS = 300
+"""Runs of a third of a millisecond: on a busy machine some find both cores free."""
 
 
 def peak(count: int | None = None) -> float:

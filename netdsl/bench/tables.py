@@ -81,7 +81,7 @@ def overview(found: Sequence[Comparison]) -> Sheet:
     columns = (
         Column("net"),
         Column("batch", right=True),
-        Column("netdsl ms", lambda ms: f"{ms:.3g}", right=True),
+        Column("netdsl ms", figures, right=True),
         *(Column(name, _with_ratio, right=True) for name in names),
         Column("lead over the best", lambda ratio: f"{ratio:.2f}×", right=True),
         Column("max error", lambda error: f"{error:.0e}", right=True),
@@ -99,4 +99,9 @@ def _wide(one: Comparison, names: list[str]) -> tuple[object, ...]:
 
 
 def _with_ratio(row: Row) -> str:
-    return f"{row.min_ms:.3g} [{row.ratio:.2f}×]"
+    return f"{figures(row.min_ms)} [{row.ratio:.2f}×]"
+
+
+def figures(ms: float) -> str:
+    """To three figures, in whole ms from 100 on."""
+    return f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}"
