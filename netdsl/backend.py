@@ -16,7 +16,7 @@ from onnx.backend.base import BackendRep, namedtupledict
 
 from netdsl.faults import error
 from netdsl.formats.onnx import Imported, import_onnx
-from netdsl.runner import DEVICES, Reference
+from netdsl.runner import Reference
 
 Array = npt.NDArray[Any]
 
@@ -76,6 +76,9 @@ class Rep(BackendRep):
         return dict(zip(self.inputs, map(np.asarray, given), strict=True))
 
 
+ENGINES = ("cpu", "reference")
+
+
 class Backend(backend.base.Backend):
     """Runs models and single nodes on the CPU engine, or with engine="reference" in float64."""
 
@@ -83,7 +86,7 @@ class Backend(backend.base.Backend):
     def prepare(
         cls, model: ModelProto, device: str = "CPU", engine: str = "cpu", **kwargs: Any
     ) -> Rep:
-        if not cls.supports_device(device) or engine not in DEVICES:
+        if not cls.supports_device(device) or engine not in ENGINES:
             raise error("unknown-device", f"no device {device} with {engine}")
         return Rep(model, engine)
 

@@ -15,6 +15,7 @@ from netdsl.faults import error
 from netdsl.graph import Graph
 from netdsl.ops import Input, Shape, show
 from netdsl.runner import (
+    AUTO,
     DEVICES,
     Array,
     Arrays,
@@ -227,13 +228,15 @@ class Net:
         """Outputs for inputs.
 
         x: (N, C, *spatial), or an array per input by name for a net with several.
-        device: "cpu", or "reference", the slow interpreter in float64. batch: samples at once,
-        0 computes none. threads: as many as the machine has unless given. exact: only algorithms
-        that keep float32's accuracy. aux: the auxiliary heads' outputs too.
+        device: "cpu", "cuda" for an NVIDIA card, "auto" for the card where there is one, or
+        "reference", the slow interpreter in float64. batch: samples at once, 0 computes none.
+        threads: as many as the machine has unless given. exact: only algorithms that keep
+        float32's accuracy. Neither means anything to the card, which is always exact. aux: the
+        auxiliary heads' outputs too.
 
         Returns (N, *shape) for a net with one output, else and with `aux` a dict by name. No
         samples give an empty result. Raises NetError: wrong shapes (both are said), an unknown
-        device, threads or batch out of range, weights that do not fit.
+        device or one that is not here, threads or batch out of range, weights that do not fit.
         """
         named = x if isinstance(x, Mapping) else {self.graph.inputs[0]: x}
         checked, count = check_inputs(self.graph, named)
@@ -257,6 +260,7 @@ class Net:
         Raises NetError as `run` does.
         """
         check_settings(device, batch, threads)
+        device = chosen(device)
         key = (batch, device, threads, exact, aux)
         if self._runner is None or self._runner[0] != key:
             outputs = self.outputs(aux=aux)
@@ -279,6 +283,10 @@ class Net:
             return None
         if device == "reference":
             return Reference(self.graph, self.weights, aux)
+        if device == "cuda":
+            from netdsl import cuda
+
+            return cuda.compile(self.graph, self.weights, batch=batch, aux=aux, progress=progress)
         from netdsl import cpu
 
         return cpu.compile(
@@ -353,14 +361,27 @@ def _check_room(graph: Graph) -> None:
         )
 
 
+def chosen(device: str) -> str:
+    """The device that is meant: for "auto" the card, where there is one, else the CPU."""
+    if device != AUTO:
+        return device
+    from netdsl import cuda
+
+    return "cpu" if cuda.missing() else "cuda"
+
+
 def check_settings(device: str, batch: int, threads: int | None) -> None:
     """That these can be run with. Raises NetError."""
-    if device not in DEVICES:
+    if device not in (*DEVICES, AUTO):
         raise error(
             "unknown-device",
             f"there is no device {device}",
-            help=f"devices are {', '.join(DEVICES)}",
+            help=f"devices are {', '.join((*DEVICES, AUTO))}",
         )
+    if device == "cuda":
+        from netdsl import cuda
+
+        cuda.check()
     if threads is not None and threads < 1:
         raise error("out-of-range", f"threads is {threads}, it must be at least 1")
     if batch < 0:

@@ -18,7 +18,10 @@ Arrays = dict[str, Array]
 Progress = Callable[[int, int, str], None]
 """Called while a plan is made: steps done, steps in all, what the next one is."""
 
-DEVICES = ("cpu", "reference")
+DEVICES = ("cpu", "cuda", "reference")
+
+AUTO = "auto"
+"""The card where there is one, else the CPU."""
 
 ROOM = 256 << 20
 """Bytes of the largest activations, in and out of one layer, that a batch is chosen to fill."""

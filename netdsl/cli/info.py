@@ -29,8 +29,7 @@ def facts() -> dict[str, Any]:
     import platform
     from importlib.metadata import version
 
-    from netdsl import __version__, cpu
-    from netdsl.runner import DEVICES
+    from netdsl import __version__, cpu, cuda
 
     return {
         "netdsl": __version__,
@@ -38,7 +37,7 @@ def facts() -> dict[str, Any]:
         **{package: version(package) for package in PACKAGES},
         "platform": platform.platform(),
         **cpu.info(),
-        "devices": list(DEVICES),
+        "devices": ["cpu", *(f"cuda: {card}" for card in cuda.devices()), "reference"],
     }
 
 

@@ -34,7 +34,12 @@ def run(
             "Default: the file beside the .net file, else random."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, or reference: slow, float64.")] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="cpu, cuda, auto (cuda where there is a card), or reference: slow, float64."
+        ),
+    ] = "cpu",
     batch: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Inputs at once. Without inputs: how many of noise."),

@@ -27,7 +27,7 @@ from netdsl.formats.arrays import Arrays as ArrayFile
 from netdsl.formats.inputs import Broken, Item, Sample, items, stream
 from netdsl.formats.outputs import Saver, check_path, saving
 from netdsl.graph import Graph
-from netdsl.net import Net, check_settings
+from netdsl.net import Net, check_settings, chosen
 from netdsl.runner import Arrays, Runner, filled, roomy_batch
 
 
@@ -55,8 +55,9 @@ class Settings:
             raise error("out-of-range", f"--top is {self.top}, it must be at least 1")
         if self.seed < 0:
             raise error("out-of-range", f"--seed is {self.seed}, it must be at least 0")
-        if self.profile and self.device != "cpu":
-            raise error("no-profile", f"--profile measures the cpu's plan, not {self.device}")
+        if self.profile and chosen(self.device) != "cpu":
+            device = chosen(self.device)
+            raise error("no-profile", f"--profile measures the cpu's plan, not {device}'s")
 
 
 def run_all(net: Net, inputs: list[str], settings: Settings) -> None:

@@ -3,6 +3,7 @@
     NUMBA_ENABLE_CUDASIM=1 python simulated.py agree < cases.json     differences from the reference
     NUMBA_ENABLE_CUDASIM=1 python simulated.py covered < cases.json   kernels and ops there are, met
     NUMBA_ENABLE_CUDASIM=1 python simulated.py planted < bugs.json    what planted bugs lead to
+    NUMBA_ENABLE_CUDASIM=1 python simulated.py net                    a Net on the devices
 
 Cases are a list of [text, batch]. Whatever a kernel does not write is NaN: the arena, shared and
 local memory. The simulator lacks the alignment of shared arrays, so it is given one to ignore.
@@ -132,11 +133,37 @@ def _shown(text: str, batch: int) -> str:
     return "" if apart < 1e-5 else str(apart)
 
 
+def on_devices() -> dict[str, Any]:
+    """A net run by its name for the device, and what is said when it does not fit."""
+    from netdsl import Net
+    from netdsl.cuda import launch
+    from netdsl.faults import NetError
+
+    net = Net.load(text="input 2x4x4; conv3x3p1(3) -> relu -> gap -> fc(2)")
+    x = np.random.default_rng(0).normal(size=(3, 2, 4, 4)).astype(np.float32)
+    wanted = net.run(x, device="reference")
+    apart = [
+        float(np.abs(net.run(x, device=device, batch=batch) - wanted).max())
+        for device, batch in (("cuda", 2), ("auto", 3))
+    ]
+    said = []
+    for batch, free in ((70000, None), (4, 100)):
+        launch.free_bytes = lambda free=free: free
+        try:
+            net.runner(batch, device="cuda")
+        except NetError as error:
+            said.append(str(error))
+    return {"apart": apart, "said": said}
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     sys.setswitchinterval(SWITCH)
     kernelapi.FakeCUDAShared.array = shared_array
     kernelapi.FakeCUDALocal.array = local_array
+    if sys.argv[1] == "net":
+        print(json.dumps(on_devices()))
+        return
     given = json.load(sys.stdin)
     if sys.argv[1] == "covered":
         print(json.dumps(covered(given)))

@@ -174,6 +174,15 @@ def test_the_cases_meet_every_kernel_and_every_op() -> None:
     assert set(found["ops"]) - set(found["ops_met"]) == set()
 
 
+def test_a_net_runs_on_the_device_it_is_told_to() -> None:
+    found = simulate("net", None)
+    assert max(found["apart"]) < TOLERANCE
+    too_many, too_large = found["said"]
+    assert "70000" in too_many
+    assert "100 are free" in too_large
+    assert "smaller batch" in too_large
+
+
 BUGS = {
     "no barrier after a slice": (
         "            cuda.syncthreads()\n\n        # The sums go out",
