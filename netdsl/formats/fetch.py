@@ -52,6 +52,7 @@ def fetch(url: str, to: Path, digest: str, progress: Progress | None = None) -> 
             )
         part.replace(to)
     except urllib.error.HTTPError as problem:
+        problem.close()
         raise error("cannot-fetch", f"{url} cannot be fetched: {problem}") from None
     except urllib.error.URLError as problem:
         raise _no_connection(url, str(problem.reason), to) from None
@@ -83,6 +84,7 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
         if problem.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
         # All of it is there, or more than all; the checksum tells.
+        problem.close()
         return
     with answer:
         goes_on = answer.status == http.client.PARTIAL_CONTENT
