@@ -28,6 +28,8 @@ COMMANDS = {
     "bench": "bench",
     "draw": "draw",
     "report": "report",
+    "import": "imports",
+    "export": "exports",
     "check": "check",
     "fmt": "fmt",
     "weights": "weights",

@@ -1,0 +1,40 @@
+"""`netdsl import`: another program's network as a .net file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def imports(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A .onnx, .prototxt, .caffemodel or .cfg file.")
+    ],
+    weights: Annotated[
+        str, typer.Option("--weights", metavar="FILE", help="A .caffemodel or .weights file.")
+    ] = "",
+    out: Annotated[
+        str, typer.Option("-o", "--out", metavar="FILE", help="Default: FILE's stem here, .net.")
+    ] = "",
+) -> None:
+    """Write another program's network as readable text, and its weights beside it."""
+    from netdsl import lang
+    from netdsl.formats.atomic import replacing
+    from netdsl.formats.exchange import read_foreign, renamed, write_net
+    from netdsl.formats.safetensors import save
+    from netdsl.graph.same import correspondence
+
+    graph, found = read_foreign(Path(file), Path(weights) if weights else None)
+    to = Path(out) if out else Path(f"{Path(file).stem}.net")
+    text = write_net(graph)
+    again = lang.load(text, str(to))
+    names = correspondence(graph, again)
+    with replacing(to) as target:
+        target.write(text.encode())
+    print(f"wrote {to}")
+    if found is not None:
+        beside = to.with_suffix(".safetensors")
+        save(beside, renamed(found, names), {"net": again.name})
+        print(f"wrote {beside}")

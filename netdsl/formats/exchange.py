@@ -1,0 +1,95 @@
+"""Networks of other formats as readable text, and back: what `import` and `export` do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdsl.faults import error
+from netdsl.formats.text import write_net
+from netdsl.graph import Graph
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+READS = (".onnx", ".prototxt", ".caffemodel", ".cfg")
+WRITES = ("onnx", "caffe", "darknet")
+
+
+def read_foreign(path: Path, weights: Path | None = None) -> tuple[Graph, Weights | None]:
+    """The graph of another program's file, and its weights where the file or `weights` has some.
+
+    Reads ONNX (.onnx), Caffe (.prototxt, .caffemodel) and Darknet (.cfg). Raises NetError.
+    """
+    ending = path.suffix.lower()
+    if ending not in READS:
+        raise error("unknown-format", f"{path} is none of {', '.join(READS)}")
+    if ending == ".onnx":
+        if weights is not None:
+            raise error("two-weights", f"{path} holds its own weights")
+        from netdsl.formats.onnx import read_onnx
+
+        return read_onnx(path)
+    if ending == ".cfg":
+        return _darknet(path, weights)
+    return _caffe(path, weights)
+
+
+def _caffe(path: Path, weights: Path | None) -> tuple[Graph, Weights | None]:
+    from netdsl.formats.caffe import CaffeWeights, read_caffe
+
+    found = read_caffe(path)
+    model = weights or (path if path.suffix.lower() == ".caffemodel" else None)
+    if model is None:
+        return found.graph, None
+    file = CaffeWeights(model)
+    return found.graph, found.weights(file.shapes, file.read, str(model))
+
+
+def _darknet(path: Path, weights: Path | None) -> tuple[Graph, Weights | None]:
+    from netdsl.formats.darknet import read_darknet, read_weights
+
+    found = read_darknet(path)
+    if weights is None:
+        return found.graph, None
+    constants = dict(found.constants)
+    return found.graph, read_weights(weights, found.graph, tuple(constants)) | constants
+
+
+def renamed(weights: Weights, names: Mapping[str, str]) -> Weights:
+    """Weights under the names of another graph's nodes; see `graph.same.correspondence`."""
+    moved = {}
+    for name, values in weights.items():
+        node, _, parameter = name.rpartition(".")
+        if node in names:
+            moved[f"{names[node]}.{parameter}"] = values
+    return moved
+
+
+def write_foreign(graph: Graph, weights: Weights | None, to: str, path: Path) -> list[Path]:
+    """Writes a net in another program's format: "onnx", "caffe" or "darknet".
+
+    Returns the files written. Raises NetError: an op the format lacks, a file that cannot be
+    written, no weights for ONNX.
+    """
+    if to == "onnx":
+        from netdsl.formats.onnx import write_onnx
+
+        if weights is None:
+            raise error("no-weights", "an ONNX file holds weights, and none were given")
+        write_onnx(graph, weights, path)
+        return [path]
+    if to == "caffe":
+        from netdsl.formats.caffe import write_caffe
+
+        return write_caffe(graph, weights, path)
+    if to == "darknet":
+        from netdsl.formats.darknet import write_darknet
+
+        return write_darknet(graph, weights, path)
+    raise error("unknown-format", f"there is no format {to}", help=f"formats: {', '.join(WRITES)}")
+
+
+__all__ = ["READS", "WRITES", "read_foreign", "renamed", "write_foreign", "write_net"]

@@ -1,0 +1,65 @@
+"""`netdsl export` and `import`: out to another format and back, to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from netdsl.cli.main import main
+from netdsl.net import Net
+
+TEXT = """net small
+input 3x12x12
+every conv -> relu
+def branch(w) = [conv1x1(w) | conv3x3p1(w)]
+
+conv3x3p1(8) x2 -> maxpool2
+branch(4) -> branch(8) -> gap -> flatten -> fc(5)
+"""
+
+
+def call(*words: str) -> int:
+    """The exit code of a command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["netdsl", *words])
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("to", "written"),
+    [("onnx", "s.onnx"), ("caffe", "s.prototxt")],
+)
+def test_out_and_back_keeps_every_bit(to: str, written: str, tmp_path: Path) -> None:
+    source = tmp_path / "small.net"
+    source.write_text(TEXT)
+    net = Net.load(source)
+    net.initialise(3)
+    net.save(tmp_path / "small.safetensors")
+    out = tmp_path / written
+    assert call("export", str(source), "--to", to, "-o", str(out)) == 0
+    back = tmp_path / "back.net"
+    weights = ["--weights", str(out.with_suffix(".caffemodel"))] if to == "caffe" else []
+    assert call("import", str(out), "-o", str(back), *weights) == 0
+    again = Net.load(back)
+    again.find_weights()
+    assert again.trained
+    ours = [v.tobytes() for v in net.weights.values()]
+    assert sorted(ours) == sorted(v.tobytes() for v in again.weights.values())
+    x = np.random.default_rng(0).standard_normal((2, 3, 12, 12), np.float32)
+    given, got = (n.run(x, device="reference") for n in (net, again))
+    np.testing.assert_array_equal(np.asarray(given), np.asarray(got))
+
+
+def test_what_is_not_a_net_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"\x00\x01junk")
+    assert call("import", str(tmp_path / "a.onnx")) == 2
+    assert call("import", str(tmp_path / "a.txt")) == 2
+    assert call("import", str(tmp_path / "none.cfg")) == 2
+    assert call("export", "lenet5", "--to", "keras", "-o", str(tmp_path / "k")) == 2
+    assert "there is no format keras" in capsys.readouterr().err
