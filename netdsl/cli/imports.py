@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from netdsl.faults import error
+
 
 def imports(
     file: Annotated[
@@ -18,6 +20,10 @@ def imports(
     out: Annotated[
         str, typer.Option("-o", "--out", metavar="FILE", help="Default: FILE's stem here, .net.")
     ] = "",
+    shape: Annotated[
+        str,
+        typer.Option("--input", metavar="SHAPE", help="As 3x32x32, where a Caffe file has none."),
+    ] = "",
 ) -> None:
     """Write another program's network as readable text, and its weights beside it."""
     from netdsl import lang
@@ -26,7 +32,7 @@ def imports(
     from netdsl.formats.safetensors import save
     from netdsl.graph.same import correspondence
 
-    graph, found = read_foreign(Path(file), Path(weights) if weights else None)
+    graph, found = read_foreign(Path(file), Path(weights) if weights else None, _shape(shape))
     to = Path(out) if out else Path(f"{Path(file).stem}.net")
     text = write_net(graph)
     again = lang.load(text, str(to))
@@ -38,3 +44,15 @@ def imports(
         beside = to.with_suffix(".safetensors")
         save(beside, renamed(found, names), {"net": again.name})
         print(f"wrote {beside}")
+
+
+def _shape(text: str) -> tuple[int, ...] | None:
+    """The numbers of 3x32x32. Raises NetError."""
+    if not text:
+        return None
+    parts = text.split("x")
+    if not all(part.isdecimal() and 0 < int(part) < 2**20 for part in parts if len(part) < 9):
+        raise error("wrong-value", f"{text} is no shape", help="as in --input 3x32x32")
+    if any(len(part) >= 9 for part in parts):
+        raise error("too-large", f"{text} is too large a shape")
+    return tuple(map(int, parts))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from netdsl.faults import error
 from netdsl.formats.text import write_net
 from netdsl.graph import Graph
+from netdsl.ops import Shape
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -18,14 +19,19 @@ READS = (".onnx", ".prototxt", ".caffemodel", ".cfg")
 WRITES = ("onnx", "caffe", "darknet")
 
 
-def read_foreign(path: Path, weights: Path | None = None) -> tuple[Graph, Weights | None]:
+def read_foreign(
+    path: Path, weights: Path | None = None, shape: Shape | None = None
+) -> tuple[Graph, Weights | None]:
     """The graph of another program's file, and its weights where the file or `weights` has some.
 
-    Reads ONNX (.onnx), Caffe (.prototxt, .caffemodel) and Darknet (.cfg). Raises NetError.
+    Reads ONNX (.onnx), Caffe (.prototxt, .caffemodel) and Darknet (.cfg). shape: the input's
+    (C, *spatial), where a Caffe file does not say it. Raises NetError.
     """
     ending = path.suffix.lower()
     if ending not in READS:
         raise error("unknown-format", f"{path} is none of {', '.join(READS)}")
+    if shape is not None and ending not in (".prototxt", ".caffemodel"):
+        raise error("unknown-setting", f"{path} says its input's shape itself")
     if ending == ".onnx":
         if weights is not None:
             raise error("two-weights", f"{path} holds its own weights")
@@ -34,13 +40,13 @@ def read_foreign(path: Path, weights: Path | None = None) -> tuple[Graph, Weight
         return read_onnx(path)
     if ending == ".cfg":
         return _darknet(path, weights)
-    return _caffe(path, weights)
+    return _caffe(path, weights, shape)
 
 
-def _caffe(path: Path, weights: Path | None) -> tuple[Graph, Weights | None]:
+def _caffe(path: Path, weights: Path | None, shape: Shape | None) -> tuple[Graph, Weights | None]:
     from netdsl.formats.caffe import CaffeWeights, read_caffe
 
-    found = read_caffe(path)
+    found = read_caffe(path, shape)
     model = weights or (path if path.suffix.lower() == ".caffemodel" else None)
     if model is None:
         return found.graph, None

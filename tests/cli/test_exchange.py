@@ -61,5 +61,6 @@ def test_what_is_not_a_net_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert call("import", str(tmp_path / "a.onnx")) == 2
     assert call("import", str(tmp_path / "a.txt")) == 2
     assert call("import", str(tmp_path / "none.cfg")) == 2
+    assert call("import", str(tmp_path / "a.prototxt"), "--input", "3xmany") == 2
     assert call("export", "lenet5", "--to", "keras", "-o", str(tmp_path / "k")) == 2
     assert "there is no format keras" in capsys.readouterr().err
