@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +42,10 @@ class Request:
 
 def start(net: Net, request: Request) -> None:
     """Trains a net as asked. Raises NetError."""
+    # Threads that spin while they wait save some microseconds a kernel; but training goes on for
+    # long, and where another program wants the cores they slow it many times over. OpenMP reads
+    # this when it is loaded, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     say = Console(highlight=False, soft_wrap=True)
     if request.check_gradients:
         _check(net, request, say)
