@@ -16,7 +16,10 @@ def correspondence(a: Graph, b: Graph) -> dict[str, str]:
     found: dict[str, str] = {}
     taken: set[str] = set()
     todo = list(zip(a.outputs, b.outputs, strict=True))
-    todo += [(x.output, y.output) for x, y in zip(a.aux, b.aux, strict=True)]
+    heads = {head.name: head.output for head in b.aux}
+    if set(heads) != {head.name for head in a.aux}:
+        raise ValueError("the graphs' auxiliary heads have different names")
+    todo += [(head.output, heads[head.name]) for head in a.aux]
     while todo:
         ours, theirs = todo.pop()
         if ours in found:

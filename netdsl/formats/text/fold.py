@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from netdsl.formats.text.parts import (
     Argument,
@@ -137,32 +138,38 @@ class Candidate:
 
 
 def blocks(lines: Sequence[Chain], taken: set[str]) -> tuple[list[Block], list[Chain]]:
-    """The blocks that pay, and the chains with calls of them."""
+    """The blocks that pay, and the chains with calls of them.
+
+    Each time the block that promises most is tried, and kept if the text got shorter.
+    """
     chains, found = list(lines), list[Block]()
-    names = set(taken)
+    names, refused = set(taken), set[object]()
     while True:
-        best = _best([*chains, *(block.chain for block in found)])
+        best = _best([*chains, *(block.chain for block in found)], refused)
         if best is None:
             return found, chains
         key, candidate = best
         block, arguments = _defined(candidate, names)
-        names.add(block.name)
-
-        def change(
-            chain: Chain,
-            key: object = key,
-            length: int = len(candidate.chain),
-            name: str = block.name,
-            arguments: list[int] = arguments,
-        ) -> Chain:
-            return repeats(_called(chain, key, length, name, arguments))
-
-        chains = [rebuilt(chain, change) for chain in chains]
-        found = [replace(b, chain=rebuilt(b.chain, change)) for b in found]
-        found.append(replace(block, chain=repeats(block.chain)))
+        change = partial(_folded, key, len(candidate.chain), block.name, arguments)
+        shorter = [rebuilt(chain, change) for chain in chains]
+        more = [replace(b, chain=rebuilt(b.chain, change)) for b in found]
+        more.append(replace(block, chain=repeats(block.chain)))
+        if _length(shorter, more) < _length(chains, found):
+            chains, found = shorter, more
+            names.add(block.name)
+        else:
+            refused.add(key)
 
 
-def _best(lines: Sequence[Chain]) -> tuple[object, Candidate] | None:
+def _folded(key: object, length: int, name: str, arguments: list[int], chain: Chain) -> Chain:
+    return repeats(_called(chain, key, length, name, arguments))
+
+
+def _length(chains: Sequence[Chain], found: Sequence[Block]) -> int:
+    return sum(len(spelled(c)) for c in (*chains, *(b.chain for b in found))) + 20 * len(found)
+
+
+def _best(lines: Sequence[Chain], refused: set[object]) -> tuple[object, Candidate] | None:
     """The stretch whose definition saves most."""
     candidates: dict[object, Candidate] = {}
     for line in lines:
@@ -170,7 +177,7 @@ def _best(lines: Sequence[Chain]) -> tuple[object, Candidate] | None:
             for key, steps, values in _stretches(chain):
                 candidate = candidates.setdefault(key, Candidate(_plain(steps), []))
                 candidate.values.append(values)
-    worth = {key: _gain(c) for key, c in candidates.items() if len(c.values) > 1}
+    worth = {k: _gain(c) for k, c in candidates.items() if len(c.values) > 1 and k not in refused}
     best = max(worth, key=lambda key: worth[key], default=None)
     return (best, candidates[best]) if best is not None and worth[best] >= GAIN else None
 

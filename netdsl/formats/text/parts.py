@@ -48,7 +48,7 @@ class Group(NamedTuple):
 
 
 class Side(NamedTuple):
-    """An auxiliary head."""
+    """An auxiliary head; no name where it is the one that the language would give."""
 
     name: str
     weight: float
@@ -114,6 +114,16 @@ def inner(chain: Chain) -> Iterator[Chain]:
     for step in chain:
         for found in (*chains(step.unit), *(side.chain for side in step.sides)):
             yield from inner(found)
+
+
+def heads(chain: Chain) -> Iterator[str]:
+    """The names of a chain's auxiliary heads, in the order in which the text is read."""
+    for step in chain:
+        for found in chains(step.unit):
+            yield from heads(found)
+        for side in step.sides:
+            yield from heads(side.chain)
+            yield side.name
 
 
 def words(chain: Chain) -> Iterator[Word]:

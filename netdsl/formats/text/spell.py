@@ -40,8 +40,7 @@ def word_text(word: Word) -> str:
 def side_text(side: Side, names: dict[str, str]) -> str:
     weight = int(side.weight) if side.weight.is_integer() else side.weight
     text = f"aux(weight={weight}) {{ {spelled(side.chain, names)} }}"
-    number = side.name.removeprefix("aux")
-    return text if number.isdecimal() else f"{text} as {side.name}"
+    return f"{text} as {side.name}" if side.name else text
 
 
 def _with_arguments(word: str, inside: list[str]) -> str:

@@ -36,18 +36,31 @@ class Structure:
     def lines(self) -> list[Chain]:
         """A chain for each output that no chain before it has passed."""
         root = self.graph.inputs[0] if len(self.graph.inputs) == 1 else None
-        found = []
+        found = self._input_sides()
+        flow = False
         try:
             for output in self.graph.outputs:
                 if output not in self.said:
-                    found.append(self._chain(root, output))
+                    found.append(self._chain(root, output, afresh=flow))
+                    flow = True
         except RecursionError:
             raise error(
                 "too-deep", "the net's branches are nested too deep to be written"
             ) from None
-        if not found:
+        if not flow:
             raise error("no-layers", "a net that computes nothing cannot be written as text")
         return found
+
+    def _input_sides(self) -> list[Chain]:
+        """A line for each input that auxiliary heads hang on."""
+        names = [name for name in self.graph.inputs if name in self.sides]
+        return [(replace(self._ref(name), sides=self._hanging(name)),) for name in names]
+
+    def _hanging(self, node: str) -> tuple[Side, ...]:
+        return tuple(
+            Side(aux.name, aux.weight, self._chain(node, aux.output))
+            for aux in self.sides.get(node, ())
+        )
 
     def _anchor(self, aux: Aux) -> str:
         """The node of the main net that an auxiliary head hangs on."""
@@ -66,10 +79,17 @@ class Structure:
         steps: list[Step] = []
         if node is not None and (node != start or afresh):
             steps.append(self._ref(node))
+        passed = False
         for name in reversed(spine):
-            steps += self._steps(node, self.graph[name])
+            # A head on a node before may have said this one too, and goes on from there by name.
+            if name in self.said:
+                passed = True
+            else:
+                steps += [self._ref(node)] if passed and node is not None else []
+                steps += self._steps(node, self.graph[name])
+                passed = False
             node = name
-        return tuple(steps)
+        return (*steps, self._ref(end)) if passed else tuple(steps)
 
     def _ref(self, node: str) -> Step:
         self.named[node] = None
@@ -82,11 +102,7 @@ class Structure:
         else:
             steps = [Step(_word(node), node.name)]
         self.said.add(node.name)
-        sides = tuple(
-            Side(aux.name, aux.weight, self._chain(node.name, aux.output))
-            for aux in self.sides.get(node.name, ())
-        )
-        steps[-1] = replace(steps[-1], sides=sides)
+        steps[-1] = replace(steps[-1], sides=self._hanging(node.name))
         return steps
 
     def _bracket(self, start: str | None, node: Node) -> list[Step]:

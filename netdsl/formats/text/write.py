@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from netdsl.formats.text import every, fold
-from netdsl.formats.text.parts import Chain, Ref, Step, rebuilt
+from netdsl.formats.text.parts import Chain, Ref, Step, heads, rebuilt
 from netdsl.formats.text.spell import definition_lines, laid_out, word_text
 from netdsl.formats.text.structure import Structure
 from netdsl.graph import Graph
@@ -22,7 +22,7 @@ def write_net(graph: Graph) -> str:
     for a graph without layers, or nested too deep.
     """
     structure = Structure(graph)
-    lines = structure.lines()
+    lines = _numbered(structure.lines())
     several = len(graph.outputs) > 1 or _end(lines[-1]) != graph.outputs[0]
     names = _labels(graph, structure, graph.outputs if several else ())
     labelled = [rebuilt(line, lambda chain: _labelled(chain, names)) for line in lines]
@@ -47,6 +47,18 @@ def write_net(graph: Graph) -> str:
 
 def _end(chain: Chain) -> str:
     return chain[-1].node
+
+
+def _numbered(lines: list[Chain]) -> list[Chain]:
+    """Auxiliary heads without their names where they are aux1, aux2, … in the text's order."""
+    order = [name for line in lines for name in heads(line)]
+    if order != [f"aux{i}" for i in range(1, len(order) + 1)]:
+        return lines
+    return [rebuilt(line, lambda chain: tuple(map(_nameless, chain))) for line in lines]
+
+
+def _nameless(step: Step) -> Step:
+    return replace(step, sides=tuple(side._replace(name="") for side in step.sides))
 
 
 def _labels(graph: Graph, structure: Structure, outputs: Sequence[str]) -> dict[str, str]:
