@@ -8,15 +8,23 @@ from typing import Annotated, Optional
 
 import typer
 
+from netdsl.cli.texts import net_and_data
 from netdsl.faults import error
 
 
 def evaluate(
-    net: Annotated[str, typer.Argument(metavar="NET", help="A zoo name, or a .net file.")],
+    net: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="NET", help="A zoo name, or a .net file."),
+    ] = None,
     data: Annotated[
-        str,
+        Optional[str],  # noqa: UP045
         typer.Argument(metavar="DATA", help="As for train; its test part, where it has one."),
-    ],
+    ] = None,
+    text: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("-e", metavar="TEXT", help="The net as text; the argument is DATA then."),
+    ] = None,
     weights: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="A safetensors file. Default: the one beside the .net file."),
@@ -37,11 +45,14 @@ def evaluate(
     from netdsl.cli.verdicts import judge, show
     from netdsl.net import Net
 
+    name, where = net_and_data(net, data, text)
     if part not in ("test", "train"):
         raise error("wrong-value", f"--part is test or train, not {part}")
     if broken not in ("stop", "skip"):
         raise error("wrong-value", f"--broken is stop or skip, not {broken}")
-    found, names = judge(Net.load(net), data, weights, batch, threads, loss, part, broken)
+    found, names = judge(
+        Net.load(name, text=text), where, weights, batch, threads, loss, part, broken
+    )
     if json:
         print(text_of.dumps(found.as_dict()))
     else:

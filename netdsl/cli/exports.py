@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -11,9 +11,16 @@ from netdsl.faults import error
 
 
 def exports(
-    net: Annotated[str, typer.Argument(metavar="NET", help="A zoo name or a .net file.")],
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="onnx, caffe or darknet.")],
     out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="The file to write.")],
+    net: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="NET", help="A zoo name or a .net file."),
+    ] = None,
+    text: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("-e", metavar="TEXT", help="The net as text."),
+    ] = None,
     weights: Annotated[
         str,
         typer.Option(
@@ -29,7 +36,7 @@ def exports(
         raise error(
             "unknown-format", f"there is no format {to}", help=f"formats: {', '.join(WRITES)}"
         )
-    held = Net.load(net)
+    held = Net.load(net, text=text)
     if weights:
         held.load_weights(weights)
     else:

@@ -73,7 +73,7 @@ def run_all(net: Net, inputs: list[str], settings: Settings) -> None:
         net.load_weights(settings.weights)
     else:
         net.find_weights(settings.seed)
-    _warn(net, found)
+    _warn(net, noise=not found and total > 0)
     with bar(f"making {net.name} ready") as compiling:
         runner = net.runner(
             size,
@@ -111,7 +111,7 @@ def _noise(graph: Graph, count: int, seed: int) -> Iterator[Sample]:
         yield Sample("noise" if count == 1 else f"noise[{i}]", arrays)
 
 
-def _warn(net: Net, found: list[Item]) -> None:
+def _warn(net: Net, noise: bool) -> None:
     """Says on standard error what makes the results mean nothing."""
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
     if not net.trained:
@@ -120,7 +120,7 @@ def _warn(net: Net, found: list[Item]) -> None:
             "(--weights FILE gives trained ones)",
             style="yellow",
         )
-    if not found:
+    if noise:
         notes.print("no input was given and none ships with the net: noise", style="yellow")
 
 

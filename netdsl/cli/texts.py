@@ -65,3 +65,21 @@ def _standard_input(limits: Limits | None) -> str:
         at = problem.start
         message = f"standard input is not UTF-8 text: byte {at} is 0x{data[at]:02x}"
         raise error("not-text", message) from None
+
+
+def net_and_data(net: str | None, data: str | None, text: str | None) -> tuple[str | None, str]:
+    """What a command's arguments NET and DATA mean: with a net as text, the one is DATA.
+
+    Raises NetError where no net was given, or two, or no data.
+    """
+    if text is not None:
+        if data is not None:
+            raise error("two-nets", "both a net and a text were given")
+        net, data = None, net
+    elif net is None:
+        raise error("no-net", "no net was given", help="a zoo name, a .net file, or -e TEXT")
+    if data is None:
+        raise error(
+            "no-data", "no data was given", help="a folder, a .npz file, mnist or fashion_mnist"
+        )
+    return net, data

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from netdsl.faults import error
+from netdsl.cli.texts import net_and_data
 
 Count = Optional[int]  # noqa: UP045
 Number = Optional[float]  # noqa: UP045
@@ -106,11 +106,7 @@ def train(
     from netdsl.cli.training import Request, start
     from netdsl.net import Net
 
-    name, where = (net, data) if text is None else (None, net if data is None else data)
-    if text is not None and data is not None:
-        raise error("two-nets", "both a net and a text were given")
-    if name is None and text is None:
-        raise error("no-net", "no net was given", help="a zoo name, a .net file, or -e TEXT")
+    name, where = net_and_data(net, data, text)
     given: dict[str, Any] = {
         "epochs": epochs,
         "batch": batch,

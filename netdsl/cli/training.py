@@ -28,7 +28,7 @@ class Request:
     """The flags of `netdsl train`. `given`: the settings that were set, by name."""
 
     given: dict[str, Any]
-    data: str | None
+    data: str
     weights: Path | None
     out: Path | None
     save_every: int | None
@@ -84,10 +84,6 @@ def start(net: Net, request: Request) -> None:
 
 
 def _check_flags(request: Request) -> None:
-    if request.data is None:
-        raise error(
-            "no-data", "no data was given", help="a folder, a .npz file, mnist or fashion_mnist"
-        )
     if request.broken not in ("stop", "skip"):
         raise error("wrong-value", f"--broken is stop or skip, not {request.broken}")
     for name, number in (("--save-every", request.save_every), ("--overfit", request.overfit)):

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.faults import error
-from netdsl.formats.text import write_net
 from netdsl.graph import Graph
 from netdsl.ops import Shape
 
@@ -96,6 +95,3 @@ def write_foreign(graph: Graph, weights: Weights | None, to: str, path: Path) ->
 
         return write_darknet(graph, weights, path)
     raise error("unknown-format", f"there is no format {to}", help=f"formats: {', '.join(WRITES)}")
-
-
-__all__ = ["READS", "WRITES", "read_foreign", "renamed", "write_foreign", "write_net"]

@@ -56,6 +56,17 @@ def test_out_and_back_keeps_every_bit(to: str, written: str, tmp_path: Path) -> 
     np.testing.assert_array_equal(np.asarray(given), np.asarray(got))
 
 
+def test_a_text_stands_for_a_file(tmp_path: Path) -> None:
+    out = tmp_path / "t.onnx"
+    assert (
+        call("export", "-e", "input 3x8x8; conv3x3(4) -> gap", "--to", "onnx", "-o", str(out)) == 0
+    )
+    assert call("import", str(out), "-o", str(tmp_path / "t.net")) == 0
+    assert "conv3x3(4)" in (tmp_path / "t.net").read_text()
+    assert call("export", "--to", "onnx", "-o", str(out)) == 2
+    assert call("export", "lenet5", "-e", "input 3; fc(2)", "--to", "onnx", "-o", str(out)) == 2
+
+
 def test_what_is_not_a_net_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.onnx").write_bytes(b"\x00\x01junk")
     assert call("import", str(tmp_path / "a.onnx")) == 2

@@ -154,6 +154,13 @@ def test_bad_input_gets_one_sentence(here: Path, words: tuple[str, ...], says: s
     ("words", "says"),
     [
         (("spots.net", "nowhere"), "there is no data 'nowhere'"),
+        ((), "no net was given"),
+        (("spots.net",), "no data was given"),
+        (
+            ("-e", "input 1x8x8; fc(2)", "data.npz", "--weights", "no.safetensors"),
+            "no weights file",
+        ),
+        (("spots.net", "data.npz", "-e", "input 1x8x8; fc(3)"), "both a net and a text"),
         (("spots.net", "data.npz", "--part", "both"), "--part is test or train"),
         (("spots.net", "data.npz", "--loss", "mae"), "there is no loss 'mae'"),
         (("spots.net", "data.npz", "--batch", "0"), "batch is 0"),
