@@ -79,37 +79,10 @@ class Layer:
         }
 
 
-@dataclass(frozen=True)
-class Head:
-    """An auxiliary classifier's own cost; the net's totals leave it out."""
+class Sums:
+    """What layers cost together."""
 
-    name: str
     layers: tuple[Layer, ...]
-
-    @property
-    def params(self) -> int:
-        return sum(layer.params for layer in self.layers)
-
-    @property
-    def macs(self) -> int:
-        return sum(layer.macs for layer in self.layers)
-
-    def as_json(self) -> dict[str, object]:
-        """The head as `--json` prints it."""
-        return {"name": self.name, "params": self.params, "macs": self.macs}
-
-
-@dataclass(frozen=True, repr=False)
-class Cost:
-    """A network's cost: its layers in order, their totals, its auxiliary heads apart."""
-
-    net: str
-    inputs: Mapping[str, Shape]
-    layers: tuple[Layer, ...]
-    aux: tuple[Head, ...]
-    batch: int
-    dtype: str
-    graph: Graph = field(compare=False)
 
     @cached_property
     def params(self) -> int:
@@ -130,6 +103,31 @@ class Cost:
     def activation_bytes(self) -> int:
         """The sizes of all layers' outputs, summed, for the whole batch."""
         return sum(layer.activation_bytes for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class Head(Sums):
+    """An auxiliary classifier's own cost; the net's totals leave it out."""
+
+    name: str
+    layers: tuple[Layer, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """The head as `--json` prints it."""
+        return {"name": self.name, "params": self.params, "macs": self.macs}
+
+
+@dataclass(frozen=True, repr=False)
+class Cost(Sums):
+    """A network's cost: its layers in order, their totals, its auxiliary heads apart."""
+
+    net: str
+    inputs: Mapping[str, Shape]
+    layers: tuple[Layer, ...]
+    aux: tuple[Head, ...]
+    batch: int
+    dtype: str
+    graph: Graph = field(compare=False)
 
     @property
     def itemsize(self) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 
-from netdsl.cost.count import Cost, Layer
+from netdsl.cost.count import Cost, Layer, Sums
 from netdsl.cost.sheet import Column, Sheet, memory, number, shape
 from netdsl.cost.tables import heading
 from netdsl.faults import error
@@ -21,27 +21,11 @@ GROUPINGS = ("layer", "stage", "block", "kind")
 
 
 @dataclass(frozen=True)
-class Group:
+class Group(Sums):
     """Layers under one name; sums over them."""
 
     name: str
     layers: tuple[Layer, ...]
-
-    @property
-    def params(self) -> int:
-        return sum(layer.params for layer in self.layers)
-
-    @property
-    def weights(self) -> int:
-        return sum(layer.weights for layer in self.layers)
-
-    @property
-    def macs(self) -> int:
-        return sum(layer.macs for layer in self.layers)
-
-    @property
-    def activation_bytes(self) -> int:
-        return sum(layer.activation_bytes for layer in self.layers)
 
     @property
     def output(self) -> Shape:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from netdsl.cpu import threads
-from netdsl.cpu.plan import _Making
+from netdsl.cpu.plan import Making
 from netdsl.cpu.table import takes
 from netdsl.graph import Graph
 from netdsl.graph.fused import fuse
@@ -24,5 +24,5 @@ def arena_bytes(graph: Graph, batch: int) -> int:
         for name, parameter in whole.all_parameters().items()
     }
     low, packed = lowered(whole, weights, lambda g: fuse(g, takes))
-    making = _Making(low, packed, max(batch, 1), threads.count(None), exact=False)
-    return FLOAT * making._place(frozenset(low.outputs)).floats
+    making = Making(low, packed, max(batch, 1), threads.count(None), exact=False)
+    return FLOAT * making.place(frozenset(low.outputs)).floats

@@ -9,33 +9,18 @@ zeros stay zero; those without one lie anywhere among themselves.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from netdsl.cpu.layout import LANES, Buffer, Halo, fresh
 from netdsl.cpu.task import Needs
 from netdsl.graph import Graph, Node
+from netdsl.graph.families import Families
 from netdsl.graph.lifetimes import Lifetime, lifetimes
 from netdsl.ops import Concat
 
 
-@dataclass
-class Families:
-    """Which tensors are parts of which: each links to a parent and its first channel there."""
-
-    graph: Graph
-    life: dict[str, Lifetime]
-    parent: dict[str, tuple[str, int]] = field(default_factory=dict)
-
-    def root(self, name: str) -> str:
-        while name in self.parent:
-            name = self.parent[name][0]
-        return name
-
-    def link(self, child: str, parent: str, channel: int = 0) -> None:
-        """Makes the child's memory part of the parent's."""
-        life = self.life[self.root(parent)] | self.life[child]
-        self.parent[child] = (parent, channel)
-        self.life[self.root(parent)] = life
+class BlockFamilies(Families):
+    """Families whose parts start at a channel of their parent."""
 
     def join_branches(self, node: Node, apart: frozenset[str]) -> None:
         """Puts a concatenation's branches into its buffer, where their channels fill blocks.
@@ -59,9 +44,7 @@ class Families:
         """
         for i in choices:
             name = node.inputs[i]
-            if node.inputs.count(name) > 1 or self.graph[name].shape != node.shape:
-                continue
-            if self.life[self.root(name)].dies != now:
+            if not self.spent(node, i, now):
                 continue
             if node.name not in self.parent:
                 self.link(node.name, name)
@@ -93,7 +76,7 @@ def place(
     needs: what each node asks for, by name. over: the inputs that its kernel may write over.
     planar: the inputs of the graph that lie in planes.
     """
-    families = Families(graph, lifetimes(graph))
+    families = BlockFamilies(graph, lifetimes(graph))
     for node in graph:
         if isinstance(node.op, Concat):
             families.join_branches(node, planar)
@@ -121,8 +104,8 @@ def _lay_out(
             roots[node.name] = fresh(batch, node.shape, halo, lanes=lanes)
     framed = {name: buffer for name, buffer in roots.items() if buffer.halo != Halo()}
     loose = {name: buffer for name, buffer in roots.items() if name not in framed}
-    placed, floats = _take_turns(framed, families.life)
-    more, floats = _pack_tight(loose, families.life, floats)
+    placed, floats = take_turns(framed, families.life)
+    more, floats = pack_tight(loose, families.life, floats)
     placed.update(more)
     for node in families.graph:
         _settle(node.name, families, placed)
@@ -147,7 +130,7 @@ class Slot:
     tenants: list[str]
 
 
-def _take_turns(
+def take_turns(
     buffers: Mapping[str, Buffer], life: Mapping[str, Lifetime]
 ) -> tuple[dict[str, Buffer], int]:
     """Buffers with halos in slots. In a slot all samples lie as far apart as the largest needs."""
@@ -177,7 +160,7 @@ def _alike(a: Buffer, b: Buffer) -> bool:
     return whole and (a.size, a.halo, a.lanes) == (b.size, b.halo, b.lanes)
 
 
-def _pack_tight(
+def pack_tight(
     buffers: Mapping[str, Buffer], life: Mapping[str, Lifetime], start: int
 ) -> tuple[dict[str, Buffer], int]:
     """Buffers without halos from `start` on, the largest first, each as low as it fits."""

@@ -181,7 +181,7 @@ def compile(  # noqa: A001 - called as cpu.compile
     check_weights(whole, weights)
     low, packed = lowered(whole, weights, lambda g: fuse(g, takes))
     held = (*low.outputs, *(a.output for a in low.aux)) if aux else low.outputs
-    making = _Making(low, packed, max(batch, 1), count, exact)
+    making = Making(low, packed, max(batch, 1), count, exact)
     with watched(making.kernels(), progress):
         return making.plan(batch, dict(zip(ends, held, strict=True)), ends)
 
@@ -189,7 +189,7 @@ def compile(  # noqa: A001 - called as cpu.compile
 thread_count = threads.count
 
 
-class _Making:
+class Making:
     """A plan while it is made."""
 
     def __init__(
@@ -208,7 +208,7 @@ class _Making:
 
     def plan(self, batch: int, held: Mapping[str, str], shapes: Mapping[str, Shape]) -> Plan:
         """held: the node that holds each output; shapes: the outputs' shapes."""
-        placement = self._place(frozenset(held.values()))
+        placement = self.place(frozenset(held.values()))
         memory.check(self.graph.name, self.batch, 4 * placement.floats)
         steps = self._steps(placement)
         inputs = [self._port(n, n, self.graph[n].shape, placement) for n in self.graph.inputs]
@@ -229,7 +229,7 @@ class _Making:
             self.params,
         )
 
-    def _place(self, outputs: frozenset[str]) -> Placement:
+    def place(self, outputs: frozenset[str]) -> Placement:
         over = {name: recipe(task.node).over for name, task in self.tasks.items()}
         readers = self.graph.consumers
         planar = frozenset(

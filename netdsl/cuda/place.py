@@ -8,33 +8,17 @@ what it read. Families are laid out by their lifetimes, the largest first.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from math import prod
 
 from netdsl.cuda.layout import ALIGN, Buffer, fresh
 from netdsl.graph import Graph, Node
-from netdsl.graph.lifetimes import Lifetime, lifetimes
+from netdsl.graph.families import Families
+from netdsl.graph.lifetimes import lifetimes
 from netdsl.ops import Concat, Flatten
 
 
-@dataclass
-class Families:
-    """Which tensors are parts of which: each links to a parent and its first float there."""
-
-    graph: Graph
-    life: dict[str, Lifetime]
-    parent: dict[str, tuple[str, int]] = field(default_factory=dict)
-
-    def root(self, name: str) -> str:
-        while name in self.parent:
-            name = self.parent[name][0]
-        return name
-
-    def link(self, child: str, parent: str, start: int = 0) -> None:
-        """Makes the child's memory part of the parent's."""
-        life = self.life[self.root(parent)] | self.life[child]
-        self.parent[child] = (parent, start)
-        self.life[self.root(parent)] = life
+class FloatFamilies(Families):
+    """Families whose parts start at a float of their parent's samples."""
 
     def join_branches(self, node: Node, apart: frozenset[str]) -> None:
         """Puts a concatenation's branches into its samples. A branch that is part of another
@@ -51,13 +35,8 @@ class Families:
         choices: the inputs that its kernel may write over.
         """
         for i in choices:
-            name = node.inputs[i]
-            if node.inputs.count(name) > 1 or self.graph[name].shape != node.shape:
-                continue
-            if self.life[self.root(name)].dies != now:
-                continue
-            if node.name not in self.parent:
-                self.link(node.name, name)
+            if self.spent(node, i, now) and node.name not in self.parent:
+                self.link(node.name, node.inputs[i])
                 return
 
 
@@ -69,7 +48,7 @@ def place(
     over: the inputs that a node's kernel may write over. apart: tensors that are handed in or
     out, whose samples must lie together.
     """
-    families = Families(graph, lifetimes(graph))
+    families = FloatFamilies(graph, lifetimes(graph))
     for node in graph:
         if isinstance(node.op, Concat):
             families.join_branches(node, apart)

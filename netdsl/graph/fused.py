@@ -30,7 +30,7 @@ class Fused(Op):
 
     @classmethod
     def resolve(cls, bound: Bound, inputs: tuple[Shape, ...]) -> Op:
-        raise NotImplementedError("no word means a fused layer")
+        raise AssertionError("no word means a fused layer")
 
     def _own(self, inputs: tuple[Shape, ...]) -> tuple[Shape, ...]:
         return inputs[:-1] if self.residual else inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from netdsl.faults import OpFault, Span
@@ -55,7 +56,7 @@ class Use:
         return None
 
 
-class OpExpander:
+class OpExpander(ABC):
     """The part of the expander that knows ops."""
 
     limits: Limits
@@ -70,9 +71,9 @@ class OpExpander:
         self.used_every: set[str] = set()
         self.defaults: dict[str, dict[str, Value]] = {}
 
+    @abstractmethod
     def chain(self, chain: syntax.Chain, flow: Flow, scope: Scope) -> Flow:
         """What flows out of a chain that `flow` goes into."""
-        raise NotImplementedError
 
     def op(self, use: Use, flow: Flow, label: syntax.Label | None) -> Flow:
         """The op that a word spells, and its followers."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from netdsl.cpu.backward.table import BACKS
 from netdsl.cpu.backward.task import BackNeeds
 from netdsl.cpu.layout import LANES, Buffer, Halo, fresh
-from netdsl.cpu.place import _pack_tight, _take_turns
+from netdsl.cpu.place import pack_tight, take_turns
 from netdsl.cpu.table import RECIPES
 from netdsl.cpu.task import Needs, Task
 from netdsl.graph import Graph, Node
@@ -262,7 +262,7 @@ def _placed(
     """Buffers with halos in slots of one geometry, the others anywhere they fit."""
     framed = {name: b for name, b in buffers.items() if b.halo != Halo()}
     loose = {name: b for name, b in buffers.items() if b.halo == Halo()}
-    turns, floats = _take_turns(framed, life)
+    turns, floats = take_turns(framed, life)
     placed = {name: b.at(b.offset + start) for name, b in turns.items()}
-    more, end = _pack_tight(loose, life, start + floats)
+    more, end = pack_tight(loose, life, start + floats)
     return placed | more, end

@@ -66,7 +66,7 @@ class Formula(Op):
 
     @classmethod
     def resolve(cls, bound: Bound, inputs: tuple[Shape, ...]) -> Op:
-        raise NotImplementedError("no word means a formula")
+        raise AssertionError("no word means a formula")
 
     def output(self, inputs: tuple[Shape, ...]) -> Shape:
         return inputs[0]
@@ -104,7 +104,7 @@ class Relaid(Op):
 
     @classmethod
     def resolve(cls, bound: Bound, inputs: tuple[Shape, ...]) -> Op:
-        raise NotImplementedError("no word means a relaid input")
+        raise AssertionError("no word means a relaid input")
 
     def output(self, inputs: tuple[Shape, ...]) -> Shape:
         return self.view.sizes[1:]

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alike import pair
 
 from netdsl import lang, resources
 from netdsl.faults import NetError
 from netdsl.find import graph_of
 from netdsl.formats.caffe import CaffeWeights, read_caffe, write_caffe
 from netdsl.formats.caffe.prototxt import parse, write_text
-from netdsl.formats.pairing import pair
 from netdsl.graph import Graph
 from netdsl.graph.weights import initialise
 from netdsl.net import Net

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alike import pair
 
 from netdsl import lang
 from netdsl.faults import NetError
 from netdsl.find import graph_of
 from netdsl.formats.darknet import read_darknet, read_weights, write_darknet
 from netdsl.formats.darknet.weights import ours, theirs
-from netdsl.formats.pairing import pair
 from netdsl.graph import Graph
 from netdsl.graph.weights import initialise
 from netdsl.reference import interpret
