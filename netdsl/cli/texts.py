@@ -67,19 +67,26 @@ def _standard_input(limits: Limits | None) -> str:
         raise error("not-text", message) from None
 
 
-def net_and_data(net: str | None, data: str | None, text: str | None) -> tuple[str | None, str]:
+def net_and_data(
+    net: str | None, data: str | None, text: str | None
+) -> tuple[str | None, str | None]:
     """What a command's arguments NET and DATA mean: with a net as text, the one is DATA.
 
-    Raises NetError where no net was given, or two, or no data.
+    Raises NetError where no net was given, or two.
     """
-    if text is not None:
-        if data is not None:
-            raise error("two-nets", "both a net and a text were given")
-        net, data = None, net
-    elif net is None:
-        raise error("no-net", "no net was given", help="a zoo name, a .net file, or -e TEXT")
+    if text is None:
+        if net is None:
+            raise error("no-net", "no net was given", help="a zoo name, a .net file, or -e TEXT")
+        return net, data
+    if data is not None:
+        raise error("two-nets", "both a net and a text were given")
+    return None, net
+
+
+def wanted(data: str | None) -> str:
+    """The data that a command cannot do without. Raises NetError where none was given."""
     if data is None:
         raise error(
             "no-data", "no data was given", help="a folder, a .npz file, mnist or fashion_mnist"
         )
-    return net, data
+    return data

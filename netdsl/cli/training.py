@@ -14,6 +14,7 @@ from rich.console import Console
 
 from netdsl.cli.learning import Curves, Display, Metrics
 from netdsl.cli.progress import bar
+from netdsl.cli.texts import wanted
 from netdsl.faults import error
 from netdsl.net import Net
 from netdsl.train import Callback, Data, Examples, Settings, Trainer, open_data
@@ -28,7 +29,7 @@ class Request:
     """The flags of `netdsl train`. `given`: the settings that were set, by name."""
 
     given: dict[str, Any]
-    data: str
+    data: str | None
     weights: Path | None
     out: Path | None
     save_every: int | None
@@ -51,11 +52,10 @@ def start(net: Net, request: Request) -> None:
         _check(net, request, say)
         return
     _check_flags(request)
-    assert request.data is not None
     out = request.out or Path(f"{net.name}.safetensors")
     found = read_checkpoint(checkpoint_of(out), net.graph) if request.resume else None
     settings = _settings(request, found)
-    data = open_data(request.data, request.broken)
+    data = open_data(wanted(request.data), request.broken)
     train, validation, held_back = _parts(data, settings, request.overfit)
     _announce(say, net, train, validation, data)
     with bar(f"making {net.name} ready") as compiling:
@@ -84,6 +84,7 @@ def start(net: Net, request: Request) -> None:
 
 
 def _check_flags(request: Request) -> None:
+    wanted(request.data)
     if request.broken not in ("stop", "skip"):
         raise error("wrong-value", f"--broken is stop or skip, not {request.broken}")
     for name, number in (("--save-every", request.save_every), ("--overfit", request.overfit)):

@@ -156,10 +156,7 @@ def test_bad_input_gets_one_sentence(here: Path, words: tuple[str, ...], says: s
         (("spots.net", "nowhere"), "there is no data 'nowhere'"),
         ((), "no net was given"),
         (("spots.net",), "no data was given"),
-        (
-            ("-e", "input 1x8x8; fc(2)", "data.npz", "--weights", "no.safetensors"),
-            "no weights file",
-        ),
+        (("-e", "input 1x8x8; fc(2)", "data.npz"), "has label 2"),
         (("spots.net", "data.npz", "-e", "input 1x8x8; fc(3)"), "both a net and a text"),
         (("spots.net", "data.npz", "--part", "both"), "--part is test or train"),
         (("spots.net", "data.npz", "--loss", "mae"), "there is no loss 'mae'"),
