@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from netdsl.cli.texts import net_and_data
+from netdsl.cli.texts import net_and_data, wanted
 from netdsl.faults import error
 
 
@@ -51,7 +51,7 @@ def evaluate(
     if broken not in ("stop", "skip"):
         raise error("wrong-value", f"--broken is stop or skip, not {broken}")
     found, names = judge(
-        Net.load(name, text=text), where, weights, batch, threads, loss, part, broken
+        Net.load(name, text=text), wanted(where), weights, batch, threads, loss, part, broken
     )
     if json:
         print(text_of.dumps(found.as_dict()))

@@ -84,7 +84,6 @@ def start(net: Net, request: Request) -> None:
 
 
 def _check_flags(request: Request) -> None:
-    wanted(request.data)
     if request.broken not in ("stop", "skip"):
         raise error("wrong-value", f"--broken is stop or skip, not {request.broken}")
     for name, number in (("--save-every", request.save_every), ("--overfit", request.overfit)):
