@@ -24,6 +24,7 @@ from netdsl.runner import (
     Reference,
     Runner,
     check_inputs,
+    check_precision,
     roomy_batch,
 )
 from netdsl.scores import Guess, is_classifier, labels_of, probabilities, top
@@ -223,6 +224,7 @@ class Net:
         batch: int | None = None,
         threads: int | None = None,
         exact: bool = False,
+        precision: str = "fp32",
         aux: bool = False,
     ) -> Array | Arrays:
         """Outputs for inputs.
@@ -231,17 +233,21 @@ class Net:
         device: "cpu", "cuda" for an NVIDIA card, "auto" for the card where there is one, or
         "reference", the slow interpreter in float64. batch: samples at once, 0 computes none.
         threads: as many as the machine has unless given. exact: only algorithms that keep
-        float32's accuracy. Neither means anything to the card, which is always exact. aux: the
-        auxiliary heads' outputs too.
+        float32's accuracy. Neither means anything to the card, which is always exact. precision:
+        what factors are rounded to, "fp32", "tf32" or "bf16", where the device can; sums are
+        float32's. aux: the auxiliary heads' outputs too.
 
         Returns (N, *shape) for a net with one output, else and with `aux` a dict by name. No
         samples give an empty result. Raises NetError: wrong shapes (both are said), an unknown
-        device or one that is not here, threads or batch out of range, weights that do not fit.
+        device or one that is not here, a precision that it has not, threads or batch out of range,
+        weights that do not fit.
         """
         named = x if isinstance(x, Mapping) else {self.graph.inputs[0]: x}
         checked, count = check_inputs(self.graph, named)
         size = roomy_batch(self.graph, count) if batch is None else batch
-        runner = self.runner(size, device=device, threads=threads, exact=exact, aux=aux)
+        runner = self.runner(
+            size, device=device, threads=threads, exact=exact, precision=precision, aux=aux
+        )
         outputs = runner.run(checked)
         return outputs[runner.outputs[0]] if len(runner.outputs) == 1 and not aux else outputs
 
@@ -252,6 +258,7 @@ class Net:
         device: str = "cpu",
         threads: int | None = None,
         exact: bool = False,
+        precision: str = "fp32",
         aux: bool = False,
         progress: Progress | None = None,
     ) -> Runner:
@@ -259,14 +266,14 @@ class Net:
 
         Raises NetError as `run` does.
         """
-        check_settings(device, batch, threads)
+        check_settings(device, batch, threads, exact, precision)
         device = chosen(device)
-        key = (batch, device, threads, exact, aux)
+        key = (batch, device, threads, exact, precision, aux)
         if self._runner is None or self._runner[0] != key:
             outputs = self.outputs(aux=aux)
             if aux:
                 self._check_aux()
-            plan = self._plan(batch, device, threads, exact, aux, progress)
+            plan = self._plan(batch, device, threads, exact, precision, aux, progress)
             self._runner = (key, Runner(self.graph, plan, batch, outputs))
         return self._runner[1]
 
@@ -276,6 +283,7 @@ class Net:
         device: str,
         threads: int | None,
         exact: bool,
+        precision: str,
         aux: bool,
         progress: Progress | None,
     ) -> Plan | None:
@@ -370,7 +378,13 @@ def chosen(device: str) -> str:
     return "cpu" if cuda.missing() else "cuda"
 
 
-def check_settings(device: str, batch: int, threads: int | None) -> None:
+def check_settings(
+    device: str,
+    batch: int,
+    threads: int | None,
+    exact: bool = False,
+    precision: str = "fp32",
+) -> None:
     """That these can be run with. Raises NetError."""
     if device not in (*DEVICES, AUTO):
         raise error(
@@ -382,6 +396,7 @@ def check_settings(device: str, batch: int, threads: int | None) -> None:
         from netdsl import cuda
 
         cuda.check()
+    check_precision(precision, chosen(device), exact)
     if threads is not None and threads < 1:
         raise error("out-of-range", f"threads is {threads}, it must be at least 1")
     if batch < 0:

@@ -20,6 +20,12 @@ Progress = Callable[[int, int, str], None]
 
 DEVICES = ("cpu", "cuda", "reference")
 
+PRECISIONS = ("fp32", "tf32", "bf16")
+"""What factors are rounded to before they are multiplied; sums are float32 always."""
+
+COMPUTES = {"cpu": ("fp32",), "cuda": ("fp32",), "reference": ("fp32",)}
+"""The precisions of each device. The reference computes in float64, whatever is asked."""
+
 AUTO = "auto"
 """The card where there is one, else the CPU."""
 
@@ -122,6 +128,27 @@ def _checked(name: str, x: Array, shape: Shape) -> Array:
     if x.shape[1:] != shape:
         raise wrong_shape(name, x.shape, shape)
     return np.ascontiguousarray(x, np.float32)
+
+
+def check_precision(precision: str, device: str, exact: bool) -> None:
+    """That a device computes in a precision. Raises NetError where it does not, or where `exact`
+    asks for all of float32's digits at once."""
+    if precision not in PRECISIONS:
+        raise error(
+            "unknown-precision",
+            f"there is no precision {precision}",
+            help=f"precisions are {', '.join(PRECISIONS)}",
+        )
+    if precision not in COMPUTES[device]:
+        raise error(
+            "no-precision",
+            f"the device {device} does not compute in {precision}",
+            help=f"it computes in {' or '.join(COMPUTES[device])}",
+        )
+    if exact and precision != "fp32":
+        raise error(
+            "two-precisions", f"exact keeps all of float32's digits, {precision} fewer of them"
+        )
 
 
 def wrong_shape(name: str, found: Shape, wanted: Shape) -> NetError:

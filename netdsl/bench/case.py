@@ -21,12 +21,14 @@ class Case:
     """One thing to time.
 
     folder: where files for other engines may be written; it is there while they load.
+    precision: what factors are rounded to.
     """
 
     net: Net
     batch: int
     threads: int
     folder: Path
+    precision: str = "fp32"
 
     @cached_property
     def graph(self) -> Graph:

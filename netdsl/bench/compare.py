@@ -16,6 +16,7 @@ from netdsl.bench.rounds import ROUNDS, Times, rounds
 from netdsl.bench.truth import TOLERANCE, error_of, truth
 from netdsl.faults import error
 from netdsl.net import Net
+from netdsl.runner import check_precision
 
 if TYPE_CHECKING:
     from netdsl.cpu.plan import Timing
@@ -27,7 +28,8 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Row:
-    """One engine's result. ratio: its least time over ours; max_error: see `truth.error_of`."""
+    """One engine's result. ratio: its least time over ours; max_error: see `truth.error_of`;
+    precision: what factors are rounded to."""
 
     net: str
     batch: int
@@ -37,6 +39,7 @@ class Row:
     median_ms: float
     ratio: float
     max_error: float
+    precision: str = "fp32"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -68,21 +71,24 @@ def compare(
     layers: bool = False,
     cpu_time: bool = False,
     patience: float = 0.0,
+    precision: str = "fp32",
     tell: Tell = lambda what: None,
 ) -> Comparison:
     """Runs a net on our engine and others.
 
     threads: all that there are unless given. count: rounds. cpu_time: the processor's time counts,
     which others' work hardly stretches; for one thread only, since waiting threads use it too.
-    patience: seconds to wait in all for others to be done. tell: told what is being done.
+    patience: seconds to wait in all for others to be done. precision: what factors are rounded to.
+    tell: told what is being done.
 
-    Raises NetError where our own outputs are wrong; another engine's wrong outputs, or one that
-    cannot run the net, only leave it out.
+    Raises NetError where our engine does not know the precision or its outputs are wrong; another
+    engine's wrong outputs, or one that cannot run the net, only leave it out.
     """
     from netdsl.cpu.plan import thread_count
 
     if batch < 1:
         raise error("out-of-range", f"batch is {batch}, it must be at least 1")
+    check_precision(precision, "cpu", exact=False)
     used = thread_count(threads)
     if cpu_time and used != 1:
         raise error(
@@ -91,7 +97,7 @@ def compare(
             help="give --threads 1 as well",
         )
     with TemporaryDirectory(prefix="netdsl-bench-") as folder:
-        case = Case(net, batch, used, Path(folder))
+        case = Case(net, batch, used, Path(folder), precision)
         runs, left_out = _loaded(case, [OURS, *engines], tell)
     tell("comparing outputs")
     errors, exact = _errors(case, runs, left_out)
@@ -117,7 +123,7 @@ def _loaded(
     for engine in engines:
         tell(f"loading {engine.name}")
         try:
-            runs[engine.name] = engine.load(case)
+            runs[engine.name] = engine.ready(case)
         except Unfit as reason:
             left_out[engine.name] = str(reason)
     return runs, left_out
@@ -134,14 +140,15 @@ def _errors(
     if against is None:
         return {OURS.name: 0.0}, False
     errors = {name: error_of(found, against) for name, found in outputs.items()}
-    if errors[OURS.name] > TOLERANCE:
+    tolerance = TOLERANCE[case.precision]
+    if errors[OURS.name] > tolerance:
         other = "double precision" if exact else next(n for n in outputs if n != OURS.name)
         raise error(
             "wrong-outputs",
             f"{case.net.name}: our outputs differ from those of {other} by "
             f"{errors[OURS.name]:.1e} of the largest value; nothing was timed",
         )
-    for name in [name for name, found in errors.items() if found > TOLERANCE]:
+    for name in [name for name, found in errors.items() if found > tolerance]:
         left_out[name] = f"its outputs are off by {errors.pop(name):.1e} of the largest value"
     return errors, exact is not None
 
@@ -149,7 +156,7 @@ def _errors(
 def _layers(case: Case) -> tuple[Timing, ...]:
     from netdsl.cpu import Plan
 
-    plan = case.net.runner(case.batch, threads=case.threads).plan
+    plan = case.net.runner(case.batch, threads=case.threads, precision=case.precision).plan
     assert isinstance(plan, Plan)
     return tuple(plan.profile(case.inputs, LAYER_REPEATS))
 
@@ -166,6 +173,7 @@ def _rows(case: Case, times: dict[str, Times], errors: dict[str, float]) -> tupl
             figures(found.middle),
             figures(found.least / ours),
             figures(errors[name]),
+            case.precision,
         )
         for name, found in times.items()
     )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from netdsl.bench.case import Case, Floats
 from netdsl.faults import error
 from netdsl.graph import Graph
+from netdsl.runner import COMPUTES
 
 Outputs = list[NDArray[Any]]
 Run = Callable[[], Outputs]
@@ -31,6 +32,8 @@ class Engine(ABC):
     name: ClassVar[str]
     package: ClassVar[str]
     """What is installed and imported."""
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    """Those that it computes in here."""
 
     @classmethod
     def installed(cls) -> bool:
@@ -45,15 +48,23 @@ class Engine(ABC):
     def load(cls, case: Case) -> Run:
         """The net made ready. Raises Unfit where the engine cannot run it."""
 
+    @classmethod
+    def ready(cls, case: Case) -> Run:
+        """The same, once it is known that the engine computes in the case's precision."""
+        if case.precision not in cls.precisions:
+            raise Unfit(f"it is not run in {case.precision} here")
+        return cls.load(case)
+
 
 class Ours(Engine):
     """This package's CPU engine."""
 
     name = package = "netdsl"
+    precisions = COMPUTES["cpu"]
 
     @classmethod
     def load(cls, case: Case) -> Run:
-        runner = case.net.runner(case.batch, threads=case.threads)
+        runner = case.net.runner(case.batch, threads=case.threads, precision=case.precision)
         plan, inputs, names = runner.plan, case.inputs, case.graph.outputs
         assert plan is not None
         return lambda: [found[name] for found in [plan.run(inputs)] for name in names]
@@ -80,9 +91,10 @@ class OnnxRuntime(Engine):
 
 
 class OpenVino(Engine):
-    """OpenVINO's CPU device in float32: left alone it computes in bfloat16 where a CPU can."""
+    """OpenVINO's CPU device. Left alone it computes in bfloat16 where a CPU can."""
 
     name = package = "openvino"
+    precisions = ("fp32", "bf16")
 
     @classmethod
     def load(cls, case: Case) -> Run:
@@ -91,7 +103,7 @@ class OpenVino(Engine):
         model = core.read_model(case.onnx)
         model.reshape({name: list(x.shape) for name, x in case.inputs.items()})
         settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[case.precision],
             "INFERENCE_NUM_THREADS": str(case.threads),
             "PERFORMANCE_HINT": "LATENCY",
         }
@@ -106,9 +118,10 @@ class OpenVino(Engine):
 
 
 class Ncnn(Engine):
-    """ncnn in float32, convolutions and activations fused, a sample at a time."""
+    """ncnn, convolutions and activations fused, a sample at a time."""
 
     name = package = "ncnn"
+    precisions = ("fp32", "bf16")
 
     @classmethod
     def load(cls, case: Case) -> Run:
@@ -121,6 +134,7 @@ class Ncnn(Engine):
         for setting in dir(net.opt):
             if setting.startswith(("use_fp16", "use_bf16", "use_int8", "use_vulkan")):
                 setattr(net.opt, setting, False)
+        net.opt.use_bf16_storage = case.precision == "bf16"
         if net.load_param(str(written.param)) or net.load_model(str(written.model)):
             raise Unfit("ncnn does not load the net")
         rows = [{name: x[i] for name, x in case.inputs.items()} for i in range(case.batch)]
@@ -141,6 +155,7 @@ class Torch(Engine):
 
     name = "torch"
     package = "torch"
+    precisions = ("fp32", "bf16")
     channels_last: ClassVar[bool] = False
 
     @classmethod
@@ -151,11 +166,12 @@ class Torch(Engine):
         net, layout = cls.module(case.graph, case.weights)
         forward = cls.prepared(net.eval())
         inputs = {name: torch.from_numpy(x) for name, x in case.inputs.items()}
+        less = case.precision == "bf16"
 
         def run() -> Outputs:
-            with torch.inference_mode():
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=less):
                 given = {n: x.contiguous(memory_format=layout) for n, x in inputs.items()}
-                return [y.numpy() for y in forward(given)]
+                return [y.float().numpy() for y in forward(given)]
 
         return run
 

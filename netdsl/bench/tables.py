@@ -35,7 +35,7 @@ def engine_sheet(found: Comparison, versions: dict[str, str]) -> Sheet:
     notes += [found.against] if found.against else []
     notes += busy_note([found])
     notes += [", ".join(f"{name} {version}" for name, version in versions.items()) + "."]
-    title = f"{first.net}: {samples}, {threads(first.threads)}"
+    title = f"{first.net}: {samples}, {threads(first.threads)}{_less(first.precision)}"
     return Sheet(title, ENGINE_COLUMNS, rows, notes=tuple(notes), subject=first.net, bars="length")
 
 
@@ -46,6 +46,10 @@ def busy_note(found: Sequence[Comparison]) -> list[str]:
     if busy <= QUIET:
         return []
     return [f"Other programs took {busy:.0%} of the machine meanwhile: take no time for exact."]
+
+
+def _less(precision: str) -> str:
+    return "" if precision == "fp32" else f", {precision}"
 
 
 def threads(count: int) -> str:
@@ -88,7 +92,8 @@ def overview(found: Sequence[Comparison]) -> Sheet:
     )
     notes = ("Least ms of all rounds; in brackets, that engine's time over ours.",)
     rows = tuple(_wide(one, names) for one in found)
-    return Sheet("All nets", columns, rows, notes=(*notes, *busy_note(found)))
+    title = f"All nets{_less(found[0].rows[0].precision)}"
+    return Sheet(title, columns, rows, notes=(*notes, *busy_note(found)))
 
 
 def _wide(one: Comparison, names: list[str]) -> tuple[object, ...]:

@@ -168,7 +168,7 @@ def _errors(task: Task, engines: Sequence[type[Torch]]) -> tuple[dict[str, float
             left_out[engine.name] = str(reason)
             continue
         errors[engine.name] = abs(theirs - ours) / max(abs(theirs), 1e-30)
-        if errors[engine.name] > TOLERANCE:
+        if errors[engine.name] > TOLERANCE["fp32"]:
             raise error(
                 "wrong-loss",
                 f"{task.net.name}: the first step's loss is {ours:.6g} here and {theirs:.6g} in "

@@ -33,6 +33,9 @@ def bench(
         typer.Option(help="Threads of every engine. Default: one a core."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each engine.")] = 12,
+    precision: Annotated[
+        str, typer.Option(help="What factors are rounded to, in every engine: fp32 or bf16.")
+    ] = "fp32",
     cpu_time: Annotated[
         bool,
         typer.Option(
@@ -58,15 +61,20 @@ def bench(
     from netdsl.bench.peers import OURS, chosen
     from netdsl.cli.progress import bar
     from netdsl.net import Net
+    from netdsl.runner import check_precision
 
     wanted, batches = graphs(nets, text), _numbers(batch)
-    if train and (layers or cpu_time):
-        raise error("two-views", f"--train does not go with --{'layers' if layers else 'cpu-time'}")
+    apart = {"layers": layers, "cpu-time": cpu_time, "precision": precision != "fp32"}
+    if train and any(apart.values()):
+        flag = next(name for name, given in apart.items() if given)
+        raise error("two-views", f"--train does not go with --{flag}")
+    check_precision(precision, "cpu", exact=False)
     engines = chosen("torch" if train and against is None else against)
     every: list[type[Engine]] = [OURS, *engines]
     versions = {engine.package: engine.version() for engine in every}
     settings: dict[str, Any] = {"threads": threads, "count": rounds, "patience": patience}
-    measure = _training if train else partial(_running, layers=layers, cpu_time=cpu_time)
+    running = partial(_running, layers=layers, cpu_time=cpu_time, precision=precision)
+    measure = _training if train else running
     top = peak(threads) if layers else 0.0
     found: list[Comparison] = []
     total = len(wanted) * len(batches)

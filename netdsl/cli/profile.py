@@ -21,15 +21,18 @@ COLUMNS = (
 )
 
 
-def show_profile(plan: Plan, inputs: Arrays) -> None:
-    """Times a plan's steps on a batch and prints a row each, with its share of the whole."""
+def show_profile(plan: Plan, inputs: Arrays, precision: str) -> None:
+    """Times a plan's steps on a batch and prints a row each, with its share of the whole.
+
+    precision: what the plan computes in.
+    """
     timings = plan.profile(inputs, REPEATS)
     rows = tuple((t.name, t.word, t.ms, _rate(t.macs, t.ms)) for t in timings)
     ms, macs = sum(t.ms for t in timings), sum(t.macs for t in timings)
     samples = "1 sample" if plan.batch == 1 else f"{plan.batch} samples"
     notes = (f"The median of {REPEATS} runs of {samples}; a FLOP is half a multiply-add.",)
     total = ("total", None, ms, _rate(macs, ms))
-    show_sheet(Sheet("time by layer", COLUMNS, rows, (total,), notes))
+    show_sheet(Sheet(f"time by layer, {precision}", COLUMNS, rows, (total,), notes))
 
 
 def _rate(macs: int, ms: float) -> float | None:

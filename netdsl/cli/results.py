@@ -44,6 +44,7 @@ class Result:
     ms: float
     found: dict[str, list[Guess] | Ranged] = field(default_factory=dict)
     label: int | None = None
+    precision: str = "fp32"
 
     @property
     def right(self) -> bool | None:
@@ -62,11 +63,12 @@ def results(
     ms: float,
     k: int,
     raw: bool,
+    precision: str = "fp32",
 ) -> list[Result]:
     """A batch's outputs, each (N, *shape), as one result per input. ms: a sample's."""
     by_output = {name: _found(net, name, values, k, raw) for name, values in outputs.items()}
     return [
-        Result(name, ms, {o: rows[i] for o, rows in by_output.items()}, labels[i])
+        Result(name, ms, {o: rows[i] for o, rows in by_output.items()}, labels[i], precision)
         for i, name in enumerate(names)
     ]
 
@@ -91,6 +93,8 @@ def as_json(result: Result) -> str:
         record["outputs"] = outputs
     if result.label is not None:
         record["expected"] = result.label
+    if result.precision != "fp32":
+        record["precision"] = result.precision
     return json.dumps(record, ensure_ascii=False)
 
 

@@ -58,6 +58,9 @@ def run(
     aux: Annotated[bool, typer.Option("--aux", help="The auxiliary heads' outputs too.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Show outputs, not probabilities.")] = False,
     exact: Annotated[bool, typer.Option("--exact", help="No shortcuts that cost digits.")] = False,
+    precision: Annotated[
+        str, typer.Option(help="What factors are rounded to: fp32, tf32 (cuda) or bf16.")
+    ] = "fp32",
     seed: Annotated[int, typer.Option(help="For random weights and noise.")] = 0,
 ) -> None:
     """Run a net and show what it sees."""
@@ -69,7 +72,19 @@ def run(
         raise error("no-net", "no net was given", help="a zoo name, a .net file, or -e TEXT")
     name, rest = (None, given) if text is not None else (given[0], given[1:])
     settings = Settings(
-        weights, device, batch, threads, top, profile, save, json, aux, raw, exact, seed
+        weights,
+        device,
+        batch,
+        threads,
+        top,
+        profile,
+        save,
+        json,
+        aux,
+        raw,
+        exact,
+        precision,
+        seed,
     )
     settings.check()
     run_all(Net.load(name, text=text), rest, settings)

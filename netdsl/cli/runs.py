@@ -46,11 +46,13 @@ class Settings:
     aux: bool
     raw: bool
     exact: bool
+    precision: str
     seed: int
 
     def check(self) -> None:
         """Raises NetError for a flag out of its range, before anything is read."""
-        check_settings(self.device, 1 if self.batch is None else self.batch, self.threads)
+        batch = 1 if self.batch is None else self.batch
+        check_settings(self.device, batch, self.threads, self.exact, self.precision)
         if self.top < 1:
             raise error("out-of-range", f"--top is {self.top}, it must be at least 1")
         if self.seed < 0:
@@ -80,6 +82,7 @@ def run_all(net: Net, inputs: list[str], settings: Settings) -> None:
             device=settings.device,
             threads=settings.threads,
             exact=settings.exact,
+            precision=settings.precision,
             aux=settings.aux,
             progress=compiling.to,
         )
@@ -167,9 +170,9 @@ class _Run:
             saver.add(outputs)
         names, labels = [s.name for s in batch], [s.label for s in batch]
         ms = 1000 * seconds / len(batch)
-        k, raw = self._settings.top, self._settings.raw
+        k, raw, precision = self._settings.top, self._settings.raw, self._settings.precision
         with progress.aside():
-            for result in results(self._net, names, labels, outputs, ms, k, raw):
+            for result in results(self._net, names, labels, outputs, ms, k, raw, precision):
                 self._show(result)
             sys.stdout.flush()
         progress.advance(len(batch))
@@ -190,7 +193,9 @@ class _Run:
         rate = self._shown / self._seconds
         inputs = "1 input" if self._shown == 1 else f"{self._shown:,} inputs"
         right = f", {sum(self._right)} of {len(self._right)} right" if self._right else ""
-        say(f"{inputs} in {1000 * self._seconds:.1f} ms: {rate:,.1f} a second{right}")
+        precision = self._settings.precision
+        less = "" if precision == "fp32" else f" in {precision}"
+        say(f"{inputs} in {1000 * self._seconds:.1f} ms{less}: {rate:,.1f} a second{right}")
         if self._settings.profile:
             self._profile()
 
@@ -200,7 +205,7 @@ class _Run:
 
         plan = self._runner.plan
         assert isinstance(plan, Plan)  # the settings were checked for a device that has one
-        show_profile(plan, filled(self._last, plan.batch))
+        show_profile(plan, filled(self._last, plan.batch), self._settings.precision)
 
 
 def _readable(samples: Iterable[Sample | Broken], broken: list[Broken]) -> Iterator[Sample]:

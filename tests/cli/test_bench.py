@@ -33,6 +33,7 @@ avgpool2 -> gap -> flatten -> fc(10) -> softmax
 """
 QUICK = ["--rounds", "1", "--patience", "0"]
 KEYS = {"net", "batch", "threads", "engine", "min_ms", "median_ms", "ratio", "max_error"}
+KEYS.add("precision")
 
 
 def bench(*words: str) -> Result:
@@ -179,11 +180,15 @@ def test_training_with_what_does_not_train() -> None:
     assert "onnxruntime does not train here" in fails("-e", TRAINED, *words)
     pytest.importorskip("torch")
     assert "does not go with --layers" in fails("-e", TRAINED, "--train", "--layers")
+    words = ["--train", "--precision", "bf16"]
+    assert "does not go with --precision" in fails("-e", TRAINED, *words)
     assert "gives no score a class" in fails("-e", "input 3x8x8; conv3p1(4)", "--train")
 
 
 def test_bad_input() -> None:
     pytest.importorskip("onnxruntime")
+    assert "there is no precision int8" in fails("-e", TINY, "--precision", "int8")
+    assert "cpu does not compute in tf32" in fails("-e", TINY, "--precision", "tf32")
     assert "no net was given" in fails()
     assert "there is no engine tensorflow" in fails("-e", TINY, "--against", "tensorflow")
     for batch in ("0", "two", "1,,8", "-1"):
