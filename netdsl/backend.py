@@ -16,7 +16,7 @@ from onnx.backend.base import BackendRep, namedtupledict
 
 from netdsl.faults import error
 from netdsl.formats.onnx import Imported, import_onnx
-from netdsl.runner import Reference
+from netdsl.onnx_net import OnnxNet
 
 Array = npt.NDArray[Any]
 
@@ -113,17 +113,11 @@ class Backend(backend.base.Backend):
         return device.partition(":")[0].upper() == "CPU"
 
 
-def run(net: Imported, named: Mapping[str, Array], engine: str) -> list[Array]:
+def run(found: Imported, named: Mapping[str, Array], engine: str) -> list[Array]:
     """An imported model's outputs, as the model would give them, for its inputs by name."""
-    inputs = {port.node: port.taken(named[port.name]) for port in net.inputs}
-    batch = len(next(iter(inputs.values()))) if inputs else 1
-    if engine == "cpu":
-        from netdsl.cpu import compile as planned
-
-        found = dict(planned(net.graph, net.weights, batch=batch).run(inputs))
-    else:
-        found = Reference(net.graph, net.weights, aux=False).run(inputs)
-    return [port.given(np.asarray(found[port.node])) for port in net.outputs]
+    net = OnnxNet(found, "the model")
+    outputs = net.run({p.name: named[p.name] for p in found.inputs}, device=engine)
+    return list(outputs) if isinstance(outputs, tuple) else [outputs]
 
 
 def _data(model: ModelProto) -> frozenset[str]:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import netdsl
+from netdsl.formats.onnx import write_onnx
+
 PRINTED = re.compile(r"^ *print\(.*\) +# (.*)$", re.MULTILINE)
 
 
@@ -23,6 +26,8 @@ def test_the_examples_of_the_page(
     weights = shared / "data/weights/bvlc_googlenet_fp16.safetensors"
     (tmp_path / "bvlc_googlenet.safetensors").symlink_to(weights)
     (tmp_path / "chelsea.png").symlink_to(shared / "data/photos/chelsea.png")
+    small = netdsl.load(text="input 3x32x32; conv3x3p1(8) -> relu -> gap -> flatten -> fc(10)")
+    write_onnx(small.graph, small.weights, tmp_path / "small.onnx")
     monkeypatch.chdir(tmp_path)
     said = StringIO()
     names: dict[str, object] = {}

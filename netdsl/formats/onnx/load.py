@@ -18,7 +18,11 @@ OLDEST, NEWEST = 6, 28
 """Versions of ONNX's operators that are read."""
 
 
-def load(source: str | Path | ModelProto) -> tuple[ModelProto, Path | None]:
+Source = str | Path | bytes | ModelProto
+"""A file's path, a file's content, or a model that is loaded already."""
+
+
+def load(source: Source) -> tuple[ModelProto, Path | None]:
     """The model, its functions written out, and the folder of its file.
 
     Raises NetError: no such file, not ONNX, cut off, too large, of an unknown version.
@@ -26,11 +30,13 @@ def load(source: str | Path | ModelProto) -> tuple[ModelProto, Path | None]:
     folder = None
     if isinstance(source, ModelProto):
         model = source
+    elif isinstance(source, bytes):
+        model = _parsed(source, said(source))
     else:
         path = Path(source)
-        model, folder = _parsed(path), path.parent
+        model, folder = _parsed(_content(path), str(path)), path.parent
     if not model.HasField("graph") or not model.opset_import:
-        raise broken(f"{_said(source)} is no ONNX model: it has no graph or no opset")
+        raise broken(f"{said(source)} is no ONNX model: it has no graph or no opset")
     if model.functions:
         model = _inlined(model)
     _check_names(model.graph)
@@ -38,7 +44,7 @@ def load(source: str | Path | ModelProto) -> tuple[ModelProto, Path | None]:
     if not OLDEST <= version <= NEWEST:
         raise error(
             "onnx-version",
-            f"{_said(source)} uses opset {version}; {OLDEST} to {NEWEST} are read",
+            f"{said(source)} uses opset {version}; {OLDEST} to {NEWEST} are read",
             help="onnx.version_converter translates between opsets",
         )
     return model, folder
@@ -49,22 +55,25 @@ def opset(model: ModelProto) -> int:
     return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
 
 
-def _parsed(path: Path) -> ModelProto:
+def _content(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if not path.is_file():
             raise error("no-file", f"{path} is not a file")
         if size > LARGEST:
             raise broken(f"{path} has {size:,} bytes; an ONNX file has at most {LARGEST:,}")
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as problem:
         raise error("no-file", f"cannot read {path}: {problem.strerror or problem}") from None
-    check(data, str(path))
+
+
+def _parsed(data: bytes, name: str) -> ModelProto:
+    check(data, name)
     model = ModelProto()
     try:
         model.ParseFromString(data)
     except DecodeError:
-        raise broken(f"{path} is not an ONNX model, or is cut off") from None
+        raise broken(f"{name} is not an ONNX model, or is cut off") from None
     return model
 
 
@@ -92,5 +101,6 @@ def _inlined(model: ModelProto) -> ModelProto:
         raise broken(f"the model's functions cannot be written out: {problem}") from None
 
 
-def _said(source: str | Path | ModelProto) -> str:
-    return "the model" if isinstance(source, ModelProto) else str(source)
+def said(source: Source) -> str:
+    """What a model is called in messages."""
+    return "the model" if isinstance(source, ModelProto | bytes) else str(source)

@@ -111,9 +111,9 @@ def _nodes(names: Sequence[str]) -> str:
 
 
 def read_onnx(
-    source: str | Path | ModelProto, *, shapes: Mapping[str, Shape] | None = None
+    source: load.Source, *, shapes: Mapping[str, Shape] | None = None
 ) -> tuple[Graph, dict[str, npt.NDArray[np.float32]]]:
-    """The graph and weights of an ONNX model: a file's path or a loaded model.
+    """The graph and weights of an ONNX model: a file's path, its content, or a loaded model.
 
     shapes: the shape (C, *spatial) of inputs, by name, whose sizes the model leaves open.
     The graph's inputs are in the order and layout of the language, channels first, even where the
@@ -132,7 +132,7 @@ def read_onnx(
 
 
 def import_onnx(
-    source: str | Path | ModelProto,
+    source: load.Source,
     *,
     shapes: Mapping[str, Shape] | None = None,
     constants: Mapping[str, Array] | None = None,
@@ -144,7 +144,7 @@ def import_onnx(
     read, sizes left open; and one error that lists every node that the language cannot say.
     """
     model, folder = load.load(source)
-    name = model.graph.name if isinstance(source, ModelProto) else Path(source).stem
+    name = Path(source).stem if isinstance(source, str | Path) else model.graph.name
     reading = Reading(model, folder, shapes or {}, constants or {})
     return reading.run(_word(name))
 
