@@ -1,8 +1,9 @@
 """Which tensor of a weights file is which parameter of a net.
 
-Three ways, the first that covers the whole net wins: the net's own names; a name map; shapes, where
-they leave one possibility alone. The order in a safetensors file says nothing (its tensors are
-sorted by name or size), so it is no evidence; a wrong guess would give wrong answers in silence.
+Four ways, the first that covers the whole net wins: the net's own names; a name map; either of them
+on a part of the file, all that one prefix begins; shapes, where they leave one possibility alone.
+The order in a safetensors file says nothing (its tensors are sorted by name or size), so it is no
+evidence; a wrong guess would give wrong answers in silence.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ Shapes = Mapping[str, Shape]
 LISTED = 4
 """Names that a message lists before it says how many more there are."""
 
+DEEPEST = 5
+"""Words of a name, the last of which a prefix does not have."""
+
+MOST_PREFIXES = 50
+
 ROLES = {
     "weight": ("weight", "w", "kernel", "gamma", "scale"),
     "bias": ("bias", "b", "beta", "offset", "shift"),
@@ -36,7 +42,8 @@ ROLES = {
 class Match:
     """The file's name for each of the net's parameters, and how it was found.
 
-    `by` is "own names", a map's source such as "torchvision", or "shapes".
+    `by` is "own names", a map's source such as "torchvision", either after a prefix
+    ("own names after backbone."), or "shapes".
     """
 
     names: Mapping[str, str]
@@ -49,21 +56,17 @@ def match(
     """Pairs a net's parameters with a file's tensors, by names or by shapes.
 
     Auxiliary heads may be missing from the file, one as a whole; all else must be there, and
-    nothing may be left over. `name` is what errors call the file. Raises NetError
-    `weights-mismatch` with the first tensor that does not fit and what is left over.
+    nothing may be left over, but outside of a prefix under which the whole net is found by name.
+    `name` is what errors call the file. Raises NetError `weights-mismatch` with the first tensor
+    that does not fit and what is left over.
     """
     net: dict[str, Shape] = {n: p.shape for n, p in graph.all_parameters().items()}
     maps = tuple(maps)
-    namings = [("own names", {n: n for n in file if n in net})]
-    for one in maps:
-        renamed = {theirs: one.ours(theirs) for theirs in file if not one.skips(theirs)}
-        namings.append((one.source, {t: o for t, o in renamed.items() if o in net}))
-    for by, naming in namings:
-        skipped = _skipped(by, file, maps)
-        paired = {ours: theirs for theirs, ours in naming.items()}
-        if len(paired) + len(skipped) == len(file) and not _missing(graph, net, paired):
-            _check_shapes(graph, net, file, paired, name)
-            return Match(paired, by)
+    namings = _namings(net, file, maps)
+    found = _by_names(graph, net, file, namings, maps, name)
+    found = found or _under_a_prefix(graph, net, file, maps, name)
+    if found is not None:
+        return found
     required = {n: s for n, s in net.items() if n.rpartition(".")[0] in graph.main}
     for wanted in (net, required):
         by_shape = _by_layers(wanted, file) or _by_shapes(wanted, file)
@@ -71,6 +74,65 @@ def match(
             return Match(by_shape, "shapes")
     best = max((naming for _, naming in namings), key=len)
     raise _mismatch(graph, required, file, {o: t for t, o in best.items()}, name)
+
+
+Namings = list[tuple[str, dict[str, str]]]
+"""For each way to read the file's names, our name of each tensor."""
+
+
+def _namings(net: Shapes, file: Shapes, maps: tuple[NameMap, ...]) -> Namings:
+    namings = [("own names", {n: n for n in file if n in net})]
+    for one in maps:
+        renamed = [(theirs, one.ours(theirs)) for theirs in file if not one.skips(theirs)]
+        namings.append((one.source, {t: o for t, o in renamed if o is not None and o in net}))
+    return namings
+
+
+def _by_names(
+    graph: Graph,
+    net: Shapes,
+    file: Shapes,
+    namings: Namings,
+    maps: tuple[NameMap, ...],
+    name: str,
+) -> Match | None:
+    """By the first naming that covers the net and the file. Raises NetError for other shapes."""
+    for by, naming in namings:
+        skipped = _skipped(by, file, maps)
+        paired = {ours: theirs for theirs, ours in naming.items()}
+        if len(paired) + len(skipped) == len(file) and not _missing(graph, net, paired):
+            _check_shapes(graph, net, file, paired, name)
+            return Match(paired, by)
+    return None
+
+
+def _under_a_prefix(
+    graph: Graph, net: Shapes, file: Shapes, maps: tuple[NameMap, ...], name: str
+) -> Match | None:
+    """By names after a prefix. Raises NetError where two prefixes hold the net."""
+    found: dict[str, Match] = {}
+    for prefix in _prefixes(net, file):
+        part = {t.removeprefix(prefix): s for t, s in file.items() if t.startswith(prefix)}
+        within = _by_names(graph, net, part, _namings(net, part, maps), maps, name)
+        if within is not None:
+            names = {ours: prefix + theirs for ours, theirs in within.names.items()}
+            found[prefix] = Match(names, f"{within.by} after {prefix}")
+    if len(found) > 1:
+        raise error(
+            "weights-mismatch",
+            f"{name} holds weights of {graph.name} more than once: under {' and '.join(found)}",
+            help="leave one of them in the file",
+        )
+    return next(iter(found.values()), None)
+
+
+def _prefixes(net: Shapes, file: Shapes) -> list[str]:
+    """What begins enough of the file's names to be a net of its own, as `backbone.`."""
+    counts: Counter[str] = Counter()
+    for name in file:
+        words = name.split(".")
+        counts.update(".".join(words[:n]) + "." for n in range(1, min(len(words), DEEPEST)))
+    return [p for p, n in counts.most_common(MOST_PREFIXES) if 2 * n > len(net)]
 
 
 def _skipped(by: str, file: Shapes, maps: Iterable[NameMap]) -> list[str]:

@@ -40,6 +40,28 @@ def test_a_map() -> None:
     assert match(LENET, file, [one]) == Match(renamed, "theirs")
 
 
+def test_a_part_of_a_larger_net() -> None:
+    """All of the net's names under one prefix, and whatever else lies beside."""
+    beside: dict[str, Shape] = {"means": (1,), "head.conv1.weight": (20, 1, 5, 5)}
+    prefixed = {n: f"trunk.a.{n}" for n in own(LENET)}
+    file = {theirs: shapes(LENET)[ours] for ours, theirs in prefixed.items()} | beside
+    assert match(LENET, file) == Match(prefixed, "own names after trunk.a.")
+    one = parse_map("conv{1,2} c{0,1}\nfc{1,2} d{0,1}", "theirs")
+    changed = {ours: theirs.replace("conv1", "c0") for ours, theirs in prefixed.items()}
+    changed = {o: t.replace("conv2", "c1").replace("fc1", "d0") for o, t in changed.items()}
+    changed = {o: t.replace("fc2", "d1") for o, t in changed.items()}
+    file = {theirs: shapes(LENET)[ours] for ours, theirs in changed.items()} | beside
+    assert match(LENET, file, [one]) == Match(changed, "theirs after trunk.a.")
+    with pytest.raises(NetError, match="does not hold weights"):
+        match(LENET, {**file, "trunk.a.more": (3,)}, [one])
+    twice = {n.replace("trunk.a.", "average."): s for n, s in file.items() if "trunk" in n}
+    with pytest.raises(NetError, match=r"more than once: under trunk\.a\. and average\."):
+        match(LENET, {**file, **twice}, [one])
+    wrong = dict(zip(prefixed.values(), shapes(LENET).values(), strict=True))
+    with pytest.raises(NetError, match=r"fc2\.bias is 10 in the net and 9 there"):
+        match(LENET, {**wrong, "trunk.a.fc2.bias": (9,)})
+
+
 def test_shapes_alone_where_they_leave_one_possibility() -> None:
     file = {f"x{i}": shape for i, shape in enumerate(sorted(shapes(LENET).values()))}
     found = match(LENET, file)

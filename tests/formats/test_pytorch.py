@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import netdsl
 from netdsl.faults import NetError
 from netdsl.formats import pickles
 from netdsl.formats.pytorch import TorchFile
@@ -240,3 +241,19 @@ def test_a_torchscript_archive(shared: Path) -> None:
     file = TorchFile(shared / "data" / "weights" / "pytorch_lenet5.pt")
     assert sum(int(np.prod(s)) for n, s in file.shapes.items() if n.startswith("mnist.")) == 34_622
     assert file.read("means").tolist() == [[[[np.float32(0.1307)]]]]
+
+
+LENET = """
+input 1x28x28
+every conv -> relu -> maxpool2
+conv5(6) -> conv5(16) -> fc(120) -> relu -> fc(10)
+"""
+
+
+def test_mnist(shared: Path, mnist: tuple[np.ndarray, np.ndarray]) -> None:
+    """The file's layers lie under `mnist.`, beside tensors that are no layer's."""
+    pictures, labels = mnist
+    net = netdsl.load(text=LENET, weights=shared / "data" / "weights" / "pytorch_lenet5.pt")
+    scores = net.run((pictures.astype(np.float32) / 255 - 0.1307) / 0.3081)
+    assert isinstance(scores, np.ndarray)
+    assert int((scores.argmax(1) == labels).sum()) == 9913

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
 from pathlib import Path
 
@@ -64,18 +63,14 @@ def test_what_cannot_be_said_is_listed(shared: Path) -> None:
         read_caffe(path, (3, 32, 32))
 
 
-def test_mnist(shared: Path) -> None:
-    folder = os.environ.get("NETDSL_MNIST")
-    if not folder:
-        pytest.skip("NETDSL_MNIST does not say where MNIST lies")
-    pictures = np.fromfile(Path(folder) / "t10k-images-idx3-ubyte", np.uint8)[16:]
-    labels = np.fromfile(Path(folder) / "t10k-labels-idx1-ubyte", np.uint8)[8:]
+def test_mnist(shared: Path, mnist: tuple[np.ndarray, np.ndarray]) -> None:
+    pictures, labels = mnist
     path = shared / "data" / "weights" / "lenet_iter_9000.caffemodel"
     found = read_caffe(path, (1, 28, 28))
     file = CaffeWeights(path)
     net = Net(found.graph)
     net.weights = found.weights(file.shapes, file.read, str(path))
-    scores = net.run(pictures.reshape(-1, 1, 28, 28).astype(np.float32) / 256)
+    scores = net.run(pictures.astype(np.float32) / 256)
     assert isinstance(scores, np.ndarray)
     assert int((scores.reshape(len(labels), -1).argmax(1) == labels).sum()) == 9916
 
