@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from netdsl.faults import error
 
+if TYPE_CHECKING:
+    from netdsl.net import Net, Weights
+
 
 def exports(
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="onnx, caffe or darknet.")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="onnx, caffe, darknet, mermaid or dot.")
+    ],
     out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="The file to write.")],
     net: Annotated[
         Optional[str],  # noqa: UP045
@@ -28,8 +33,8 @@ def exports(
         ),
     ] = "",
 ) -> None:
-    """Write a net and its weights for another program."""
-    from netdsl.formats.exchange import WRITES, write_foreign
+    """Write a net, with its weights where the format holds some, for another program."""
+    from netdsl.formats.exchange import DRAWN, WRITES, write_foreign
     from netdsl.net import Net
 
     if to not in WRITES:
@@ -37,11 +42,22 @@ def exports(
             "unknown-format", f"there is no format {to}", help=f"formats: {', '.join(WRITES)}"
         )
     held = Net.load(net, text=text)
-    if weights:
-        held.load_weights(weights)
+    if to in DRAWN:
+        if weights:
+            raise error("unknown-setting", f"a {to} file holds no weights: leave --weights out")
+        found = None
     else:
-        held.find_weights()
-    if not held.trained:
-        typer.echo("weights are random: --weights FILE gives trained ones", err=True)
-    for path in write_foreign(held.graph, held.weights, to, Path(out)):
+        found = _weights(held, weights)
+    for path in write_foreign(held.graph, found, to, Path(out)):
         print(f"wrote {path}")
+
+
+def _weights(net: Net, file: str) -> Weights:
+    """The net's weights: of this file, or those beside the net, else random."""
+    if file:
+        net.load_weights(file)
+    else:
+        net.find_weights()
+    if not net.trained:
+        typer.echo("weights are random: --weights FILE gives trained ones", err=True)
+    return net.weights

@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.faults import error
+from netdsl.formats.atomic import replacing
 from netdsl.graph import Graph
 from netdsl.ops import Shape
 
 Weights = Mapping[str, NDArray[np.float32]]
 
 READS = (".onnx", ".prototxt", ".caffemodel", ".cfg")
-WRITES = ("onnx", "caffe", "darknet")
+WRITES = ("onnx", "caffe", "darknet", "mermaid", "dot")
+DRAWN = ("mermaid", "dot")
+"""Those that hold no weights."""
 
 
 def read_foreign(
@@ -74,7 +77,7 @@ def renamed(weights: Weights, names: Mapping[str, str]) -> Weights:
 
 
 def write_foreign(graph: Graph, weights: Weights | None, to: str, path: Path) -> list[Path]:
-    """Writes a net in another program's format: "onnx", "caffe" or "darknet".
+    """Writes a net in another program's format, one of WRITES.
 
     Returns the files written. Raises NetError: an op the format lacks, a file that cannot be
     written, no weights for ONNX.
@@ -94,4 +97,15 @@ def write_foreign(graph: Graph, weights: Weights | None, to: str, path: Path) ->
         from netdsl.formats.darknet import write_darknet
 
         return write_darknet(graph, weights, path)
+    if to in DRAWN:
+        from netdsl.formats.diagram import dot_text, mermaid_text
+
+        return write_text(path, dot_text(graph) if to == "dot" else mermaid_text(graph))
     raise error("unknown-format", f"there is no format {to}", help=f"formats: {', '.join(WRITES)}")
+
+
+def write_text(path: Path, text: str) -> list[Path]:
+    """Writes a text file whole or not at all. Raises NetError where it cannot be written."""
+    with replacing(path) as file:
+        file.write(text.encode())
+    return [path]

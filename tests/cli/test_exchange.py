@@ -75,3 +75,17 @@ def test_what_is_not_a_net_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert call("import", str(tmp_path / "a.prototxt"), "--input", "3xmany") == 2
     assert call("export", "lenet5", "--to", "keras", "-o", str(tmp_path / "k")) == 2
     assert "there is no format keras" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("to", "begins"), [("mermaid", "---\n"), ("dot", 'digraph "lenet5"')])
+def test_diagrams_need_no_weights(
+    to: str, begins: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "net.txt"
+    assert call("export", "lenet5", "--to", to, "-o", str(out)) == 0
+    assert out.read_text().startswith(begins)
+    assert capsys.readouterr() == (f"wrote {out}\n", "")
+    weights = ("--weights", "any.safetensors")
+    assert call("export", "lenet5", "--to", to, "-o", str(out), *weights) == 2
+    assert "holds no weights" in capsys.readouterr().err
+    assert call("export", "lenet5", "--to", to, "-o", str(tmp_path / "no" / "folder")) == 2
