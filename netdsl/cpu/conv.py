@@ -8,18 +8,14 @@ from math import inf, prod
 import numpy as np
 
 from netdsl.cpu import winograd
-from netdsl.cpu.costs import Work
+from netdsl.cpu.choices import PLANAR, choice
 from netdsl.cpu.direct import Sum, block_floats, describe, view
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Triple, axes3
-from netdsl.cpu.micro import Kind
-from netdsl.cpu.micro.cook_toom import SIZES
+from netdsl.cpu.micro import Kind, Shape
 from netdsl.cpu.pack import packed_biases, packed_weights
 from netdsl.cpu.task import Needs, Places, Task
 from netdsl.cpu.winograd import Winograd
 from netdsl.ops import Activation, Conv, Relu, Relu6, Window
-
-PLANAR = 8
-"""Input channels up to which planes beat a block that is mostly padding."""
 
 CLAMPS: dict[type[Activation], tuple[float, float]] = {Relu: (0.0, inf), Relu6: (0.0, 6.0)}
 """Activations that a convolution applies itself, each the bounds of its result."""
@@ -48,26 +44,8 @@ def conv_needs(task: Task) -> Needs:
 
 
 def quick_plan(task: Task) -> Winograd | None:
-    """How Winograd's algorithm would do this layer; None where the direct sum is chosen."""
-    op, channels, output = task.whole.base, task.shapes[0][0], task.node.shape
-    assert isinstance(op, Conv)
-    kernel = op.window.kernel
-    sizes = [size for size in SIZES if len(kernel) > 1 and kernel[-2:] == (size.taps, size.taps)]
-    plain = set(op.window.stride) == set(op.window.dilation) == {1} and op.groups == 1
-    if task.exact or not sizes or not plain or min(channels, op.filters) < LANES:
-        return None
-    depth = kernel[0] if len(kernel) == 3 else None
-    outputs, blocks, filter_blocks = (
-        axes3(output[1:]),
-        -(-channels // LANES),
-        -(-op.filters // LANES),
-    )
-    work = Work(task.batch, blocks, filter_blocks, outputs, prod(kernel), depth or 1, task.threads)
-    best = min(sizes, key=work.winograd)
-    if work.winograd(best) >= work.direct():
-        return None
-    layer = winograd.Layer(task.batch, channels, op.filters, outputs, depth, task.threads)
-    return winograd.planned(best, layer)
+    """How Winograd's algorithm does this layer; None where direct sums do."""
+    return choice(task).quick
 
 
 def corner(window: Window) -> Triple:
@@ -89,8 +67,10 @@ def reach(window: Window, size: tuple[int, ...], outputs: tuple[int, ...]) -> Ha
 
 def plan_conv(task: Task, places: Places) -> list[Call]:
     """The calls of a convolution with what is fused into it."""
-    quick = quick_plan(task)
-    return plan_quick(task, places, quick) if quick else plan_direct(task, places)
+    way = choice(task)
+    if way.quick is not None:
+        return plan_quick(task, places, way.quick)
+    return plan_direct(task, places, way.shape)
 
 
 def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
@@ -119,8 +99,8 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
     return winograd.describe(plan, ends)
 
 
-def plan_direct(task: Task, places: Places) -> list[Call]:
-    """The call of the direct sum."""
+def plan_direct(task: Task, places: Places, shape: Shape | None = None) -> list[Call]:
+    """The call of the direct sum, by tiles of this shape where one is given and fits."""
     op, source, target = task.whole.base, places.inputs[0], places.output
     assert isinstance(op, Conv)
     stride = axes3(op.window.stride)
@@ -145,7 +125,7 @@ def plan_direct(task: Task, places: Places) -> list[Call]:
         spare=-weights.shape[1] % LANES if weights.shape[2] == 1 else 0,
         clamp=clamp(task.whole.activation),
     )
-    return [describe(whole, task.threads)]
+    return [describe(whole, task.threads, shape)]
 
 
 def in_rows(window: Window, taps: list[int]) -> tuple[Kind, list[int]]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from netdsl.cpu.launch import BODY, share, worker
 from netdsl.cpu.layout import LANES, Buffer, Call, Triple
-from netdsl.cpu.micro import Kind, Tile, code, run_tile, tiles, turns
+from netdsl.cpu.micro import Kind, Shape, Tile, code, run_tile, tiles, turns
 from netdsl.cpu.micro.tile import ADD_RESIDUAL, FROM_BIAS, TILE_FIELDS, past
 
 Steps = tuple[int, int, int, int]
@@ -139,8 +139,22 @@ def choose(
     runs: Sequence[int],
     parts: int,
     overlap: bool = True,
+    shape: Shape | None = None,
 ) -> Tile:
-    """The tile that takes the fewest cycles, by shape alone.
+    """The tile of this shape, if it fits, else the one that takes the fewest cycles."""
+    found = by_cost(kind, columns, rows, runs, parts, overlap)
+    return next((tile for tile in found if tile.shape == shape), found[0])
+
+
+def by_cost(
+    kind: Kind,
+    columns: int,
+    rows: int,
+    runs: Sequence[int],
+    parts: int,
+    overlap: bool = True,
+) -> list[Tile]:
+    """The tiles that fit, those first that take the fewest cycles, by shape alone.
 
     runs: how many blocks of filters in a row read the same input; a tile stays within a run.
     overlap: whether the last tile of a run may overlap the one before, maybe another thread's.
@@ -160,7 +174,7 @@ def choose(
             tile.kind is kind and pixels <= columns and blocks <= min(runs) and (overlap or whole)
         )
 
-    return min(filter(fits, tiles()), key=cost)
+    return sorted(filter(fits, tiles()), key=cost)
 
 
 CACHED = 96 * 1024
@@ -177,8 +191,8 @@ def rows_at_once(whole: Sum, rows: int) -> int:
     return min(rows, max(4, 3 * CACHED // max(row, 1)))
 
 
-def describe(whole: Sum, parts: int) -> Call:
-    """The call that computes a sum on `parts` threads."""
+def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
+    """The call that computes a sum on `parts` threads, by tiles of a shape where it fits."""
     views = [whole.source, whole.target, whole.residual or whole.target]
     counts, walks = merged(whole.counts, views)
     source, target, residual = walks
@@ -186,7 +200,7 @@ def describe(whole: Sum, parts: int) -> Call:
     runs = _runs(whole.starts)
     # A sum in parts passes through the output, where no other thread may meet it.
     overlap = len(whole.taps) * whole.kind.lanes <= LONGEST
-    tile = choose(whole.kind, columns, rows, [count for _, count in runs], parts, overlap)
+    tile = choose(whole.kind, columns, rows, [count for _, count in runs], parts, overlap, shape)
     pixels, blocks = tile.shape
     filter_tiles = [
         (first + i, whole.starts[first]) for first, count in runs for i in _cuts(count, blocks)

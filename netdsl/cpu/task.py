@@ -22,13 +22,17 @@ SMALL = 2048
 
 @dataclass(frozen=True)
 class Task:
-    """A node to be planned, and with what: shapes without the batch, threads, exactness."""
+    """A node to be planned, and with what: shapes without the batch, threads, exactness.
+
+    choice: the name of the way to do it that was measured to be best, see choices.py.
+    """
 
     node: Node
     shapes: tuple[Shape, ...]
     batch: int
     threads: int
     exact: bool
+    choice: str | None = None
 
     @property
     def whole(self) -> Fused:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, prod
 
 import numpy as np
 
@@ -64,6 +64,12 @@ class Winograd:
     tile: Tile
     parts: int
     spare: int
+
+    @property
+    def name(self) -> str:
+        """What tuning calls this way, see choices.py."""
+        order = "tiles" if self.mode == BY_TILES else "products"
+        return f"winograd{self.size.outputs} by {order} of {self.chunk}"
 
     @property
     def tiles(self) -> int:
@@ -143,6 +149,9 @@ def halo(plan: Winograd, before: Triple, lengths: Triple, outputs: Triple) -> Ha
 OWN_CACHE, SHARED_CACHE = 128 * 1024, 8 * 1024 * 1024
 """Floats that a chunk's transformed inputs and products may take, by tiles and by products."""
 
+FEWEST = 14
+"""Tiles at a time below which a product of matrices is not worth its loads."""
+
 FEW_WEIGHTS = 640 * 1024
 """Floats of transformed weights up to which passing them by every chunk costs little."""
 
@@ -164,14 +173,56 @@ class Layer:
 
 def planned(size: Size, layer: Layer) -> Winograd:
     """The cheaper way through a layer."""
+    return _cheapest(size, layer, _order(size, layer))[0]
+
+
+def ways(size: Size, layer: Layer, count: int) -> list[Winograd]:
+    """Ways through a layer that are worth measuring, the one that `planned` takes first: both
+    orders where both can be, each with the cheapest numbers of tiles at a time, `count` of them."""
+    first = _order(size, layer)
+    other = BY_TILES + PRODUCTS - first
+    orders = [first, *([other] if other == PRODUCTS or _can_go_by_tiles(size, layer) else [])]
+    return [
+        plan for order in orders for plan in _apart(_cheapest(size, layer, order, more=4), count)
+    ]
+
+
+def _apart(plans: Iterable[Winograd], count: int) -> list[Winograd]:
+    """The first few that differ in more than a tile or two."""
+    found: list[Winograd] = []
+    for plan in plans:
+        if len(found) < count and all(
+            abs(plan.chunk - other.chunk) > other.chunk // 6 for other in found
+        ):
+            found.append(plan)
+    return found
+
+
+def _tiles(size: Size, layer: Layer) -> int:
+    """Tiles in a row."""
+    images = layer.batch if layer.depth is None else layer.outputs[0]
+    return images * prod(tiling(size, layer.outputs[1:]))
+
+
+def _can_go_by_tiles(size: Size, layer: Layer) -> bool:
+    return (layer.depth or 1) == 1 and _tiles(size, layer) >= 14 * layer.parts
+
+
+def _order(size: Size, layer: Layer) -> int:
+    """By tiles where there are many of them and few weights, else by products."""
+    blocks, filter_blocks = -(-layer.channels // LANES), -(-layer.filters // LANES)
+    few = size.inputs**2 * blocks * filter_blocks * LANES**2 <= FEW_WEIGHTS
+    return BY_TILES if few and _can_go_by_tiles(size, layer) else PRODUCTS
+
+
+def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> list[Winograd]:
+    """Plans with several numbers of tiles at a time, the cheapest first."""
     parts, depth = layer.parts, layer.depth or 1
     walks, images = (1, layer.batch) if layer.depth is None else (layer.batch, layer.outputs[0])
     rows, columns = tiling(size, layer.outputs[1:])
     image, products = rows * columns, size.inputs**2
     tiles = images * image
     blocks, filter_blocks = -(-layer.channels // LANES), -(-layer.filters // LANES)
-    few = products * blocks * filter_blocks * LANES**2 <= FEW_WEIGHTS
-    mode = BY_TILES if few and depth == 1 and tiles >= 14 * parts else PRODUCTS
     if mode == BY_TILES:
         lengths: Sequence[int] = range(
             min(7, tiles), min(tiles, _most(OWN_CACHE, products, blocks + 2)) + 1
@@ -181,9 +232,8 @@ def planned(size: Size, layer: Layer) -> Winograd:
         # As few chunks as fit, or a few more where tiles then cover them better; a kernel with
         # depth needs whole images.
         each = 1 if depth == 1 else image
-        lengths = [
-            min(tiles, -(-tiles // (more * each)) * each) for more in range(count, count + 2)
-        ]
+        lengths = [min(tiles, -(-tiles // (n * each)) * each) for n in range(count, count + more)]
+        lengths = [n for n in lengths if n >= min(tiles, FEWEST)] or lengths[:1]
 
     spare = -layer.channels % LANES if depth == 1 else 0
 
@@ -193,7 +243,7 @@ def planned(size: Size, layer: Layer) -> Winograd:
         sizes = (layer.depth is not None, depth, blocks, filter_blocks, rows, columns, chunk)
         return Winograd(size, mode, walks, images, *sizes, tile, parts, spare)
 
-    return min(map(made, lengths), key=_cycles)
+    return sorted(map(made, dict.fromkeys(lengths)), key=_cycles)
 
 
 def _most(floats: int, products: int, blocks: int) -> int:

@@ -98,7 +98,7 @@ def test_what_is_fused(residual, bias, threads):
 def test_both_ways_and_every_size(size, few, monkeypatch):
     """Whatever would be chosen: by tiles and by products, each size."""
     monkeypatch.setattr(winograd, "FEW_WEIGHTS", few)
-    monkeypatch.setattr("netdsl.cpu.conv.SIZES", (size,))
+    monkeypatch.setattr("netdsl.cpu.choices.SIZES", (size,))
     layer = Layer(conv(48, size.taps), (33, 25, 22), 2, True, Relu(), spare=1)
     plan = quick_plan(layer.task)
     assert plan is not None

@@ -1,0 +1,132 @@
+"""The ways to do a convolution, by name: a table of costs takes one, tuning measures all of them.
+
+An *algorithm* is `direct`, `winograd4` or `winograd2` (tiles of 4x4 or 2x2 outputs). Each can be
+done in several *ways*, which differ in what is done at once: `direct 14x2` is direct sums by tiles
+of 14 pixels and 2 blocks of filters, `winograd4 by tiles of 49` and `winograd4 by products of 196`
+are the two orders of Winograd's steps (winograd.py), so many tiles at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from netdsl.cpu import winograd
+from netdsl.cpu.costs import Work
+from netdsl.cpu.direct import by_cost
+from netdsl.cpu.layout import LANES, axes3
+from netdsl.cpu.micro import Kind, Shape
+from netdsl.cpu.micro.cook_toom import SIZES, Size
+from netdsl.cpu.task import Task
+from netdsl.cpu.winograd import Winograd
+from netdsl.ops import Conv
+
+PLANAR = 8
+"""Input channels up to which planes beat a block that is mostly padding."""
+
+MORE_SHAPES = 3
+"""Tiles of direct sums that are worth measuring beside the one that is taken by its cost."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """direct sums (size None) or Winograd's with tiles of a size; cycles: what it costs a layer."""
+
+    size: Size | None
+    cycles: float
+
+    @property
+    def name(self) -> str:
+        return f"winograd{self.size.outputs}" if self.size else "direct"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A way to do a layer: by a plan of Winograd's algorithm, or by direct sums with tiles of a
+    shape; of a shape taken by its cost where that is None."""
+
+    quick: Winograd | None = None
+    shape: Shape | None = None
+
+    @property
+    def name(self) -> str:
+        if self.quick is not None:
+            return self.quick.name
+        return "direct" if self.shape is None else f"direct {self.shape.pixels}x{self.shape.blocks}"
+
+
+def algorithms(task: Task) -> list[Algorithm]:
+    """The algorithms that can do a convolution, the cheapest first."""
+    op, channels, output = _conv(task), task.shapes[0][0], task.node.shape
+    kernel = op.window.kernel
+    sizes = [size for size in SIZES if len(kernel) > 1 and kernel[-2:] == (size.taps, size.taps)]
+    plain = set(op.window.stride) == set(op.window.dilation) == {1} and op.groups == 1
+    if task.exact or not plain or min(channels, op.filters) < LANES:
+        sizes = []
+    if not sizes:
+        return [Algorithm(None, 0.0)]
+    work = Work(
+        task.batch,
+        -(-channels // LANES),
+        -(-op.filters // LANES),
+        axes3(output[1:]),
+        prod(kernel),
+        kernel[0] if len(kernel) == 3 else 1,
+        task.threads,
+    )
+    quick = (Algorithm(size, work.winograd(size)) for size in sizes)
+    return sorted([Algorithm(None, work.direct()), *quick], key=lambda one: one.cycles)
+
+
+def choice(task: Task) -> Choice:
+    """How a convolution is done: as measured, where that is known, else as the table says."""
+    if task.choice is not None:
+        found = next((way for way in ways(task) if way.name == task.choice), None)
+        if found is not None:
+            return found
+    size = algorithms(task)[0].size
+    return Choice(winograd.planned(size, layer(task))) if size else Choice()
+
+
+def ways(task: Task) -> list[Choice]:
+    """All that are worth measuring, the table's own choice first: several of its algorithm, few
+    of the others."""
+    found: list[Choice] = []
+    for algorithm in algorithms(task):
+        first = not found
+        if algorithm.size:
+            found += map(Choice, winograd.ways(algorithm.size, layer(task), 3 if first else 1))
+        else:
+            found += [Choice(), *(_shapes(task) if first else [])]
+    return found
+
+
+def _shapes(task: Task) -> list[Choice]:
+    """Direct sums by other tiles than the one that is taken by its cost."""
+    op, output = _conv(task), task.node.shape
+    if op.groups > 1:
+        return []
+    kind = Kind.PLANAR if task.shapes[0][0] <= PLANAR else Kind.BLOCKED
+    *_, columns = axes3(output[1:])
+    rows = task.batch * prod(output[1:]) // columns
+    tiles = by_cost(kind, columns, rows, [-(-op.filters // LANES)], task.threads)
+    return [Choice(shape=tile.shape) for tile in tiles[1 : 1 + MORE_SHAPES]]
+
+
+def layer(task: Task) -> winograd.Layer:
+    """A convolution as Winograd's algorithm knows it."""
+    op = _conv(task)
+    return winograd.Layer(
+        task.batch,
+        task.shapes[0][0],
+        op.filters,
+        axes3(task.node.shape[1:]),
+        op.window.kernel[0] if len(op.window.kernel) == 3 else None,
+        task.threads,
+    )
+
+
+def _conv(task: Task) -> Conv:
+    op = task.whole.base
+    assert isinstance(op, Conv)
+    return op
