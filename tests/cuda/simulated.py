@@ -21,6 +21,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
+import baton
 import numpy as np
 from numba.cuda.simulator import kernelapi
 
@@ -29,9 +30,6 @@ from netdsl.lang import load
 from netdsl.reference import interpret
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "cpu"))
-
-SWITCH = 1e-4
-"""Seconds until Python lets another thread run; the simulator's own wait is as long."""
 
 
 def poisoned(shape: Any, dtype: Any) -> np.ndarray:
@@ -156,11 +154,16 @@ def on_devices() -> dict[str, Any]:
     return {"apart": apart, "said": said}
 
 
-def main() -> None:
+def poisonous() -> None:
+    """Lets the simulator poison memory, and run one thread at a time."""
     warnings.simplefilter("ignore")
-    sys.setswitchinterval(SWITCH)
     kernelapi.FakeCUDAShared.array = shared_array
     kernelapi.FakeCUDALocal.array = local_array
+    baton.install()
+
+
+def main() -> None:
+    poisonous()
     if sys.argv[1] == "net":
         print(json.dumps(on_devices()))
         return

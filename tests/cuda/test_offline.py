@@ -62,6 +62,14 @@ def kernels() -> dict[str, Any]:
     return found
 
 
+def warp_kernels() -> dict[str, Any]:
+    """Those that the warp's functions are tested with."""
+    import warped
+
+    names = ("lanes", "rounded", "product_tf32", "product_bf16")
+    return {f"warp: {name}": getattr(warped, name) for name in names}
+
+
 def compiled(folder: Path) -> list[Compiled]:
     """All kernels for all cards. Device functions ask which card there is, so one is made up."""
     from numba import cuda
@@ -75,7 +83,7 @@ def compiled(folder: Path) -> list[Compiled]:
     for card in CARDS:
         made_up = SimpleNamespace(compute_capability=card)
         dispatcher.get_current_device = lambda made_up=made_up: made_up
-        for name, kernel in kernels().items():
+        for name, kernel in {**kernels(), **warp_kernels()}.items():
             ptx, _ = cuda.compile_ptx(kernel.py_func, SIGNATURE, cc=card)
             rows.append(assembled(name, f"sm_{card[0]}{card[1]}", ptx, assembler, folder))
     return rows

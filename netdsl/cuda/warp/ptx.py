@@ -1,0 +1,206 @@
+"""The warp's functions on a card: PTX instructions put into kernels as inline assembly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import cuda, types
+from numba.cuda.extending import intrinsic
+
+WORD, WIDE, FLOAT, NOTHING = ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.VoidType()
+GLOBAL, SHARED = 1, 3
+"""Address spaces."""
+
+ALL = 0xFFFFFFFF
+"""A mask of all lanes."""
+
+Code = Callable[[Any, Any, Any, Any], Any]
+
+
+def place(context: Any, builder: Any, kind: Any, array: Any, index: Any, at: Any) -> Any:
+    """A pointer to an element. kind, at: the types of the array and the index."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.gep(data, [context.cast(builder, index, at, types.intp)])
+
+
+def address(builder: Any, pointer: Any, space: int, number: Any) -> Any:
+    """A generic pointer as a number in one address space."""
+    there = builder.addrspacecast(pointer, pointer.type.pointee.as_pointer(space))
+    return builder.ptrtoint(there, number)
+
+
+def assembly(
+    builder: Any, result: Any, text: str, constraints: str, values: list[Any], *, memory: bool
+) -> Any:
+    """An instruction. memory: whether it reads or writes memory, and so stays where it is put."""
+    asked = ",".join(filter(None, (constraints, "~{memory}" if memory else "")))
+    kind = ir.FunctionType(result, [value.type for value in values])
+    return builder.call(ir.InlineAsm(kind, text, asked, side_effect=memory), values)
+
+
+def tupled(context: Any, builder: Any, kind: Any, result: Any) -> Any:
+    """An instruction's several results as a tuple."""
+    values = [builder.extract_value(result, i) for i in range(len(kind))]
+    return context.make_tuple(builder, kind, values)
+
+
+@intrinsic
+def load4(typing: Any, array: Any, i: Any) -> tuple[Any, Code]:
+    result = types.UniTuple(array.dtype, 4)
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = place(context, builder, array, args[0], args[1], i)
+        vector = ir.VectorType(pointer.type.pointee, 4)
+        four = builder.load(builder.bitcast(pointer, vector.as_pointer()), align=16)
+        values = [builder.extract_element(four, WORD(k)) for k in range(4)]
+        return context.make_tuple(builder, result, values)
+
+    return result(array, i), code
+
+
+@intrinsic
+def store4(typing: Any, array: Any, i: Any, a: Any, b: Any, c: Any, d: Any) -> tuple[Any, Code]:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = place(context, builder, array, args[0], args[1], i)
+        vector = ir.VectorType(pointer.type.pointee, 4)
+        four = ir.Constant(vector, ir.Undefined)
+        for k, (value, kind) in enumerate(zip(args[2:], (a, b, c, d), strict=True)):
+            held = context.cast(builder, value, kind, array.dtype)
+            four = builder.insert_element(four, held, WORD(k))
+        builder.store(four, builder.bitcast(pointer, vector.as_pointer()), align=16)
+        return context.get_dummy_value()
+
+    return types.void(array, i, a, b, c, d), code
+
+
+@cuda.jit(device=True)
+def shuffle_xor(x, mask):  # type: ignore[no-untyped-def]
+    return cuda.shfl_xor_sync(ALL, x, mask)
+
+
+@cuda.jit(device=True)
+def shuffle_down(x, by):  # type: ignore[no-untyped-def]
+    return cuda.shfl_down_sync(ALL, x, by)
+
+
+@cuda.jit(device=True)
+def shuffle(x, lane):  # type: ignore[no-untyped-def]
+    return cuda.shfl_sync(ALL, x, lane)
+
+
+@cuda.jit(device=True)
+def sync_warp():  # type: ignore[no-untyped-def]
+    cuda.syncwarp()
+
+
+@intrinsic
+def copy16(typing: Any, shared: Any, to: Any, array: Any, i: Any, there: Any) -> tuple[Any, Code]:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        target = place(context, builder, shared, args[0], args[1], to)
+        source = place(context, builder, array, args[2], args[3], i)
+        asked = context.cast(builder, args[4], there, types.boolean)
+        values = [
+            address(builder, target, SHARED, WORD),
+            address(builder, source, GLOBAL, WIDE),
+            builder.select(builder.trunc(asked, ir.IntType(1)), WORD(16), WORD(0)),
+        ]
+        text = "cp.async.cg.shared.global [$0], [$1], 16, $2;"
+        assembly(builder, NOTHING, text, "r,l,r", values, memory=True)
+        return context.get_dummy_value()
+
+    return types.void(shared, to, array, i, there), code
+
+
+def plain(text: str) -> Any:
+    """An instruction without operands."""
+
+    @intrinsic
+    def instruction(typing: Any) -> tuple[Any, Code]:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            assembly(builder, NOTHING, text, "", [], memory=True)
+            return context.get_dummy_value()
+
+        return types.void(), code
+
+    return instruction
+
+
+commit = plain("cp.async.commit_group;")
+
+
+def arrived(behind: int) -> Any:
+    return plain(f"cp.async.wait_group {behind};")
+
+
+@intrinsic
+def matrices(typing: Any, shared: Any, i: Any) -> tuple[Any, Code]:
+    result = types.UniTuple(types.uint32, 4)
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = place(context, builder, shared, args[0], args[1], i)
+        text = "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0, $1, $2, $3}, [$4];"
+        four = ir.LiteralStructType([WORD] * 4)
+        row = address(builder, pointer, SHARED, WORD)
+        found = assembly(builder, four, text, "=r,=r,=r,=r,r", [row], memory=True)
+        return tupled(context, builder, result, found)
+
+    return result(shared, i), code
+
+
+def product(shape: str) -> Any:
+    """A product of two fragments, whose elements stand two or one to a word, added to a third."""
+
+    @intrinsic
+    def instruction(
+        typing: Any,
+        c0: Any,
+        c1: Any,
+        c2: Any,
+        c3: Any,
+        a0: Any,
+        a1: Any,
+        a2: Any,
+        a3: Any,
+        b0: Any,
+        b1: Any,
+    ) -> tuple[Any, Code]:
+        result = types.UniTuple(types.float32, 4)
+
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            text = (
+                f"mma.sync.aligned.{shape} "
+                "{$0, $1, $2, $3}, {$8, $9, $10, $11}, {$12, $13}, {$4, $5, $6, $7};"
+            )
+            constraints = "=f,=f,=f,=f,0,1,2,3,r,r,r,r,r,r"
+            four = ir.LiteralStructType([FLOAT] * 4)
+            found = assembly(builder, four, text, constraints, list(args), memory=False)
+            return tupled(context, builder, result, found)
+
+        sums, words = [types.float32] * 4, [types.uint32] * 6
+        return result(*sums, *words), code
+
+    return instruction
+
+
+mma_tf32 = product("m16n8k8.row.col.f32.tf32.tf32.f32")
+mma_bf16 = product("m16n8k16.row.col.f32.bf16.bf16.f32")
+
+
+@intrinsic
+def as_tf32(typing: Any, x: Any) -> tuple[Any, Code]:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        text = "cvt.rna.tf32.f32 $0, $1;"
+        return builder.bitcast(assembly(builder, WORD, text, "=r,f", args, memory=False), FLOAT)
+
+    return types.float32(types.float32), code
+
+
+@intrinsic
+def as_bf16(typing: Any, low: Any, high: Any) -> tuple[Any, Code]:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        text = "cvt.rn.bf16x2.f32 $0, $2, $1;"
+        return builder.bitcast(assembly(builder, WORD, text, "=r,f,f", args, memory=False), FLOAT)
+
+    return types.float32(types.float32, types.float32), code
