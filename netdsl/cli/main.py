@@ -34,6 +34,7 @@ COMMANDS = {
     "fmt": "fmt",
     "weights": "weights",
     "nets": "nets",
+    "warm": "warm",
     "info": "info",
 }
 """Each command and the module and function that hold it, in the order that help shows."""

@@ -3,7 +3,8 @@
 They lie in the user's cache folder, `netdsl/kernels-DIGEST`, the digest being that of the kernels'
 sources: an upgrade never meets what another version compiled. NUMBA_CACHE_DIR, if set, is used
 instead of the user's folder. Files are written aside and renamed, so processes may share the
-folder; one that cannot be read or written costs time and nothing else.
+folder; one that cannot be read or written costs time and nothing else. What other versions compiled
+goes once it has not been used for a month.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import contextlib
 import hashlib
 import os
 import pickle
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -36,6 +39,41 @@ def folder() -> Path:
     given = os.environ.get("NUMBA_CACHE_DIR")
     base = Path(given) if given else user_folder() / "netdsl"
     return base / f"kernels-{digest.hexdigest()[:12]}"
+
+
+DAY = 24 * 3600
+OLD = 30 * DAY
+"""Seconds without use after which another version's kernels go."""
+
+MOST = 32
+"""Versions whose kernels are kept at most; several checkouts may take turns."""
+
+
+def size() -> int:
+    """Bytes that this version's kernels take."""
+    with contextlib.suppress(OSError):
+        return sum(path.stat().st_size for path in folder().rglob("*") if path.is_file())
+    return 0
+
+
+def used() -> None:
+    """Marks this version's folder as used today, and removes those that long have not been."""
+    now = time.time()
+    with contextlib.suppress(OSError):
+        there = folder().is_dir()
+        if there and now - folder().stat().st_mtime < DAY:
+            return
+        if there:
+            os.utime(folder())
+        prune(now)
+
+
+def prune(now: float) -> None:
+    """Removes the folders of other versions that are old, or more than there should be."""
+    found = [(p.stat().st_mtime, p) for p in folder().parent.glob("kernels-*") if p != folder()]
+    for i, (last, path) in enumerate(sorted(found, reverse=True)):
+        if now - last > OLD or i >= MOST - 1:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class KernelCache(FunctionCache):

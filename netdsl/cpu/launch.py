@@ -21,6 +21,7 @@ from numba.core.ccallback import CFunc
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
+from netdsl.cpu import cache
 from netdsl.cpu.cache import KernelCache, cache_for
 from netdsl.cpu.layout import Floats, Ints
 
@@ -140,35 +141,37 @@ Progress = Callable[[int, int, str], None]
 
 
 @contextmanager
-def watched(kernels: Iterable[Any], progress: Progress | None) -> Iterator[None]:
+def watched(kernels: Iterable[Any], progress: Progress | None) -> Iterator[list[str]]:
     """Tells `progress` of every kernel that is compiled within the block.
 
     kernels: those that may be wanted; the ones that are not ready make up the expected number. At
-    the end all are done, whether they were wanted or not.
+    the end all are done, whether they were wanted or not. Gives the names of those compiled.
     """
+    cache.used()
     missing = sum(not ready(kernel) for kernel in dict.fromkeys([launch, *kernels]))
-    if progress is None or not missing:
-        yield
+    names: list[str] = []
+    if not missing:
+        yield names
         return
-    done = 0
 
     def watch(name: str) -> None:
-        nonlocal done
-        progress(done, max(missing, done + 1), name.strip("_").replace("_", " "))
-        done += 1
+        if progress is not None:
+            progress(len(names), max(missing, len(names) + 1), name.strip("_").replace("_", " "))
+        names.append(name)
 
     token = _watcher.set(watch)
     try:
-        yield
+        yield names
     finally:
         _watcher.reset(token)
-    if done:
-        progress(max(missing, done), max(missing, done), "")
+    if names and progress is not None:
+        progress(max(missing, len(names)), max(missing, len(names)), "")
 
 
-def compile_all(kernels: Iterable[Any], progress: Progress | None) -> None:
-    """Compiles the kernels that are not, telling `progress` of each."""
+def compile_all(kernels: Iterable[Any], progress: Progress | None) -> int:
+    """Compiles the kernels that are not, telling `progress` of each; how many those were."""
     wanted = list(dict.fromkeys([launch, *kernels]))
-    with watched(wanted, progress):
+    with watched(wanted, progress) as names:
         for kernel in wanted:
             prepare(kernel)
+    return len(names)

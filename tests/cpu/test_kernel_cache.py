@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +124,27 @@ def test_the_folder_is_the_users_and_named_by_the_sources(
         assert cache.folder().name.startswith("kernels-")
     finally:
         cache.folder.cache_clear()
+
+
+def test_what_other_versions_compiled_goes_when_it_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path / "kernels-ours")
+    now = time.time()
+    for name, days in {"ours": 50, "old": 40, "recent": 20, "today": 0}.items():
+        folder = tmp_path / f"kernels-{name}"
+        (folder / "cpu").mkdir(parents=True)
+        (folder / "cpu" / "kernel.nbc").write_bytes(b"code")
+        os.utime(folder, (now - days * cache.DAY,) * 2)
+    (tmp_path / "data").mkdir()
+    cache.used()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"kernels-ours", "kernels-recent", "kernels-today", "data"}
+    monkeypatch.setattr(cache, "MOST", 2)
+    cache.used()  # ours was used a moment ago: nothing is looked at
+    assert {path.name for path in tmp_path.iterdir()} == left
+    cache.prune(now)
+    assert {path.name for path in tmp_path.iterdir()} == left - {"kernels-recent"}
 
 
 def processes(folder: Path, count: int) -> list[str]:
