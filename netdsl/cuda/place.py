@@ -13,7 +13,7 @@ from math import prod
 from netdsl.cuda.layout import ALIGN, Buffer, fresh
 from netdsl.graph import Graph, Node
 from netdsl.graph.families import Families
-from netdsl.graph.lifetimes import lifetimes
+from netdsl.graph.lifetimes import Lifetime, lifetimes
 from netdsl.ops import Concat, Flatten
 
 
@@ -77,12 +77,21 @@ def _settle(name: str, families: Families, placed: dict[str, Buffer]) -> None:
 
 
 def _pack(families: Families, batch: int, placed: dict[str, Buffer]) -> int:
-    """Places the roots, the largest first, each as low as it fits."""
-    life, end = families.life, 0
-    roots = [fresh(batch, n.shape) for n in families.graph if n.name not in families.parent]
-    names = [n.name for n in families.graph if n.name not in families.parent]
-    for name, buffer in sorted(zip(names, roots, strict=True), key=lambda each: -each[1].floats):
-        size, offset = rounded(buffer.floats), 0
+    """Places the roots."""
+    nodes = [node for node in families.graph if node.name not in families.parent]
+    return pack({n.name: fresh(batch, n.shape) for n in nodes}, families.life, placed)
+
+
+def pack(
+    buffers: Mapping[str, Buffer],
+    life: Mapping[str, Lifetime],
+    placed: dict[str, Buffer],
+    start: int = 0,
+) -> int:
+    """Places buffers from `start` on, the largest first, each as low as it fits; where all end."""
+    end = start
+    for name, buffer in sorted(buffers.items(), key=lambda each: -each[1].floats):
+        size, offset = rounded(buffer.floats), start
         taken = sorted(
             (other.offset, other.offset + rounded(other.floats))
             for known, other in placed.items()
@@ -92,7 +101,7 @@ def _pack(families: Families, batch: int, placed: dict[str, Buffer]) -> int:
             if offset + size <= low:
                 break
             offset = max(offset, high)
-        placed[name] = buffer.part(offset, buffer.shape)
+        placed[name] = buffer.part(offset - buffer.offset, buffer.shape)
         end = max(end, offset + size)
     return end
 

@@ -161,6 +161,16 @@ def compiled(kernels: list[Any], progress: Progress | None) -> None:
         progress(len(kernels), len(kernels), "")
 
 
+def check_memory(name: str, batch: int, *arrays: int) -> None:
+    """That arrays of so many values fit the card. Raises NetError for the net of this name."""
+    if max(arrays) > LARGEST:
+        said = f"an array of more than {LARGEST:,} values is needed"
+        raise out_of_memory(name, batch, said)
+    free, needed = launch.free_bytes(), 4 * sum(arrays)
+    if free is not None and needed > free:
+        raise out_of_memory(name, batch, f"{needed:,} bytes are needed, {free:,} are free")
+
+
 class _Making:
     """A plan while it is made."""
 
@@ -182,7 +192,7 @@ class _Making:
     def plan(self, outputs: list[Port]) -> Plan:
         """The plan, its memory taken. Raises NetError where that is more than there is."""
         floats = self.floats + self.scratch_floats
-        self._check(floats)
+        check_memory(self.graph.name, self.batch, floats, self.params.floats, self.ints.count)
         inputs = [Port(n, self.graph[n].shape, self.buffers[n]) for n in self.graph.inputs]
         return Plan(
             self.graph.name,
@@ -194,16 +204,6 @@ class _Making:
             self.params,
             self.ints,
         )
-
-    def _check(self, floats: int) -> None:
-        wanted = 4 * (floats + self.params.floats + self.ints.count)
-        if max(floats, self.params.floats, self.ints.count) > LARGEST:
-            said = f"an array of more than {LARGEST:,} values is needed"
-            raise out_of_memory(self.graph.name, self.batch, said)
-        free = launch.free_bytes()
-        if free is not None and wanted > free:
-            said = f"{wanted:,} bytes are needed, {free:,} are free"
-            raise out_of_memory(self.graph.name, self.batch, said)
 
     def _step(self, node: Node) -> Step:
         whole = parts(node)

@@ -31,7 +31,7 @@ from netdsl.graph.weights import check_weights
 from netdsl.ops import BatchNorm, Input, Shape, show
 from netdsl.train.layout import Layout, Planner, base_of
 from netdsl.train.prepare import prepared
-from netdsl.train.vector import Place, Vector
+from netdsl.train.vector import Place, Vector, statistics_of
 from netdsl.train.vector import Places as Vectors
 
 Progress = Callable[[int, int, str], None]
@@ -79,7 +79,7 @@ class TrainingPlan:
         self.threads = _threads.count(threads)
         self.graph = prepared(graph)
         self.vectors = Vectors(graph)
-        self.statistics = _statistics(graph, self.vectors.length)
+        self.statistics = statistics_of(graph, self.vectors.length)
         learned = self.vectors.length + sum(-(-p.size // 16) * 16 for p in self.statistics.values())
         self._params = TrainedParams(learned + 16)
         self._plan(progress)
@@ -290,15 +290,6 @@ class TrainingPlan:
             if not np.isfinite(image(self.arena, self.layout.outputs[node.name])).all():
                 return parts(node).source
         return None
-
-
-def _statistics(graph: Graph, start: int) -> dict[str, Place]:
-    found = {}
-    for name, parameter in graph.all_parameters().items():
-        if not parameter.trainable:
-            found[name] = Place(start, parameter.shape)
-            start += -(-parameter.size // 16) * 16
-    return found
 
 
 def _check_norms(graph: Graph, batch: int) -> None:

@@ -76,6 +76,16 @@ class Places:
         return blocks
 
 
+def statistics_of(graph: Graph, start: int) -> dict[str, Place]:
+    """Where the parameters that are not learned lie, from `start` on."""
+    found = {}
+    for name, parameter in graph.all_parameters().items():
+        if not parameter.trainable:
+            found[name] = Place(start, parameter.shape)
+            start += -(-parameter.size // BLOCK) * BLOCK
+    return found
+
+
 def aligned(count: int, alignment: int = 64) -> Vector:
     """`count` zeros whose memory begins at a multiple of `alignment` bytes."""
     raw = np.zeros(count * 4 + alignment, np.uint8)

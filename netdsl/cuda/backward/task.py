@@ -81,13 +81,37 @@ class Back(NamedTuple):
     to the way back. over: whether the first input's gradient may be written over the output's.
     forward: calls in place of those that `run` makes, for training and for trying (two lists); an
     op with parameters needs it unless its recipe only moves them (see `TrainedParams.record`).
-    Places given to `forward` have no gradients.
+    Places given to `forward` have no gradients. reads_input, reads_output: whether `calls` read
+    the first input, or the output; where they do not, another op may write over it.
     """
 
     calls: Callable[[Task, BackPlaces], Calls]
     kept: Callable[[Task], int] = nothing
     over: bool = False
     forward: Callable[[Task, BackPlaces], tuple[Calls, Calls]] | None = None
+    reads_input: bool = True
+    reads_output: bool = True
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a net learns: what `LossTask` and `UpdateTask` are made of.
+
+    takes_classes: whether the loss's targets are classes. shares: of each of the net's ends in the
+    whole loss. slots: how many vectors the optimiser keeps. decay: of each block.
+    """
+
+    loss: str
+    takes_classes: bool
+    smoothing: float
+    shares: Mapping[str, float]
+    optimiser: str
+    slots: int
+    clip: float | None
+    keep: float
+    keep_squares: float
+    eps: float
+    decay: Floats
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,83 @@
+"""How fully connected layers go forward in training, and back.
+
+Their weights are read where they are learned, so that the largest matrices of a net are not kept
+twice.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from netdsl.cuda.backward.conv import bias_back
+from netdsl.cuda.backward.products import Product, plan_product
+from netdsl.cuda.backward.task import BackPlaces, Calls
+from netdsl.cuda.layout import Buffer
+from netdsl.cuda.task import Ints, Task
+
+
+def dense_forward(task: Task, places: BackPlaces) -> tuple[Calls, Calls]:
+    """The layer itself: a row a filter, a column a sample."""
+    x, y = places.inputs[0], places.output
+    inputs = x.sample
+    whole = Product(
+        rows=y.sample,
+        groups=1,
+        samples=1,
+        out=(1, 1, inputs),
+        left=(places.weights["weight"], 0, inputs, 0),
+        source=(x.offset, 0, 0),
+        size=(1, 1, inputs),
+        stride=(1, 1, 1),
+        start=(0, 0, 0),
+        table=_apart(x.batch_stride, x.batch),
+        target=(y.offset, 0, 1, y.batch_stride),
+        bias=places.weights.get("bias", -1),
+        weighted=True,
+    )
+    calls = plan_product(task, whole)
+    return calls, calls
+
+
+def dense_back(task: Task, places: BackPlaces) -> Calls:
+    """The gradients of the bias, the weights, and the input."""
+    x, g, target = places.inputs[0], places.gradient, places.gradients[0]
+    calls = bias_back(task, places)
+    weights = _of_samples(
+        g.sample, x.batch, (g.offset, g.batch_stride, 1, 0), (x.offset, x.batch_stride, 0),
+        _apart(1, x.sample), (places.into["weight"], 0, x.sample, 1),
+    )  # fmt: skip
+    calls += plan_product(task, weights)
+    return calls if target is None else calls + plan_product(task, _input(places, g, target))
+
+
+def _input(places: BackPlaces, g: Buffer, target: Buffer) -> Product:
+    """The input's gradient: a row an input, a column a sample, a product a filter."""
+    weight, inputs = places.weights["weight"], target.sample
+    return _of_samples(
+        inputs, g.sample, (weight, inputs, 1, 0), (g.offset, 1, 0),
+        _apart(g.batch_stride, g.batch), (target.offset, 0, 1, target.batch_stride),
+        weighted=True,
+    )  # fmt: skip
+
+
+def _of_samples(
+    rows: int,
+    samples: int,
+    left: tuple[int, int, int, int],
+    source: tuple[int, int, int],
+    table: Ints,
+    target: tuple[int, int, int, int],
+    weighted: bool = False,
+) -> Product:
+    """A product over samples of one position each."""
+    one = (1, 1, 1)
+    return Product(
+        rows, 1, samples, one, left, source, one, one, (0, 0, 0), table, target, -1, weighted
+    )
+
+
+def _apart(step: int, count: int) -> Ints:
+    """A table of so many columns whose values lie `step` apart."""
+    table = np.zeros((count, 4), np.int32)
+    table[:, 0] = step * np.arange(count)
+    return table

@@ -1,0 +1,160 @@
+"""How a plan of training is made: from a graph to every launch of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+
+from netdsl.cuda import launch
+from netdsl.cuda.activation import add, passes
+from netdsl.cuda.backward.gather import plan_gather
+from netdsl.cuda.backward.place import back_of, ends_of, lay_out, wanted
+from netdsl.cuda.backward.task import BackPlaces, Calls, TrainedParams
+from netdsl.cuda.layout import Buffer
+from netdsl.cuda.place import rounded
+from netdsl.cuda.table import RECIPES
+from netdsl.cuda.task import Descriptors, Task
+from netdsl.graph import Graph, Node
+from netdsl.graph.fused import parts
+from netdsl.ops import Input, Shape
+
+HEAD = 3
+"""The number of the step, and the two halves of the seed, which the host writes to ints."""
+
+
+class Place(Protocol):
+    """Where a parameter lies in params: from which float, and its shape."""
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def shape(self) -> Shape: ...
+
+
+@dataclass
+class Step:
+    """A node's calls: forward in training, forward when tried, and back."""
+
+    name: str
+    training: Calls
+    trying: Calls
+    back: Calls = field(default_factory=list)
+
+
+class Making:
+    """A plan of training while it is made.
+
+    places: of every parameter in params by its full name, the learned ones in the first `length`
+    floats. start: the floats of the arena that come before the tensors.
+    """
+
+    def __init__(
+        self, graph: Graph, places: Mapping[str, Place], length: int, batch: int, start: int
+    ) -> None:
+        self.graph, self.places, self.length, self.batch = graph, places, length, batch
+        ends = (place.start + prod(place.shape) for place in places.values())
+        self.params = TrainedParams(max((length, *ends)))
+        self.ints = Descriptors()
+        self.head = self.ints.add([0] * HEAD)
+        self.processors = launch.processors()
+        self.layout = lay_out(graph, batch, start)
+        self.scratch_start, self.scratch_floats = self.layout.floats, 0
+        nodes = [node for node in graph if not isinstance(node.op, Input)]
+        tasks = {node.name: self._task(node) for node in nodes}
+        self.kept = {name: self._keep(task) for name, task in tasks.items()}
+        self.written = set(ends_of(graph))
+        steps = {name: self._forward(task) for name, task in tasks.items()}
+        wants = wanted(graph)
+        for node in reversed(nodes):
+            if node.name in wants:
+                steps[node.name].back = self._back(tasks[node.name], wants)
+        self.steps = list(steps.values())
+        self.packing = [c for moved in self.params.moved for c in plan_gather(moved, self.ints)]
+
+    @property
+    def floats(self) -> int:
+        """Those of the arena."""
+        return self.scratch_start + self.scratch_floats
+
+    def kernels(self) -> list[Any]:
+        """Those that the plan launches, each once."""
+        calls = [c for s in self.steps for c in (*s.training, *s.trying, *s.back)]
+        return list(dict.fromkeys(call.kernel for call in (*calls, *self.packing)))
+
+    def scratch(self, floats: int) -> int:
+        """Where so many floats of scratch lie."""
+        self.scratch_floats = max(self.scratch_floats, rounded(floats))
+        return self.scratch_start
+
+    def _task(self, node: Node) -> Task:
+        shapes = self.graph.input_shapes(node)
+        zero = np.zeros((), np.float32)
+        own = parts(node).base.parameters(shapes)
+        return Task(
+            node,
+            shapes,
+            self.batch,
+            self.processors,
+            tuple(self.layout.outputs[name] for name in node.inputs),
+            self.layout.outputs[node.name],
+            self.scratch,
+            {p.name: np.broadcast_to(zero, p.shape) for p in own},
+            self.params,
+            self.ints,
+        )
+
+    def _keep(self, task: Task) -> int:
+        """Where a node's floats lie that stay from the way forward to the way back."""
+        start = self.scratch_start
+        self.scratch_start += rounded(back_of(task.node).kept(task))
+        return start
+
+    def _forward(self, task: Task) -> Step:
+        node, own = task.node, back_of(task.node).forward
+        if own is not None:
+            places = self._places(task, (None,) * len(node.inputs))
+            training, trying = own(task, places)
+            return Step(parts(node).source, training, trying)
+        recipe = RECIPES[type(parts(node).base)]
+        calls = self.params.record(task, self._starts(task), recipe.calls)
+        return Step(parts(node).source, calls, calls)
+
+    def _back(self, task: Task, wants: set[str]) -> Calls:
+        node, layout = task.node, self.layout
+        targets: list[Buffer | None] = []
+        adds: Calls = []
+        for i, name in enumerate(node.inputs):
+            if name not in wants:
+                targets.append(None)
+                continue
+            target = layout.gradients[name]
+            if name in self.written:
+                share = layout.shares[node.name, i]
+                other = share.offset, share.batch_stride
+                adds.append(passes(task, add, target, target, None, *other))
+                target = share
+            self.written.add(name)
+            targets.append(target)
+        return [*back_of(node).calls(task, self._places(task, tuple(targets))), *adds]
+
+    def _places(self, task: Task, targets: tuple[Buffer | None, ...]) -> BackPlaces:
+        node, starts = task.node, self._starts(task)
+        return BackPlaces(
+            task.inputs,
+            task.output,
+            self.layout.gradients.get(node.name, task.output),
+            targets,
+            self.kept[node.name],
+            starts,
+            {name: start for name, start in starts.items() if start < self.length},
+            self.head,
+        )
+
+    def _starts(self, task: Task) -> dict[str, int]:
+        source = parts(task.node).source
+        return {name: self.places[f"{source}.{name}"].start for name in task.weights}

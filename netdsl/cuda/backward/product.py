@@ -1,0 +1,362 @@
+"""The tiled product of the ways back, in float32: sums over the positions of a batch.
+
+For every row and column it sums k products of a value of A and one of B. k runs over samples and
+positions. A's value is that of the row's channel at the position; B's that of the cell of the
+position's window which a table gives for the column, zero outside. So it makes the gradients of
+weights: rows are filters, columns a filter's weights. A fully connected layer's products are the
+same with windows of one cell, on either way; A then lies in params.
+
+As in gemm.py a block holds a tile of sums in registers, and slices of both operands lie in shared
+memory twice. Neighbouring threads load neighbouring positions. k is cut into parts where there are
+too few tiles for the card; the parts are added up in their order, so results never depend on time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import cuda, float32, int32, uint32, uint64
+
+from netdsl.cuda.arith import inside, quotient, remainder
+from netdsl.cuda.sizes import MEDIUM, SQUARE, THREADS, Tile
+
+(
+    ROWS,
+    COLUMNS,
+    PRODUCTS,
+    PART,
+    SPLITS,
+    GROUPS,
+    OUT_DEPTH,
+    OUT_HEIGHT,
+    OUT_WIDTH,
+    JUMP_N,
+    JUMP_Z,
+    JUMP_Y,
+    JUMP_X,
+    LEFT,
+    LEFT_BATCH,
+    LEFT_ROW,
+    LEFT_GROUP,
+    SOURCE,
+    SOURCE_BATCH,
+    SOURCE_GROUP,
+    DEPTH,
+    HEIGHT,
+    WIDTH,
+    STRIDE_Z,
+    STRIDE_Y,
+    STRIDE_X,
+    START_Z,
+    START_Y,
+    START_X,
+    TABLE,
+    TARGET,
+    TARGET_GROUP,
+    TARGET_ROW,
+    TARGET_COLUMN,
+    BIAS,
+    PARTIAL,
+    FIELDS,
+) = range(37)
+"""What the descriptor holds. ROWS and COLUMNS of each of GROUPS, PRODUCTS of each sum, PART of them
+in each of SPLITS. Positions along each axis (OUT_*), and a slice's step in samples and positions
+(JUMP_*). Of A: where it begins, how far apart samples, rows and groups lie; positions are
+neighbours. Of B: where it begins, how far apart samples and groups lie, its axes, where windows
+start. TABLE: for each column how far its cell lies from the window's start, in memory and along
+each axis. Where results go, and in params a bias for each row, or -1. PARTIAL: with SPLITS above 1,
+the parts' sums, (splits, groups, rows, columns)."""
+
+ZERO = np.float32(0)
+ALIGNED = 16
+"""Bytes: four floats are then read at once."""
+
+
+def tiled(tile: Tile, weighted: bool) -> Any:
+    """The kernel for one size of tile; weighted: A lies in params."""
+    TM, TN, TK, RM, RN, VECTOR = tile
+    IN_PARAMS = weighted
+    THREADS = tile.threads
+    VM, VN = min(VECTOR, RM), min(VECTOR, RN)
+    ACROSS = TN // RN
+    MS, NS = VM * (TM // RM), VN * ACROSS
+    # Rows a little apart, so that neighbours in k lie in different banks.
+    A_LINE, B_LINE = TM + VECTOR, TN + VECTOR
+    A_SLICE, B_SLICE, SUMS = TK * A_LINE, TK * B_LINE, RM * RN
+    A_BOTH, B_BOTH = 2 * A_SLICE, 2 * B_SLICE
+    STEP = THREADS // TK
+    A_LOADS, B_LOADS = TM // STEP, TN // STEP
+    assert A_LOADS * STEP == TM
+    assert B_LOADS * STEP == TN
+
+    @cuda.jit
+    def product_tile(arena, params, ints, at):  # type: ignore[no-untyped-def]
+        """A tile of sums: grid (tiles of columns, tiles of rows, groups x splits)."""
+        a_tile = cuda.shared.array(A_BOTH, float32, ALIGNED)
+        b_tile = cuda.shared.array(B_BOTH, float32, ALIGNED)
+        sums = cuda.local.array(SUMS, float32)
+        a_next = cuda.local.array(A_LOADS, float32)
+        b_next = cuda.local.array(B_LOADS, float32)
+        a_row = cuda.local.array(RM, float32)
+        b_row = cuda.local.array(RN, float32)
+        tap_at = cuda.local.array(B_LOADS, int32)
+        tap_z = cuda.local.array(B_LOADS, int32)
+        tap_y = cuda.local.array(B_LOADS, int32)
+        tap_x = cuda.local.array(B_LOADS, int32)
+        t = int32(cuda.threadIdx.x)
+        rows = ints[uint32(at + ROWS)]
+        columns = ints[uint32(at + COLUMNS)]
+        splits = ints[uint32(at + SPLITS)]
+        group = quotient(int32(cuda.blockIdx.z), splits)
+        split = int32(cuda.blockIdx.z - group * splits)
+
+        # What this thread loads: at one k of each slice several rows and several columns.
+        lane = remainder(t, int32(TK))
+        line = quotient(t, int32(TK))
+        k = int32(split * ints[uint32(at + PART)] + lane)
+        end = int32((split + 1) * ints[uint32(at + PART)])
+        if end > ints[uint32(at + PRODUCTS)]:
+            end = ints[uint32(at + PRODUCTS)]
+        slices = quotient(int32(end - k + lane + TK - 1), int32(TK))
+        out_depth = ints[uint32(at + OUT_DEPTH)]
+        out_height = ints[uint32(at + OUT_HEIGHT)]
+        out_width = ints[uint32(at + OUT_WIDTH)]
+        plane = int32(out_depth * out_height * out_width)
+        lines = quotient(k, out_width)
+        x = int32(k - lines * out_width)
+        planes = quotient(lines, out_height)
+        y = int32(lines - planes * out_height)
+        n = quotient(planes, out_depth)
+        z = int32(planes - n * out_depth)
+        depth = ints[uint32(at + DEPTH)]
+        height = ints[uint32(at + HEIGHT)]
+        width = ints[uint32(at + WIDTH)]
+        first_row = int32(cuda.blockIdx.y * TM + line)
+        first_column = int32(cuda.blockIdx.x * TN + line)
+        left = int32(
+            ints[uint32(at + LEFT)]
+            + group * ints[uint32(at + LEFT_GROUP)]
+            + first_row * ints[uint32(at + LEFT_ROW)]
+        )
+        source = int32(ints[uint32(at + SOURCE)] + group * ints[uint32(at + SOURCE_GROUP)])
+        for i in range(B_LOADS):
+            j = int32(first_column + STEP * i)
+            if j >= columns:
+                j = int32(0)
+            entry = int32(ints[uint32(at + TABLE)] + 4 * j)
+            tap_at[i] = ints[uint32(entry)]
+            tap_z[i] = ints[uint32(entry + 1)]
+            tap_y[i] = ints[uint32(entry + 2)]
+            tap_x[i] = ints[uint32(entry + 3)]
+
+        for i in range(SUMS):
+            sums[i] = ZERO
+        across = remainder(t, int32(ACROSS))
+        down = quotient(t, int32(ACROSS))
+        a_read = int32(down * VM)
+        b_read = int32(across * VN)
+        for s in range(int32(-1), slices):
+            # The next slice's values are asked for before this slice is multiplied.
+            if s + 1 < slices:
+                valid = k < end
+                a_at = int32(left + n * ints[uint32(at + LEFT_BATCH)] + k - n * plane)
+                for i in range(A_LOADS):
+                    value = ZERO
+                    if valid and first_row + STEP * i < rows:
+                        a = uint32(a_at + STEP * i * ints[uint32(at + LEFT_ROW)])
+                        value = params[a] if IN_PARAMS else arena[a]
+                    a_next[i] = value
+                z0 = int32(z * ints[uint32(at + STRIDE_Z)] + ints[uint32(at + START_Z)])
+                y0 = int32(y * ints[uint32(at + STRIDE_Y)] + ints[uint32(at + START_Y)])
+                x0 = int32(x * ints[uint32(at + STRIDE_X)] + ints[uint32(at + START_X)])
+                b_at = int32(
+                    source + n * ints[uint32(at + SOURCE_BATCH)] + (z0 * height + y0) * width + x0
+                )
+                for i in range(B_LOADS):
+                    value = ZERO
+                    if (
+                        valid
+                        and first_column + STEP * i < columns
+                        and (
+                            inside(int32(z0 + tap_z[i]), depth)
+                            and inside(int32(y0 + tap_y[i]), height)
+                            and inside(int32(x0 + tap_x[i]), width)
+                        )
+                    ):
+                        value = arena[uint32(b_at + tap_at[i])]
+                    b_next[i] = value
+                # This thread's k in the slice after it: no carry is above 1.
+                k = int32(k + TK)
+                x = int32(x + ints[uint32(at + JUMP_X)])
+                y = int32(y + ints[uint32(at + JUMP_Y)])
+                z = int32(z + ints[uint32(at + JUMP_Z)])
+                n = int32(n + ints[uint32(at + JUMP_N)])
+                if x >= out_width:
+                    x = int32(x - out_width)
+                    y = int32(y + 1)
+                if y >= out_height:
+                    y = int32(y - out_height)
+                    z = int32(z + 1)
+                if z >= out_depth:
+                    z = int32(z - out_depth)
+                    n = int32(n + 1)
+            if s >= 0:
+                half = int32(s & 1)
+                for c in range(TK):
+                    for i in range(RM):
+                        a_row[i] = a_tile[
+                            uint64(half * A_SLICE + c * A_LINE + (i // VM) * MS + a_read + i % VM)
+                        ]
+                    for j in range(RN):
+                        b_row[j] = b_tile[
+                            uint64(half * B_SLICE + c * B_LINE + (j // VN) * NS + b_read + j % VN)
+                        ]
+                    for i in range(RM):
+                        for j in range(RN):
+                            sums[i * RN + j] += a_row[i] * b_row[j]
+            if s + 1 < slices:
+                other = int32((s + 1) & 1)
+                for i in range(A_LOADS):
+                    a_tile[uint32(other * A_SLICE + lane * A_LINE + line + STEP * i)] = a_next[i]
+                for i in range(B_LOADS):
+                    b_tile[uint32(other * B_SLICE + lane * B_LINE + line + STEP * i)] = b_next[i]
+            cuda.syncthreads()
+
+        bias = ints[uint32(at + BIAS)]
+        for i in range(RM):
+            row = int32(cuda.blockIdx.y * TM + (i // VM) * MS + a_read + i % VM)
+            for j in range(RN):
+                column = int32(cuda.blockIdx.x * TN + (j // VN) * NS + b_read + j % VN)
+                if row < rows and column < columns:
+                    total = sums[i * RN + j]
+                    if splits > 1:
+                        whole = int32((split * ints[uint32(at + GROUPS)] + group) * rows + row)
+                        to = int32(ints[uint32(at + PARTIAL)] + whole * columns + column)
+                    else:
+                        if bias >= 0:
+                            total = total + params[uint32(bias + row)]
+                        to = int32(
+                            ints[uint32(at + TARGET)]
+                            + group * ints[uint32(at + TARGET_GROUP)]
+                            + row * ints[uint32(at + TARGET_ROW)]
+                            + column * ints[uint32(at + TARGET_COLUMN)]
+                        )
+                    arena[uint32(to)] = total
+
+    return product_tile
+
+
+TILES = (MEDIUM, SQUARE)
+KERNELS: dict[tuple[Tile, bool], Any] = {
+    (tile, weighted): tiled(tile, weighted) for tile in TILES for weighted in (False, True)
+}
+
+
+@cuda.jit
+def product_finish(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """Adds up the parts of sums, a thread a sum: grid (groups x rows x columns / threads)."""
+    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    rows = ints[uint32(at + ROWS)]
+    columns = ints[uint32(at + COLUMNS)]
+    count = int32(ints[uint32(at + GROUPS)] * rows * columns)
+    if i >= count:
+        return
+    total = ZERO
+    partial = int32(ints[uint32(at + PARTIAL)] + i)
+    for _ in range(ints[uint32(at + SPLITS)]):
+        total += arena[uint32(partial)]
+        partial = int32(partial + count)
+    every_row = quotient(i, columns)
+    column = int32(i - every_row * columns)
+    group = quotient(every_row, rows)
+    row = int32(every_row - group * rows)
+    bias = ints[uint32(at + BIAS)]
+    if bias >= 0:
+        total = total + params[uint32(bias + row)]
+    to = int32(
+        ints[uint32(at + TARGET)]
+        + group * ints[uint32(at + TARGET_GROUP)]
+        + row * ints[uint32(at + TARGET_ROW)]
+        + column * ints[uint32(at + TARGET_COLUMN)]
+    )
+    arena[uint32(to)] = total
+
+
+@cuda.jit
+def product_direct(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """A block a part of a sum, for groups of few rows and columns: grid (groups x rows x columns,
+    splits). Also without B, where WIDTH is 0: the sums of A's values alone."""
+    shared = cuda.shared.array(THREADS, float32)
+    t = int32(cuda.threadIdx.x)
+    i = int32(cuda.blockIdx.x)
+    rows = ints[uint32(at + ROWS)]
+    columns = ints[uint32(at + COLUMNS)]
+    every_row = quotient(i, columns)
+    column = int32(i - every_row * columns)
+    group = quotient(every_row, rows)
+    row = int32(every_row - group * rows)
+    depth = ints[uint32(at + DEPTH)]
+    height = ints[uint32(at + HEIGHT)]
+    width = ints[uint32(at + WIDTH)]
+    out_depth = ints[uint32(at + OUT_DEPTH)]
+    out_height = ints[uint32(at + OUT_HEIGHT)]
+    out_width = ints[uint32(at + OUT_WIDTH)]
+    plane = int32(out_depth * out_height * out_width)
+    left = int32(
+        ints[uint32(at + LEFT)]
+        + group * ints[uint32(at + LEFT_GROUP)]
+        + row * ints[uint32(at + LEFT_ROW)]
+    )
+    entry = int32(ints[uint32(at + TABLE)] + 4 * column)
+    source = int32(ints[uint32(at + SOURCE)] + group * ints[uint32(at + SOURCE_GROUP)])
+    start = int32(cuda.blockIdx.y * ints[uint32(at + PART)])
+    end = int32(start + ints[uint32(at + PART)])
+    if end > ints[uint32(at + PRODUCTS)]:
+        end = ints[uint32(at + PRODUCTS)]
+    total = ZERO
+    for k in range(int32(start + t), end, int32(THREADS)):
+        n = quotient(int32(k), plane)
+        p = int32(k - n * plane)
+        value = arena[uint32(left + n * ints[uint32(at + LEFT_BATCH)] + p)]
+        if width > 0:
+            lines = quotient(p, out_width)
+            planes = quotient(lines, out_height)
+            z = int32(planes * ints[uint32(at + STRIDE_Z)] + ints[uint32(at + START_Z)])
+            y = int32(
+                int32(lines - planes * out_height) * ints[uint32(at + STRIDE_Y)]
+                + ints[uint32(at + START_Y)]
+            )
+            x = int32(
+                int32(p - lines * out_width) * ints[uint32(at + STRIDE_X)]
+                + ints[uint32(at + START_X)]
+            )
+            if (
+                inside(int32(z + ints[uint32(entry + 1)]), depth)
+                and inside(int32(y + ints[uint32(entry + 2)]), height)
+                and inside(int32(x + ints[uint32(entry + 3)]), width)
+            ):
+                cell = int32((z * height + y) * width + x + ints[uint32(entry)])
+                to = uint32(source + n * ints[uint32(at + SOURCE_BATCH)] + cell)
+                total += value * arena[to]
+        else:
+            total += value
+    shared[uint32(t)] = total
+    cuda.syncthreads()
+    half = int32(THREADS // 2)
+    while half > 0:
+        if t < half:
+            shared[uint32(t)] += shared[uint32(t + half)]
+        cuda.syncthreads()
+        half = int32(half // 2)
+    if t == 0:
+        whole = int32(cuda.blockIdx.y * cuda.gridDim.x + i)
+        to = int32(ints[uint32(at + PARTIAL)] + whole)
+        if ints[uint32(at + SPLITS)] == 1:
+            to = int32(
+                ints[uint32(at + TARGET)]
+                + group * ints[uint32(at + TARGET_GROUP)]
+                + row * ints[uint32(at + TARGET_ROW)]
+                + column * ints[uint32(at + TARGET_COLUMN)]
+            )
+        arena[uint32(to)] = shared[uint32(0)]
