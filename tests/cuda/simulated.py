@@ -101,24 +101,22 @@ def covered(cases: list[tuple[str, int]]) -> dict[str, list[str]]:
     }
 
 
-def with_bug(old: str, new: str) -> ModuleType:
-    """gemm.py with `old`, which stands in it once, replaced by `new`."""
-    from netdsl.cuda import gemm
-
-    path = Path(str(gemm.__file__))
+def with_bug(right: ModuleType, old: str, new: str) -> ModuleType:
+    """A module again, with `old`, which stands in its source once, replaced by `new`."""
+    path = Path(str(right.__file__))
     source = path.read_text(encoding="utf-8")
-    assert source.count(old) == 1, f"{source.count(old)} times in gemm.py: {old}"
-    module = ModuleType("gemm_with_a_bug")
+    assert source.count(old) == 1, f"{source.count(old)} times in {path.name}: {old}"
+    module = ModuleType(f"{path.stem}_with_a_bug")
     exec(compile(source.replace(old, new), str(path), "exec"), vars(module))
     return module
 
 
 def planted(bugs: list[tuple[str, str]], cases: list[tuple[str, int]]) -> Iterator[str]:
     """For each bug, what the first case that shows it ends in; "" where none does."""
-    from netdsl.cuda import conv
+    from netdsl.cuda import conv, gemm
 
     for old, new in bugs:
-        module = with_bug(old, new)
+        module = with_bug(gemm, old, new)
         conv.KERNELS, conv.conv_finish = module.KERNELS, module.conv_finish
         yield next(filter(None, (_shown(*case) for case in cases)), "")
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from simulated import prepare
+from simulated import prepare, with_bug
 
 from netdsl.cuda.backward.plan import TrainingPlan
 from netdsl.graph import Graph
@@ -52,29 +54,83 @@ def apart(found: Mapping[str, Floats], wanted: Mapping[str, Floats]) -> float:
     return worst
 
 
-def outcome(text: str, batch: int, *, twice: bool = False) -> float:
-    """The largest difference of an output, a gradient or a statistic from the CPU's."""
+@dataclass(frozen=True)
+class Sample:
+    """A net, a batch, and what the CPU makes of them in two steps."""
+
+    graph: Graph
+    weights: Arrays
+    inputs: Arrays
+    tried: Arrays
+    steps: list[tuple[Arrays, Arrays, Arrays, Arrays]]
+    """Of each: the outputs, their gradients as given, the parameters' gradients, the parameters."""
+
+
+@cache
+def sample(text: str, batch: int) -> Sample:
+    """A case, worked out on the CPU."""
     from agree import drawn_inputs, drawn_weights
 
     graph = load(text)
     weights, inputs = drawn_weights(graph), drawn_inputs(graph, batch)
-    ours = plan_of(graph, weights, batch)
-    theirs = CpuPlan(graph, weights, batch=batch, threads=1, exact=True)
-    worst = apart(ours.forward(inputs), theirs.forward(inputs))
-    random = np.random.default_rng(2)
-    for step in range(1 + twice):
-        found, wanted = ours.forward(inputs, step=step), theirs.forward(inputs, step=step)
-        slopes = {n: random.normal(size=v.shape).astype(np.float32) for n, v in wanted.items()}
-        ours.backward(slopes)
-        theirs.backward(slopes)
-        worst = max(worst, apart(found, wanted), apart(ours.gradients(), theirs.gradients()))
-        worst = max(worst, apart(ours.parameters(), theirs.parameters()))
+    plan = CpuPlan(graph, weights, batch=batch, threads=1, exact=True)
+    tried, steps, random = plan.forward(inputs), [], np.random.default_rng(2)
+    for step in range(2):
+        found = plan.forward(inputs, step=step)
+        slopes = {n: random.normal(size=v.shape).astype(np.float32) for n, v in found.items()}
+        plan.backward(slopes)
+        steps.append((found, slopes, copied(plan.gradients()), copied(plan.parameters())))
+    return Sample(graph, weights, inputs, tried, steps)
+
+
+def copied(arrays: Mapping[str, Floats]) -> Arrays:
+    return {name: values.copy() for name, values in arrays.items()}
+
+
+def outcome(text: str, batch: int, *, twice: bool = False) -> float:
+    """The largest difference of an output, a gradient or a statistic from the CPU's."""
+    case = sample(text, batch)
+    plan = plan_of(case.graph, case.weights, batch)
+    worst = apart(plan.forward(case.inputs), case.tried)
+    for step, (found, slopes, gradients, parameters) in enumerate(case.steps[: 1 + twice]):
+        worst = max(worst, apart(plan.forward(case.inputs, step=step), found))
+        plan.backward(slopes)
+        worst = max(worst, apart(plan.gradients(), gradients))
+        worst = max(worst, apart(plan.parameters(), parameters))
     return worst
+
+
+def shown(text: str, batch: int) -> str:
+    """How a net of one layer shows a bug in what its gradients take; "" if it does not."""
+    case = sample(text, batch)
+    _, slopes, gradients, _ = case.steps[0]
+    try:
+        plan = plan_of(case.graph, case.weights, batch)
+        plan.feed(case.inputs, 0)
+        plan.backward(slopes)
+        found = apart(plan.gradients(), gradients)
+    except Exception as error:
+        return type(error).__name__
+    return "" if found < 1e-5 else str(found)
+
+
+def planted(bugs: list[tuple[str, str]], cases: list[tuple[str, int]]) -> Iterator[str]:
+    """For each bug in product.py, what the first case that shows it ends in; "" where none does."""
+    from netdsl.cuda.backward import product, products
+
+    for old, new in bugs:
+        module = with_bug(product, old, new)
+        products.KERNELS, products.product_finish = module.KERNELS, module.product_finish
+        products.product_direct = module.product_direct
+        yield next(filter(None, (shown(*case) for case in cases)), "")
 
 
 def main() -> None:
     prepare()
     given = json.load(sys.stdin)
+    if sys.argv[1] == "planted":
+        print(json.dumps(list(planted(given["bugs"], given["cases"]))))
+        return
     found = [outcome(text, batch, twice=i == 0) for i, (text, batch) in enumerate(given)]
     print(json.dumps(found))
 

@@ -48,14 +48,17 @@ def ptxas() -> Path | None:
 def kernels() -> dict[str, Any]:
     """Every kernel of the package by name."""
     from importlib import import_module
-    from pkgutil import iter_modules
+    from pkgutil import walk_packages
 
     import netdsl.cuda as package
+    from netdsl.cuda.backward.product import KERNELS as PRODUCTS
     from netdsl.cuda.gemm import KERNELS
 
     found = {f"conv_tile {t.m}x{t.n}x{t.k}": kernel for t, kernel in KERNELS.items()}
-    for info in iter_modules(package.__path__):
-        module = import_module(f"{package.__name__}.{info.name}")
+    for (tile, weighted), kernel in PRODUCTS.items():
+        found[f"product{'_w' * weighted} {tile.m}x{tile.n}x{tile.k}"] = kernel
+    for info in walk_packages(package.__path__, package.__name__ + "."):
+        module = import_module(info.name)
         for name, value in vars(module).items():
             if type(value).__name__ == "CUDADispatcher" and not value.targetoptions.get("device"):
                 found.setdefault(name, value)
@@ -168,11 +171,17 @@ def test_two_blocks_of_the_widest_tile_fit_a_multiprocessor(rows: list[Compiled]
     assert max(r.shared for r in tiles) <= 48 * 1024
 
 
-def test_tiles_are_multiplied_out_of_vectors(rows: list[Compiled]) -> None:
+@pytest.mark.parametrize(
+    ("kernel", "products", "loads"),
+    [("conv_tile 128x128x8", 64, 4), ("product 128x64x8", 32, 3), ("product_w 128x64x8", 32, 3)],
+)
+def test_tiles_are_multiplied_out_of_vectors(
+    rows: list[Compiled], kernel: str, products: int, loads: int
+) -> None:
     """The products of one step of k stand unrolled, and shared memory is read in vectors."""
-    wide = [r for r in rows if r.kernel == "conv_tile 128x128x8"]
+    wide = [r for r in rows if r.kernel == kernel]
     assert len(wide) == 2
-    assert all(r.multiply_adds >= 64 and r.wide_loads >= 4 for r in wide)
+    assert all(r.multiply_adds >= products and r.wide_loads >= loads for r in wide)
 
 
 if __name__ == "__main__":

@@ -143,10 +143,10 @@ FAMILIES = {
 TOLERANCE = 1e-6
 
 
-def simulate(mode: str, given: object) -> Any:
+def simulate(mode: str, given: object, script: Path = SCRIPT) -> Any:
     """What the script prints, run with these cases."""
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), mode],
+        [sys.executable, str(script), mode],
         input=json.dumps(given),
         env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
         capture_output=True,

@@ -142,7 +142,7 @@ def tiled(tile: Tile, weighted: bool) -> Any:
         source = int32(ints[uint32(at + SOURCE)] + group * ints[uint32(at + SOURCE_GROUP)])
         for i in range(B_LOADS):
             j = int32(first_column + STEP * i)
-            if j >= columns:
+            if j >= columns:  # what it adds up is not written
                 j = int32(0)
             entry = int32(ints[uint32(at + TABLE)] + 4 * j)
             tap_at[i] = ints[uint32(entry)]
@@ -177,12 +177,9 @@ def tiled(tile: Tile, weighted: bool) -> Any:
                     value = ZERO
                     if (
                         valid
-                        and first_column + STEP * i < columns
-                        and (
-                            inside(int32(z0 + tap_z[i]), depth)
-                            and inside(int32(y0 + tap_y[i]), height)
-                            and inside(int32(x0 + tap_x[i]), width)
-                        )
+                        and inside(int32(z0 + tap_z[i]), depth)
+                        and inside(int32(y0 + tap_y[i]), height)
+                        and inside(int32(x0 + tap_x[i]), width)
                     ):
                         value = arena[uint32(b_at + tap_at[i])]
                     b_next[i] = value

@@ -1,0 +1,93 @@
+"""Training's CUDA kernels give the CPU's gradients on tiny shapes, run in Numba's simulator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_simulated import Cases, simulate
+
+SCRIPT = Path(__file__).parent / "simulated_training.py"
+
+CONVOLUTIONS: Cases = [
+    ("input 2x4x5; conv3x3s2p1(5) -> relu -> conv2x2(3)", 2),
+    ("input 2x7; conv3p1d2(3, bias=no, pad_end=2) -> relu -> conv1s3(2)", 3),
+    ("input 2x3x4x3; conv2x3x2p1(3) -> conv1x1x1(2)", 1),
+    ("input 4x3x3; conv1x1(3) -> conv3x3p1g3(6)", 2),
+    ("input 18x3; conv3p1g2(16)", 1),
+    ("input 4x5x4; dwconv3x3p1 -> relu -> dwconv2x2s2", 2),
+    ("input 1x14x14; conv3x3(2)", 1),
+]
+
+TRANSPOSED: Cases = [
+    ("input 3x6; conv1(3) -> tconv3s2p1(4)", 2),
+    ("input 2x3x3; conv1x1(2) -> tconv3x2s2x3p1x0(3, out_pad=1x0) -> relu", 1),
+    ("input 4x2x3; conv1x1(4) -> tconv2x2d2g2(6, bias=no)", 1),
+    ("input 2x2x2x2; conv1(2) -> tconv2s2(3)", 1),
+    ("input 2x3; conv1(2) -> tconv1s3(2)", 1),
+]
+
+DENSE: Cases = [
+    ("input 7; fc(4, bias=no) -> fc(5) -> fc(3)", 6),
+    ("input 70; fc(9)", 3),
+]
+
+FAMILIES = {"convolutions": CONVOLUTIONS, "transposed": TRANSPOSED, "dense": DENSE}
+
+# Of float32, against the largest number of each array: the sums are a few hundred products long.
+TOLERANCE = 1e-6
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_equal_the_cpus(family: str) -> None:
+    cases = FAMILIES[family]
+    found = simulate("agree", cases, SCRIPT)
+    wrong = {text: a for (text, _), a in zip(cases, found, strict=True) if a > TOLERANCE}
+    assert len(found) == len(cases)
+    assert not wrong
+
+
+BUGS = {
+    "no barrier after a slice": (
+        "            cuda.syncthreads()\n\n        bias = ",
+        "\n        bias = ",
+    ),
+    "one buffer instead of two": ("other = int32((s + 1) & 1)", "other = int32(s & 1)"),
+    "no guard of the depth": ("inside(int32(z0 + tap_z[i]), depth)", "True"),
+    "no guard of the height": ("inside(int32(y0 + tap_y[i]), height)", "True"),
+    "no guard of the width": ("inside(int32(x0 + tap_x[i]), width)", "True"),
+    "products past the last of a part": ("valid = k < end\n", "valid = k >= 0\n"),
+    "rows past the last are read": ("if valid and first_row + STEP * i < rows:", "if valid:"),
+    "rows past the last are written": ("if row < rows and column", "if column"),
+    "columns past the last are written": ("row < rows and column < columns:", "row < rows:"),
+    "no carry from column to row": ("if x >= out_width:", "if x < 0:"),
+    "no carry from row to plane": ("if y >= out_height:", "if y < 0:"),
+    "no carry from plane to sample": ("if z >= out_depth:", "if z < 0:"),
+    "the parts of a sum start at the same product": (
+        "k = int32(split * ints[uint32(at + PART)] + lane)",
+        "k = int32(lane)",
+    ),
+    "the last part of a sum is as long as the others": (
+        "        if end > ints[uint32(at + PRODUCTS)]:\n            end",
+        "        if end < 0:\n            end",
+    ),
+    "a part is left out": (
+        "for _ in range(ints[uint32(at + SPLITS)]):",
+        "for _ in range(1, ints[uint32(at + SPLITS)]):",
+    ),
+}  # fmt: skip
+
+SHOWING: Cases = [
+    ("input 9; fc(5)", 3),
+    ("input 1x2x3x2; conv1x2x2p1(5)", 1),
+    ("input 2x3x2; conv2x2p1(3)", 2),
+    ("input 1x13x13; conv2x2(1, bias=no)", 1),
+]
+
+
+def test_planted_bugs_are_found() -> None:
+    same = ("ZERO = np.float32(0)\n", "ZERO = np.float32(0)\n\n")
+    found = simulate("planted", {"bugs": [same, *BUGS.values()], "cases": SHOWING}, SCRIPT)
+    assert found[0] == ""
+    missed = [name for name, shown in zip(BUGS, found[1:], strict=True) if not shown]
+    assert not missed
