@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from simulated import prepare, with_bug
+from simulated import poisonous, with_bug
 
 from netdsl.cuda.backward.plan import TrainingPlan
 from netdsl.graph import Graph
@@ -126,7 +126,7 @@ def planted(bugs: list[tuple[str, str]], cases: list[tuple[str, int]]) -> Iterat
 
 
 def main() -> None:
-    prepare()
+    poisonous()
     given = json.load(sys.stdin)
     if sys.argv[1] == "planted":
         print(json.dumps(list(planted(given["bugs"], given["cases"]))))
