@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 def exports(
     to: Annotated[
-        str, typer.Option("--to", metavar="FORMAT", help="onnx, caffe, darknet, mermaid or dot.")
+        str,
+        typer.Option(
+            "--to", metavar="FORMAT", help="onnx, pytorch, caffe, darknet, mermaid or dot."
+        ),
     ],
     out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="The file to write.")],
     net: Annotated[

@@ -16,7 +16,7 @@ from netdsl.ops import Shape
 Weights = Mapping[str, NDArray[np.float32]]
 
 READS = (".onnx", ".prototxt", ".caffemodel", ".cfg")
-WRITES = ("onnx", "caffe", "darknet", "mermaid", "dot")
+WRITES = ("onnx", "pytorch", "caffe", "darknet", "mermaid", "dot")
 DRAWN = ("mermaid", "dot")
 """Those that hold no weights."""
 
@@ -97,6 +97,10 @@ def write_foreign(graph: Graph, weights: Weights | None, to: str, path: Path) ->
         from netdsl.formats.darknet import write_darknet
 
         return write_darknet(graph, weights, path)
+    if to == "pytorch":
+        from netdsl.formats.torch_module import write_torch
+
+        return write_torch(graph, weights, path)
     if to in DRAWN:
         from netdsl.formats.diagram import dot_text, mermaid_text
 
