@@ -35,6 +35,9 @@ def exports(
             "--weights", metavar="FILE", help="Default: those beside the net, else random."
         ),
     ] = "",
+    aux: Annotated[
+        bool, typer.Option("--aux", help="Auxiliary heads too, as outputs of an ONNX model.")
+    ] = False,
 ) -> None:
     """Write a net, with its weights where the format holds some, for another program."""
     from netdsl.formats.exchange import DRAWN, WRITES, write_foreign
@@ -51,7 +54,7 @@ def exports(
         found = None
     else:
         found = _weights(held, weights)
-    for path in write_foreign(held.graph, found, to, Path(out)):
+    for path in write_foreign(held.graph, found, to, Path(out), aux=aux):
         print(f"wrote {path}")
 
 

@@ -19,6 +19,8 @@ READS = (".onnx", ".prototxt", ".caffemodel", ".cfg")
 WRITES = ("onnx", "pytorch", "caffe", "darknet", "mermaid", "dot")
 DRAWN = ("mermaid", "dot")
 """Those that hold no weights."""
+HEADLESS = ("caffe", "darknet")
+"""Those that hold no auxiliary heads."""
 
 
 def read_foreign(
@@ -76,18 +78,23 @@ def renamed(weights: Weights, names: Mapping[str, str]) -> Weights:
     return moved
 
 
-def write_foreign(graph: Graph, weights: Weights | None, to: str, path: Path) -> list[Path]:
+def write_foreign(
+    graph: Graph, weights: Weights | None, to: str, path: Path, *, aux: bool = False
+) -> list[Path]:
     """Writes a net in another program's format, one of WRITES.
 
-    Returns the files written. Raises NetError: an op the format lacks, a file that cannot be
-    written, no weights for ONNX.
+    aux: auxiliary heads too, which PyTorch's modules and diagrams have in any case. Returns the
+    files written. Raises NetError: an op the format lacks, a file that cannot be written, no
+    weights for ONNX, heads for a format without.
     """
+    if aux and to in HEADLESS:
+        raise error("unknown-setting", f"a {to} file holds no auxiliary heads: leave --aux out")
     if to == "onnx":
         from netdsl.formats.onnx import write_onnx
 
         if weights is None:
             raise error("no-weights", "an ONNX file holds weights, and none were given")
-        write_onnx(graph, weights, path)
+        write_onnx(graph, weights, path, aux=aux)
         return [path]
     if to == "caffe":
         from netdsl.formats.caffe import write_caffe

@@ -89,3 +89,16 @@ def test_diagrams_need_no_weights(
     assert call("export", "lenet5", "--to", to, "-o", str(out), *weights) == 2
     assert "holds no weights" in capsys.readouterr().err
     assert call("export", "lenet5", "--to", to, "-o", str(tmp_path / "no" / "folder")) == 2
+
+
+def test_heads_go_where_the_format_has_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "input 4x4x4; relu -> aux(weight=0.3) { gap -> fc(2) } -> gap -> flatten -> fc(3)"
+    out = tmp_path / "a.onnx"
+    assert call("export", "-e", text, "--to", "onnx", "-o", str(out), "--aux") == 0
+    assert call("import", str(out), "-o", str(tmp_path / "a.net")) == 0
+    assert "aux(weight=0.3)" in (tmp_path / "a.net").read_text()
+    caffe = ("--to", "caffe", "-o", str(tmp_path / "a.prototxt"))
+    assert call("export", "-e", text, *caffe, "--aux") == 2
+    assert "holds no auxiliary heads" in capsys.readouterr().err

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from math import inf
 from typing import Any
 
 from onnx import ModelProto
 
 from netdsl.formats.onnx.faults import broken
-from netdsl.graph import Graph, Labels, Node
+from netdsl.graph import Aux, Graph, Labels, Node
 from netdsl.ops import Input, Picture
 
 KEY = "netdsl"
 
 
 def put(model: ModelProto, graph: Graph) -> None:
-    """Writes how pictures become the net's inputs, its labels and its facts."""
+    """Writes how pictures become the net's inputs, its labels, its facts, and which of the model's
+    outputs are auxiliary heads'."""
     pictures = {name: asdict(graph.input_op(name).picture) for name in graph.inputs}
     labels = None if graph.labels is None else asdict(graph.labels)
-    facts = {"pictures": pictures, "labels": labels, "meta": dict(graph.meta)}
+    facts: dict[str, Any] = {"pictures": pictures, "labels": labels, "meta": dict(graph.meta)}
+    heads = [asdict(aux) for aux in graph.aux if aux.output not in graph.outputs]
+    if heads:
+        facts["aux"] = heads
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, json.dumps(facts)
 
@@ -41,8 +46,15 @@ def _with(graph: Graph, facts: dict[str, Any]) -> Graph:
         _input(node, pictures[node.name]) if node.name in pictures else node for node in graph
     )
     labels = facts["labels"]
+    heads = [Aux(str(a["name"]), float(a["weight"]), a["output"]) for a in facts.get("aux", ())]
+    ends = {head.output for head in heads}
+    outputs = tuple(name for name in graph.outputs if name not in ends)
+    if not outputs or not ends <= set(graph.outputs) or not all(0 <= h.weight < inf for h in heads):
+        raise ValueError("heads that the model has not")
     return replace(
         graph,
+        outputs=outputs,
+        aux=tuple(heads),
         nodes=nodes,
         labels=None if labels is None else Labels(str(labels["name"]), bool(labels["is_file"])),
         meta={str(name): value for name, value in facts["meta"].items()},

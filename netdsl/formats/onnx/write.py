@@ -25,15 +25,21 @@ LARGEST = 1_900_000_000
 """Bytes of weights that one file holds; protobuf ends at 2 GiB."""
 
 
-def write_onnx(graph: Graph, weights: Mapping[str, npt.NDArray[Any]], path: str | Path) -> None:
+def write_onnx(
+    graph: Graph,
+    weights: Mapping[str, npt.NDArray[Any]],
+    path: str | Path,
+    *,
+    aux: bool = False,
+) -> None:
     """Writes an ONNX file, weights in single precision, the batch axis open.
 
-    Weights of more than 1.9 GB go to a file of the same name and `.data` beside it. Auxiliary heads
-    are left out. Raises NetError: weights missing or of wrong shapes, a file that cannot be
-    written.
+    Weights of more than 1.9 GB go to a file of the same name and `.data` beside it. aux: auxiliary
+    heads too, as further outputs. Raises NetError: weights missing or of wrong shapes, a file that
+    cannot be written.
     """
     path = Path(path)
-    model = to_onnx(graph, weights)
+    model = to_onnx(graph, weights, aux=aux)
     beside = sum(len(t.raw_data) for t in model.graph.initializer) > LARGEST
     try:
         if beside:
@@ -50,20 +56,26 @@ def _whole(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def to_onnx(graph: Graph, weights: Mapping[str, npt.NDArray[Any]]) -> ModelProto:
-    """The ONNX model of a graph without its auxiliary heads. Raises NetError for weights that do
-    not fit."""
-    graph = graph.without_aux()
+def to_onnx(
+    graph: Graph, weights: Mapping[str, npt.NDArray[Any]], *, aux: bool = False
+) -> ModelProto:
+    """The ONNX model of a graph, with `aux` its auxiliary heads as outputs after its own.
+
+    Raises NetError for weights that do not fit.
+    """
+    if not aux:
+        graph = graph.without_aux()
     check_weights(graph, weights)
     emitter = Emitter(graph, weights)
     for node in graph:
         if not isinstance(node.op, Input):
             emitter.add(node)
+    heads = (head.output for head in graph.aux)
     made = helper.make_graph(
         emitter.nodes,
         graph.name,
         [_info(graph, name) for name in graph.inputs],
-        [_info(graph, name) for name in graph.outputs],
+        [_info(graph, name) for name in dict.fromkeys((*graph.outputs, *heads))],
         emitter.tensors,
     )
     model = helper.make_model(

@@ -119,9 +119,39 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
         write_onnx(graph, drawn(graph), tmp_path / "nowhere" / "net.onnx")
 
 
+AUX = "input 4; fc(3) as a -> aux(weight=0.3) { fc(2) } -> relu -> fc(1)"
+
+
 def test_auxiliary_heads_are_left_out() -> None:
-    text = "input 4; fc(3) as a -> aux(weight=0.3) { fc(2) } -> relu -> fc(1)"
-    graph = netdsl.load(text=text).graph
+    graph = netdsl.load(text=AUX).graph
     model = to_onnx(graph, drawn(graph))
     assert [output.name for output in model.graph.output] == list(graph.outputs)
     same(import_onnx(model).graph, graph.without_aux())
+
+
+@pytest.mark.parametrize("name", ["", "googlenet", "googlenet_torchvision"])
+def test_auxiliary_heads_there_and_back(name: str) -> None:
+    graph = netdsl.load(name).graph if name else netdsl.load(text=AUX).graph
+    zero = np.zeros(1, np.float32)
+    weights = {n: np.broadcast_to(zero, p.shape) for n, p in graph.all_parameters().items()}
+    model = to_onnx(graph, weights, aux=True)
+    onnx.checker.check_model(model, full_check=True)
+    heads = [head.output for head in graph.aux]
+    assert [output.name for output in model.graph.output] == [*graph.outputs, *heads]
+    found = import_onnx(model).graph
+    assert sorted(found.nodes, key=str) == sorted(graph.nodes, key=str)
+    assert (found.outputs, found.aux) == (graph.outputs, graph.aux)
+
+
+@pytest.mark.parametrize(
+    "change", [("fc1", "fc9"), ("fc1", "fc2"), ('"weight": 0.3', '"weight": 1e999')]
+)
+def test_heads_that_the_model_lacks(change: tuple[str, str]) -> None:
+    graph = netdsl.load(text=AUX).graph
+    model = to_onnx(graph, drawn(graph), aux=True)
+    (entry,) = model.metadata_props
+    changed = entry.value.replace(*change)
+    assert changed != entry.value
+    entry.value = changed
+    with pytest.raises(NetError, match="metadata are damaged"):
+        import_onnx(model)
