@@ -143,9 +143,7 @@ def test_auxiliary_heads_there_and_back(name: str) -> None:
     assert (found.outputs, found.aux) == (graph.outputs, graph.aux)
 
 
-@pytest.mark.parametrize(
-    "change", [("fc1", "fc9"), ("fc1", "fc2"), ('"weight": 0.3', '"weight": 1e999')]
-)
+@pytest.mark.parametrize("change", [("fc1", "fc9"), ('"weight": 0.3', '"weight": 1e999')])
 def test_heads_that_the_model_lacks(change: tuple[str, str]) -> None:
     graph = netdsl.load(text=AUX).graph
     model = to_onnx(graph, drawn(graph), aux=True)
