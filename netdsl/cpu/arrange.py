@@ -30,6 +30,7 @@ from netdsl.cpu.views import (
     row_place,
     row_width,
 )
+from netdsl.graph.taps import padded
 from netdsl.ops import Pad, Shuffle, Upsample
 
 
@@ -222,17 +223,6 @@ def plan_pad(task: Task, places: Places) -> list[Call]:
         for size, (before, after) in zip(spatial, op.amount, strict=True)
     ]
     return [_gather(task, places, axes, op.value)]
-
-
-def padded(mode: str, at: int, size: int) -> int:
-    """The place that a padded axis shows at `at`; -1 for the filling."""
-    if 0 <= at < size:
-        return at
-    if mode == "reflect":
-        return -at if at < 0 else 2 * (size - 1) - at
-    if mode == "edge":
-        return 0 if at < 0 else size - 1
-    return -1
 
 
 def _gather(task: Task, places: Places, axes: list[list[int]], fill: float) -> Call:

@@ -25,7 +25,8 @@ from netdsl.cpu.views import (
     row_place,
     row_width,
 )
-from netdsl.ops import AdaptiveAveragePool, AveragePool, GlobalMax, MaxPool, Window
+from netdsl.graph.taps import axis_windows
+from netdsl.ops import AdaptiveAveragePool, AveragePool, GlobalMax, MaxPool
 
 STEPS, WINDOWS = OWN, OWN + 3
 """The axes' steps from tap to tap; the windows of all axes."""
@@ -149,25 +150,6 @@ def average_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
                     total += along
             mean = total / np.float32(count_z * count_y * count_x)
             store(arena, out + 16 * x, keep(mean, 0, lanes))
-
-
-Axis = list[tuple[int, int, int]]
-"""The windows of an axis: first tap, end, and count of each."""
-
-
-def axis_windows(w: Window, axis: int, size: int, outputs: int, count_pad: bool) -> Axis:
-    """Windows that slide along an axis of `size`. With count_pad the padding's taps count too."""
-    kernel, stride, dilation = w.kernel[axis], w.stride[axis], w.dilation[axis]
-    before, after = w.padding[axis]
-    found = []
-    for i in range(outputs):
-        start = i * stride - before
-        taps = [start + t * dilation for t in range(kernel)]
-        inside = [t for t in taps if 0 <= t < size]
-        counted = [t for t in taps if t < size + after] if count_pad else inside
-        first, end = (inside[0], inside[-1] + 1) if inside else (0, 0)
-        found.append((first, end, len(counted)))
-    return found
 
 
 def plan_pool(task: Task, places: Places) -> list[Call]:

@@ -20,11 +20,12 @@ from netdsl.cpu.activation import (
     TANH,
 )
 from netdsl.cpu.arrange import mix
-from netdsl.cpu.backward import activation, arrange, dense, norm, response, sums, taps, window
+from netdsl.cpu.backward import activation, arrange, dense, norm, response, sums, window
 from netdsl.cpu.backward.task import BackNeeds, BackPlaces, Calls
 from netdsl.cpu.layout import Buffer
 from netdsl.cpu.task import Task, by_channel
 from netdsl.cpu.views import call
+from netdsl.graph import taps
 from netdsl.ops import (
     BatchNorm,
     Dropout,
@@ -212,7 +213,7 @@ def window_back(task: Task, places: BackPlaces) -> Calls:
     op, target, x = task.whole.base, places.gradients[0], places.inputs[0]
     if target is None:
         return []
-    axes = taps.taps_of(task)
+    axes = taps.taps_of(op, task.shapes[0], task.node.shape)
     table, shares = taps.flat(axes)
     if isinstance(op, MaxPool | GlobalMax):
         apart = all(taps.apart(axis) for axis in axes)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from netdsl.cpu.arrange import padded
-from netdsl.cpu.pool import axis_windows
-from netdsl.cpu.task import Task
 from netdsl.ops import (
     AdaptiveAveragePool,
     AveragePool,
@@ -14,15 +11,49 @@ from netdsl.ops import (
     Pad,
     Shape,
     Upsample,
+    Window,
 )
 
 Taps = list[list[tuple[int, float]]]
 """For each output place of an axis, the input places and their weights."""
 
 
-def taps_of(task: Task) -> list[Taps]:
-    """The taps of a pool, an enlarging or a padding, for depth, height and width."""
-    op, spatial, out = task.whole.base, task.shapes[0][1:], task.node.shape[1:]
+Axis = list[tuple[int, int, int]]
+"""The windows of an axis: first tap, end, and count of each."""
+
+
+def axis_windows(w: Window, axis: int, size: int, outputs: int, count_pad: bool) -> Axis:
+    """Windows that slide along an axis of `size`. With count_pad the padding's taps count too."""
+    kernel, stride, dilation = w.kernel[axis], w.stride[axis], w.dilation[axis]
+    before, after = w.padding[axis]
+    found = []
+    for i in range(outputs):
+        start = i * stride - before
+        taps = [start + t * dilation for t in range(kernel)]
+        inside = [t for t in taps if 0 <= t < size]
+        counted = [t for t in taps if t < size + after] if count_pad else inside
+        first, end = (inside[0], inside[-1] + 1) if inside else (0, 0)
+        found.append((first, end, len(counted)))
+    return found
+
+
+def padded(mode: str, at: int, size: int) -> int:
+    """The place that a padded axis shows at `at`; -1 for the filling."""
+    if 0 <= at < size:
+        return at
+    if mode == "reflect":
+        return -at if at < 0 else 2 * (size - 1) - at
+    if mode == "edge":
+        return 0 if at < 0 else size - 1
+    return -1
+
+
+def taps_of(op: Op, given: Shape, made: Shape) -> list[Taps]:
+    """The taps of a pool, an enlarging or a padding, for depth, height and width.
+
+    given, made: the shapes of its input and its output.
+    """
+    spatial, out = given[1:], made[1:]
     axes = [_axis(op, i, spatial, out) for i in range(len(spatial))]
     return [[[(0, 1.0)]]] * (3 - len(axes)) + axes
 
@@ -83,3 +114,12 @@ def apart(axis: Taps) -> bool:
 def covers(axis: Taps, size: int) -> bool:
     """Whether every input place is read."""
     return {at for taps in axis for at, _ in taps} == set(range(size))
+
+
+def turned(axis: Taps, size: int) -> Taps:
+    """For each input place of an axis, the output places that read it and their weights."""
+    found: Taps = [[] for _ in range(size)]
+    for out, taps in enumerate(axis):
+        for at, share in taps:
+            found[at].append((out, share))
+    return found
