@@ -21,3 +21,13 @@ def remainder(a, b):  # type: ignore[no-untyped-def]
 def inside(i, size):  # type: ignore[no-untyped-def]
     """Whether 0 <= i < size."""
     return i >= 0 and i < size
+
+
+@cuda.jit(device=True)
+def place_of(i, depth, height, width):  # type: ignore[no-untyped-def]
+    """The channel, depth, row and column of element i of a sample."""
+    rows = quotient(i, width)
+    planes = quotient(rows, height)
+    c = quotient(planes, depth)
+    z, y, x = planes - c * depth, rows - planes * height, i - rows * width
+    return c, int32(z), int32(y), int32(x)

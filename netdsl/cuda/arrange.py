@@ -9,7 +9,7 @@ import numpy as np
 from numba import cuda, float32, int32, uint32
 
 from netdsl.cuda.activation import copy, ends
-from netdsl.cuda.arith import inside, quotient, remainder
+from netdsl.cuda.arith import inside, place_of, quotient, remainder
 from netdsl.cuda.layout import Call, axes, spread
 from netdsl.cuda.task import Task
 from netdsl.ops import Pad, Shuffle, Upsample
@@ -27,6 +27,17 @@ CONSTANT, REFLECT, EDGE = range(3)
 MODES = {"constant": CONSTANT, "reflect": REFLECT, "edge": EDGE}
 
 ZERO, ONE = np.float32(0), np.float32(1)
+
+
+@cuda.jit(device=True)
+def output_of(ints, at, i):  # type: ignore[no-untyped-def]
+    """The channel, depth, row and column of output i."""
+    return place_of(
+        i,
+        ints[uint32(at + OUT_DEPTH)],
+        ints[uint32(at + OUT_HEIGHT)],
+        ints[uint32(at + OUT_WIDTH)],
+    )
 
 
 @cuda.jit(device=True)
@@ -68,12 +79,7 @@ def enlarge(arena, params, ints, at):  # type: ignore[no-untyped-def]
     depth = ints[uint32(at + DEPTH)]
     height = ints[uint32(at + HEIGHT)]
     width = ints[uint32(at + WIDTH)]
-    rows = quotient(i, ints[uint32(at + OUT_WIDTH)])
-    ox = int32(i - rows * ints[uint32(at + OUT_WIDTH)])
-    planes = quotient(rows, ints[uint32(at + OUT_HEIGHT)])
-    oy = int32(rows - planes * ints[uint32(at + OUT_HEIGHT)])
-    c = quotient(planes, ints[uint32(at + OUT_DEPTH)])
-    oz = int32(planes - c * ints[uint32(at + OUT_DEPTH)])
+    c, oz, oy, ox = output_of(ints, at, i)
     fz = ints[uint32(at + FACTOR)]
     fy = ints[uint32(at + FACTOR + 1)]
     fx = ints[uint32(at + FACTOR + 2)]
@@ -125,12 +131,10 @@ def pad(arena, params, ints, at):  # type: ignore[no-untyped-def]
     height = ints[uint32(at + HEIGHT)]
     width = ints[uint32(at + WIDTH)]
     mode = ints[uint32(at + MODE)]
-    rows = quotient(i, ints[uint32(at + OUT_WIDTH)])
-    planes = quotient(rows, ints[uint32(at + OUT_HEIGHT)])
-    c = quotient(planes, ints[uint32(at + OUT_DEPTH)])
-    x = int32(i - rows * ints[uint32(at + OUT_WIDTH)] - ints[uint32(at + BEFORE + 2)])
-    y = int32(rows - planes * ints[uint32(at + OUT_HEIGHT)] - ints[uint32(at + BEFORE + 1)])
-    z = int32(planes - c * ints[uint32(at + OUT_DEPTH)] - ints[uint32(at + BEFORE)])
+    c, z, y, x = output_of(ints, at, i)
+    z = int32(z - ints[uint32(at + BEFORE)])
+    y = int32(y - ints[uint32(at + BEFORE + 1)])
+    x = int32(x - ints[uint32(at + BEFORE + 2)])
     z, y, x = met(z, depth, mode), met(y, height, mode), met(x, width, mode)
     value = params[uint32(ints[uint32(at + VALUE)])]
     if inside(z, depth) and inside(y, height) and inside(x, width):

@@ -7,7 +7,7 @@ from math import prod
 from numba import cuda, int32, uint32
 
 from netdsl.cuda.activation import copy, ends
-from netdsl.cuda.arith import quotient
+from netdsl.cuda.arith import place_of
 from netdsl.cuda.layout import Buffer, Call, spread
 from netdsl.cuda.task import Task
 
@@ -23,15 +23,9 @@ def multiply(arena, params, ints, at):  # type: ignore[no-untyped-def]
     i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
     n = int32(cuda.blockIdx.y)
     if i < ints[uint32(at + COUNT)]:
-        width = ints[uint32(at + WIDTH)]
-        height = ints[uint32(at + HEIGHT)]
-        depth = ints[uint32(at + DEPTH)]
-        rows = quotient(i, width)
-        x = int32(i - rows * width)
-        planes = quotient(rows, height)
-        y = int32(rows - planes * height)
-        c = quotient(planes, depth)
-        z = int32(planes - c * depth)
+        c, z, y, x = place_of(
+            i, ints[uint32(at + DEPTH)], ints[uint32(at + HEIGHT)], ints[uint32(at + WIDTH)]
+        )
         one = int32(
             ints[uint32(at + SOURCE)]
             + n * ints[uint32(at + SOURCE_BATCH)]

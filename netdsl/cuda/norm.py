@@ -1,4 +1,8 @@
-"""Normalisations by each sample's own statistics, softmax, and local response."""
+"""Normalisations by a group's own statistics, and batch norm's in training: one form for all four.
+
+A group's mean and squares are found by one block, or by several that each keep what their part
+gave; then every block puts these together and normalises its part.
+"""
 
 from __future__ import annotations
 
@@ -7,120 +11,202 @@ import math
 import numpy as np
 from numba import cuda, float32, int32, uint32
 
-from netdsl.cuda.activation import by_channel, ends
-from netdsl.cuda.arith import quotient
-from netdsl.cuda.layout import Call, blocks, spread
-from netdsl.cuda.reduce import group_norm, softmax_rows
-from netdsl.cuda.task import Task
-from netdsl.ops import (
-    GroupNorm,
-    InstanceNorm,
-    LayerNorm,
-    LocalResponseNorm,
-    LogSoftmax,
+from netdsl.cuda.activation import by_channel
+from netdsl.cuda.arith import quotient, remainder
+from netdsl.cuda.groups import (
+    CHANNELS,
+    GROUPS,
+    LENGTH,
+    OWN,
+    PLANE,
+    ROWS,
+    SOURCE,
+    SOURCE_BATCH,
+    TARGET,
+    TARGET_BATCH,
+    WIDE,
+    Groups,
+    give,
+    group_at,
+    groups_of,
+    shared_by,
+    span,
+    stepped,
+    take,
 )
+from netdsl.cuda.layout import Call, blocks
+from netdsl.cuda.rows import place
+from netdsl.cuda.sizes import THREADS
+from netdsl.cuda.task import Task
+from netdsl.cuda.wide import EACH, SUMS, block_sum, block_sums
+from netdsl.ops import GroupNorm, InstanceNorm, LayerNorm
 
-ZERO = np.float32(0)
-LEAST = np.float32(-np.inf)
+ZERO, ONE, FOUR = np.float32(0), np.float32(1), np.float32(EACH)
 
-SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, CHANNELS, PLANE, LOG = range(7)
-"""Of softmax_columns: as in reduce.py."""
-BELOW, ABOVE, NUMBERS = range(6, 9)
-"""Of local_response: neighbours below and above, and where k, alpha / size and beta lie."""
+(SCALE, SHIFT, SETTINGS, PARTS, TABLE, RUNNING, VARIANCE) = range(OWN, OWN + 7)
+"""Of the norms: where params hold the scale and the shift of each channel, eps, and momentum; where
+the arena takes what the parts of a group found, and each group's mean and 1 / deviation; where
+params hold the running mean and variance. -1: there is none."""
 
-WIDE_PLANE = 32
-"""Positions from which on neighbouring threads take neighbouring positions of a softmax."""
+
+@cuda.jit(device=True)
+def number_of(params, place, c, missing):  # type: ignore[no-untyped-def]
+    """A channel's number, where there are any."""
+    return params[uint32(place + c)] if place >= 0 else missing
+
+
+@cuda.jit(device=True)
+def measured(arena, ints, at, q, part, parts, t, shared):  # type: ignore[no-untyped-def]
+    """The mean of a part of a group, and the sum of squared distances from it.
+
+    A pivot near the mean is taken off first, so that numbers far from zero lose nothing: the mean
+    of the first number of each thread.
+    """
+    wide = ints[uint32(at + WIDE)] != 0
+    first, end, units = span(ints, at, part, parts)
+    step, unit = ints[uint32(at + SOURCE_BATCH)], int32(EACH if wide else 1)
+    start = group_at(ints, at, SOURCE, q)
+    row = quotient(int32(first + t), units)
+    column = int32(first + t - row * units)
+    pivot = ZERO
+    if first + t < end:
+        pivot = arena[uint32(start + row * step + column * unit)]
+    pivot = block_sum(shared, t, pivot) / float32(min(int32(end - first), int32(THREADS)))
+    values = cuda.local.array(EACH, float32)
+    total, squares = ZERO, ZERO
+    for _ in range(int32(first + t), end, int32(THREADS)):
+        take(values, arena, int32(start + row * step + column * unit), wide, pivot)
+        for k in range(EACH):
+            apart = values[k] - pivot
+            total += apart
+            squares += apart * apart
+        row, column = stepped(row, column, units)
+    total, squares = block_sums(shared, t, total, squares)
+    off = total / float32(int32((end - first) * unit))
+    return pivot + off, max(squares - total * off, ZERO)
+
+
+@cuda.jit(device=True)
+def joined(arena, ints, at, q, parts, t, shared):  # type: ignore[no-untyped-def]
+    """The mean of a group and the sum of squares, from what its parts found (Chan et al. 1983)."""
+    mean, squares, count = ZERO, ZERO, ZERO
+    if t < parts:
+        first, end, _ = span(ints, at, t, parts)
+        count = float32(int32(end - first))
+        place = int32(ints[uint32(at + PARTS)] + 2 * (q * parts + t))
+        mean, squares = arena[uint32(place)], arena[uint32(place + 1)]
+    total, every = block_sums(shared, t, count * mean, count)
+    whole = total / every
+    apart = mean - whole
+    if ints[uint32(at + WIDE)] != 0:
+        count *= FOUR
+    return whole, block_sum(shared, t, squares + count * apart * apart)
+
+
+@cuda.jit(device=True)
+def settled(arena, params, ints, at, q, t, mean, squares):  # type: ignore[no-untyped-def]
+    """1 / deviation; the first thread keeps the statistics, and moves the running ones."""
+    count = float32(int32(ints[uint32(at + LENGTH)] * ints[uint32(at + ROWS)]))
+    settings = ints[uint32(at + SETTINGS)]
+    rate = ONE / float32(math.sqrt(squares / count + params[uint32(settings)]))
+    table, running = ints[uint32(at + TABLE)], ints[uint32(at + RUNNING)]
+    if t == 0 and table >= 0:
+        arena[uint32(table + 2 * q)] = mean
+        arena[uint32(table + 2 * q + 1)] = rate
+    if t == 0 and running >= 0:
+        new, variance = params[uint32(settings + 1)], int32(ints[uint32(at + VARIANCE)] + q)
+        old = ONE - new
+        params[uint32(running + q)] = old * params[uint32(running + q)] + new * mean
+        fair = squares / (count - ONE)
+        params[uint32(variance)] = old * params[uint32(variance)] + new * fair
+    return rate
+
+
+@cuda.jit(device=True)
+def normalised(arena, params, ints, at, q, part, parts, t, mean, rate):  # type: ignore[no-untyped-def]
+    """Writes (x - mean) rate scale + shift of a part of a group."""
+    wide, plane = ints[uint32(at + WIDE)] != 0, ints[uint32(at + PLANE)]
+    first, end, units = span(ints, at, part, parts)
+    unit, apart = int32(EACH if wide else 1), int32(1 if wide and plane == 1 else 0)
+    source, target = group_at(ints, at, SOURCE, q), group_at(ints, at, TARGET, q)
+    group = remainder(q, ints[uint32(at + GROUPS)])
+    channel = int32(group * ints[uint32(at + CHANNELS)])
+    row = quotient(int32(first + t), units)
+    column = int32(first + t - row * units)
+    values = cuda.local.array(EACH, float32)
+    for _ in range(int32(first + t), end, int32(THREADS)):
+        across = int32(column * unit)
+        take(
+            values,
+            arena,
+            int32(source + row * ints[uint32(at + SOURCE_BATCH)] + across),
+            wide,
+            ZERO,
+        )
+        c = int32(channel + quotient(across, plane))
+        for k in range(EACH):
+            scale = number_of(params, ints[uint32(at + SCALE)], c + k * apart, ONE)
+            shift = number_of(params, ints[uint32(at + SHIFT)], c + k * apart, ZERO)
+            values[k] = (values[k] - mean) * (rate * scale) + shift
+        give(arena, int32(target + row * ints[uint32(at + TARGET_BATCH)] + across), wide, values)
+        row, column = stepped(row, column, units)
 
 
 @cuda.jit
-def softmax_columns(arena, params, ints, at):  # type: ignore[no-untyped-def]
-    """Softmax of a position by one thread: grid (positions / threads, samples)."""
-    p = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
-    n = int32(cuda.blockIdx.y)
-    plane = ints[uint32(at + PLANE)]
-    if p >= plane:
-        return
-    source = int32(ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + p)
-    target = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + p)
-    end = int32(ints[uint32(at + CHANNELS)] * plane)
-    best = LEAST
-    for i in range(int32(0), end, plane):
-        value = arena[uint32(source + i)]
-        if value > best or value != value:
-            best = value
-    total = ZERO
-    for i in range(int32(0), end, plane):
-        total += float32(math.exp(arena[uint32(source + i)] - best))
-    if ints[uint32(at + LOG)] != 0:
-        rest = float32(math.log(total))
-        for i in range(int32(0), end, plane):
-            arena[uint32(target + i)] = (arena[uint32(source + i)] - best) - rest
-    else:
-        for i in range(int32(0), end, plane):
-            arena[uint32(target + i)] = float32(math.exp(arena[uint32(source + i)] - best)) / total
+def norm_whole(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """Normalises a group: grid (groups)."""
+    shared = cuda.shared.array(SUMS, float32)
+    q, t, one = int32(cuda.blockIdx.x), int32(cuda.threadIdx.x), int32(1)
+    mean, squares = measured(arena, ints, at, q, int32(0), one, t, shared)
+    rate = settled(arena, params, ints, at, q, t, mean, squares)
+    normalised(arena, params, ints, at, q, int32(0), one, t, mean, rate)
 
 
 @cuda.jit
-def local_response(arena, params, ints, at):  # type: ignore[no-untyped-def]
-    """Local response of an element: grid (elements of a sample / threads, samples)."""
-    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
-    n = int32(cuda.blockIdx.y)
-    plane = ints[uint32(at + PLANE)]
-    channels = ints[uint32(at + CHANNELS)]
-    if i >= int32(channels * plane):
-        return
-    c = quotient(i, plane)
-    p = int32(i - c * plane)
-    first = int32(c - ints[uint32(at + BELOW)])
-    if first < 0:
-        first = int32(0)
-    last = int32(c + ints[uint32(at + ABOVE)])
-    if last >= channels:
-        last = int32(channels - 1)
-    source = int32(ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)])
-    total = ZERO
-    for other in range(first, int32(last + 1)):
-        value = arena[uint32(source + other * plane + p)]
-        total += value * value
-    numbers = ints[uint32(at + NUMBERS)]
-    k, alpha = params[uint32(numbers)], params[uint32(numbers + 1)]
-    beta = params[uint32(numbers + 2)]
-    value = arena[uint32(source + i)]
-    to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + i)
-    arena[uint32(to)] = value / float32(math.pow(k + alpha * total, beta))
+def norm_moments(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """Measures a part of a group: grid (groups, parts)."""
+    shared = cuda.shared.array(SUMS, float32)
+    q, t = int32(cuda.blockIdx.x), int32(cuda.threadIdx.x)
+    part, parts = int32(cuda.blockIdx.y), int32(cuda.gridDim.y)
+    mean, squares = measured(arena, ints, at, q, part, parts, t, shared)
+    if t == 0:
+        place = int32(ints[uint32(at + PARTS)] + 2 * (q * parts + part))
+        arena[uint32(place)] = mean
+        arena[uint32(place + 1)] = squares
+
+
+@cuda.jit
+def norm_apply(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """Normalises a part of a group whose parts are measured: grid (groups, parts)."""
+    shared = cuda.shared.array(SUMS, float32)
+    q, t = int32(cuda.blockIdx.x), int32(cuda.threadIdx.x)
+    part, parts = int32(cuda.blockIdx.y), int32(cuda.gridDim.y)
+    mean, squares = joined(arena, ints, at, q, parts, t, shared)
+    keeper = t if part == 0 else int32(1)
+    rate = settled(arena, params, ints, at, q, keeper, mean, squares)
+    normalised(arena, params, ints, at, q, part, parts, t, mean, rate)
+
+
+def norm_calls(task: Task, groups: Groups, own: list[int]) -> list[Call]:
+    """Measuring and normalising. own: the fields from SCALE on, but for PARTS."""
+    parts = groups.parts(task.processors)
+    scratch = task.scratch(2 * groups.count * parts)
+    source, target = task.inputs[0], task.output
+    d = [*place(source), *place(target), *place(source), *groups.fields, *own[:3], scratch]
+    at = task.ints.add([*d, *own[3:]])
+    if parts == 1:
+        return [blocks(norm_whole, groups.count, at)]
+    return [shared_by(kernel, groups, parts, at) for kernel in (norm_moments, norm_apply)]
 
 
 def plan_norm(task: Task) -> list[Call]:
     """Layer, instance or group norm: they differ in how many groups a sample has."""
     op, source = task.whole.base, task.inputs[0]
     assert isinstance(op, LayerNorm | InstanceNorm | GroupNorm)
-    groups = source.channels
-    if isinstance(op, LayerNorm):
-        groups = 1
-    elif isinstance(op, GroupNorm):
-        groups = op.groups
     params, channels = task.params, source.channels
+    counts = {LayerNorm: 1, InstanceNorm: channels}
+    groups = op.groups if isinstance(op, GroupNorm) else counts[type(op)]
     scale = params.add(by_channel(task.weights.get("weight"), channels, 1.0))
     shift = params.add(by_channel(task.weights.get("bias"), channels, 0.0))
-    d = [*ends(source, task.output), groups, channels // groups, source.plane]
-    at = task.ints.add([*d, scale, shift, params.add([op.eps])])
-    return [blocks(group_norm, source.batch * groups, at)]
-
-
-def plan_softmax(task: Task) -> list[Call]:
-    """Softmax across the channels, or its logarithm."""
-    source = task.inputs[0]
-    log = int(isinstance(task.whole.base, LogSoftmax))
-    at = task.ints.add([*ends(source, task.output), source.channels, source.plane, log])
-    if source.plane < WIDE_PLANE:
-        return [blocks(softmax_rows, source.batch * source.plane, at)]
-    return [spread(softmax_columns, source.plane, at, source.batch)]
-
-
-def plan_response(task: Task) -> list[Call]:
-    """Local response normalisation."""
-    op, source = task.whole.base, task.inputs[0]
-    assert isinstance(op, LocalResponseNorm)
-    numbers = task.params.add([op.k, op.alpha / op.size, op.beta])
-    d = [*ends(source, task.output), source.channels, source.plane, *op.reach, numbers]
-    return [spread(local_response, source.sample, task.ints.add(d), source.batch)]
+    own = [scale, shift, params.add([op.eps]), -1, -1, -1]
+    return norm_calls(task, groups_of(groups, source, task.output), own)

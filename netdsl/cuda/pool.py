@@ -6,10 +6,11 @@ import numpy as np
 from numba import cuda, float32, int32, uint32
 
 from netdsl.cuda.activation import ends
-from netdsl.cuda.arith import inside, quotient
+from netdsl.cuda.arith import inside, place_of, quotient
 from netdsl.cuda.layout import Call, axes, blocks, spread
-from netdsl.cuda.reduce import pool_all
+from netdsl.cuda.sizes import THREADS
 from netdsl.cuda.task import Task
+from netdsl.cuda.wide import WARPS, block_largest, block_sum
 from netdsl.ops import AdaptiveAveragePool, AveragePool, GlobalAverage, GlobalMax, MaxPool
 
 SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, COUNT = range(5)
@@ -18,8 +19,51 @@ KERNEL, STRIDE, DILATION, BEFORE, AFTER = 11, 14, 17, 20, 23
 """Three numbers each: of depth, height and width."""
 COUNT_PAD = 26
 
+CHANNELS, PLANE, LARGEST = range(4, 7)
+"""Of pool_all: channels, positions of a channel, whether the largest is wanted."""
+
 ZERO, ONE = np.float32(0), np.float32(1)
 LEAST = np.float32(-np.inf)
+
+
+@cuda.jit(device=True)
+def window_of(ints, at, i):  # type: ignore[no-untyped-def]
+    """The channel of output i, and the depth, row and column where its window begins."""
+    c, z, y, x = place_of(
+        i,
+        ints[uint32(at + OUT_DEPTH)],
+        ints[uint32(at + OUT_HEIGHT)],
+        ints[uint32(at + OUT_WIDTH)],
+    )
+    z = int32(z * ints[uint32(at + STRIDE)] - ints[uint32(at + BEFORE)])
+    y = int32(y * ints[uint32(at + STRIDE + 1)] - ints[uint32(at + BEFORE + 1)])
+    x = int32(x * ints[uint32(at + STRIDE + 2)] - ints[uint32(at + BEFORE + 2)])
+    return c, z, y, x
+
+
+@cuda.jit(device=True)
+def largest_of(arena, ints, at, n, i):  # type: ignore[no-untyped-def]
+    """The largest of the window of output i, NaN if there is one, and the first tap that has it."""
+    depth = ints[uint32(at + DEPTH)]
+    height = ints[uint32(at + HEIGHT)]
+    width = ints[uint32(at + WIDTH)]
+    c, z0, y0, x0 = window_of(ints, at, i)
+    source = int32(
+        ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + c * depth * height * width
+    )
+    best, found, tap = LEAST, int32(-1), int32(0)
+    for kz in range(ints[uint32(at + KERNEL)]):
+        z = int32(z0 + kz * ints[uint32(at + DILATION)])
+        for ky in range(ints[uint32(at + KERNEL + 1)]):
+            y = int32(y0 + ky * ints[uint32(at + DILATION + 1)])
+            for kx in range(ints[uint32(at + KERNEL + 2)]):
+                x = int32(x0 + kx * ints[uint32(at + DILATION + 2)])
+                if inside(z, depth) and inside(y, height) and inside(x, width):
+                    value = arena[uint32(source + (z * height + y) * width + x)]
+                    if value > best or value != value or found < 0:
+                        best, found = value, tap
+                tap = int32(tap + 1)
+    return best, found
 
 
 @cuda.jit
@@ -29,40 +73,7 @@ def max_pool(arena, params, ints, at):  # type: ignore[no-untyped-def]
     n = int32(cuda.blockIdx.y)
     if i >= ints[uint32(at + COUNT)]:
         return
-    depth = ints[uint32(at + DEPTH)]
-    height = ints[uint32(at + HEIGHT)]
-    width = ints[uint32(at + WIDTH)]
-    rows = quotient(i, ints[uint32(at + OUT_WIDTH)])
-    planes = quotient(rows, ints[uint32(at + OUT_HEIGHT)])
-    c = quotient(planes, ints[uint32(at + OUT_DEPTH)])
-    x0 = int32(
-        int32(i - rows * ints[uint32(at + OUT_WIDTH)]) * ints[uint32(at + STRIDE + 2)]
-        - ints[uint32(at + BEFORE + 2)]
-    )
-    y0 = int32(
-        int32(rows - planes * ints[uint32(at + OUT_HEIGHT)]) * ints[uint32(at + STRIDE + 1)]
-        - ints[uint32(at + BEFORE + 1)]
-    )
-    z0 = int32(
-        int32(planes - c * ints[uint32(at + OUT_DEPTH)]) * ints[uint32(at + STRIDE)]
-        - ints[uint32(at + BEFORE)]
-    )
-    source = int32(
-        ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + c * depth * height * width
-    )
-    best = LEAST
-    for kz in range(ints[uint32(at + KERNEL)]):
-        z = int32(z0 + kz * ints[uint32(at + DILATION)])
-        if inside(z, depth):
-            for ky in range(ints[uint32(at + KERNEL + 1)]):
-                y = int32(y0 + ky * ints[uint32(at + DILATION + 1)])
-                if inside(y, height):
-                    for kx in range(ints[uint32(at + KERNEL + 2)]):
-                        x = int32(x0 + kx * ints[uint32(at + DILATION + 2)])
-                        if inside(x, width):
-                            value = arena[uint32(source + (z * height + y) * width + x)]
-                            if value > best or value != value:
-                                best = value
+    best, _ = largest_of(arena, ints, at, n, i)
     arena[uint32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + i)] = best
 
 
@@ -76,21 +87,7 @@ def average_pool(arena, params, ints, at):  # type: ignore[no-untyped-def]
     depth = ints[uint32(at + DEPTH)]
     height = ints[uint32(at + HEIGHT)]
     width = ints[uint32(at + WIDTH)]
-    rows = quotient(i, ints[uint32(at + OUT_WIDTH)])
-    planes = quotient(rows, ints[uint32(at + OUT_HEIGHT)])
-    c = quotient(planes, ints[uint32(at + OUT_DEPTH)])
-    x0 = int32(
-        int32(i - rows * ints[uint32(at + OUT_WIDTH)]) * ints[uint32(at + STRIDE + 2)]
-        - ints[uint32(at + BEFORE + 2)]
-    )
-    y0 = int32(
-        int32(rows - planes * ints[uint32(at + OUT_HEIGHT)]) * ints[uint32(at + STRIDE + 1)]
-        - ints[uint32(at + BEFORE + 1)]
-    )
-    z0 = int32(
-        int32(planes - c * ints[uint32(at + OUT_DEPTH)]) * ints[uint32(at + STRIDE)]
-        - ints[uint32(at + BEFORE)]
-    )
+    c, z0, y0, x0 = window_of(ints, at, i)
     source = int32(
         ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + c * depth * height * width
     )
@@ -129,12 +126,7 @@ def adaptive_pool(arena, params, ints, at):  # type: ignore[no-untyped-def]
     out_depth = ints[uint32(at + OUT_DEPTH)]
     out_height = ints[uint32(at + OUT_HEIGHT)]
     out_width = ints[uint32(at + OUT_WIDTH)]
-    rows = quotient(i, out_width)
-    ox = int32(i - rows * out_width)
-    planes = quotient(rows, out_height)
-    oy = int32(rows - planes * out_height)
-    c = quotient(planes, out_depth)
-    oz = int32(planes - c * out_depth)
+    c, oz, oy, ox = place_of(i, out_depth, out_height, out_width)
     x0 = quotient(int32(ox * width), out_width)
     y0 = quotient(int32(oy * height), out_height)
     z0 = quotient(int32(oz * depth), out_depth)
@@ -153,17 +145,49 @@ def adaptive_pool(arena, params, ints, at):  # type: ignore[no-untyped-def]
     arena[uint32(to)] = total / float32(int32((z1 - z0) * (y1 - y0) * (x1 - x0)))
 
 
-def plan_pool(task: Task) -> list[Call]:
-    """A pool with windows of its own."""
+@cuda.jit
+def pool_all(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """The mean or largest of a channel of a sample: grid (samples x channels)."""
+    shared = cuda.shared.array(WARPS, float32)
+    t = int32(cuda.threadIdx.x)
+    channels = ints[uint32(at + CHANNELS)]
+    plane = ints[uint32(at + PLANE)]
+    n = quotient(int32(cuda.blockIdx.x), channels)
+    c = int32(cuda.blockIdx.x - n * channels)
+    source = int32(ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + c * plane)
+    if ints[uint32(at + LARGEST)] != 0:
+        best = LEAST
+        for i in range(t, plane, int32(THREADS)):
+            value = arena[uint32(source + i)]
+            if value > best or value != value:
+                best = value
+        result = block_largest(shared, t, best)
+    else:
+        total = ZERO
+        for i in range(t, plane, int32(THREADS)):
+            total += arena[uint32(source + i)]
+        result = block_sum(shared, t, total) / float32(plane)
+    if t == 0:
+        to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + c)
+        arena[uint32(to)] = result
+
+
+def windows(task: Task) -> list[int]:
+    """The fields of a pool with windows of its own, up to COUNT_PAD."""
     op, source, target = task.whole.base, task.inputs[0], task.output
     assert isinstance(op, MaxPool | AveragePool)
     w = op.window
     d = [*ends(source, target), target.sample, *source.size, *target.size]
     d += [*axes(w.kernel, 1), *axes(w.stride, 1), *axes(w.dilation, 1)]
     d += [*axes((lo for lo, _ in w.padding), 0), *axes((hi for _, hi in w.padding), 0)]
-    counts = isinstance(op, AveragePool) and op.count_pad
-    kernel = max_pool if isinstance(op, MaxPool) else average_pool
-    return [spread(kernel, target.sample, task.ints.add([*d, int(counts)]), target.batch)]
+    return [*d, int(isinstance(op, AveragePool) and op.count_pad)]
+
+
+def plan_pool(task: Task) -> list[Call]:
+    """A pool with windows of its own."""
+    kernel = max_pool if isinstance(task.whole.base, MaxPool) else average_pool
+    at = task.ints.add(windows(task))
+    return [spread(kernel, task.output.sample, at, task.output.batch)]
 
 
 def plan_adaptive(task: Task) -> list[Call]:

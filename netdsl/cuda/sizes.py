@@ -15,6 +15,9 @@ SIMULATED = bool(config.ENABLE_CUDASIM)
 THREADS = 8 if SIMULATED else 256
 """Threads of a block in all kernels but the tiled ones; a power of 2."""
 
+WARP = 4 if SIMULATED else 32
+"""Threads that sums take together by shuffles: a warp, or half a block in the simulator."""
+
 
 class Tile(NamedTuple):
     """What a block of the tiled convolution computes: m positions by n filters, k products deep at

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from netdsl.cuda import activation, arrange, conv, dense, join, norm, pool, transposed
+from netdsl.cuda import (
+    activation,
+    arrange,
+    conv,
+    dense,
+    join,
+    norm,
+    pool,
+    response,
+    softmax,
+    transposed,
+)
 from netdsl.cuda.layout import Call
 from netdsl.cuda.task import Task
 from netdsl.ops import (
@@ -56,7 +67,7 @@ class Recipe(NamedTuple):
 
 PASS = Recipe(activation.plan_activation, over=(0,))
 NORM = Recipe(norm.plan_norm, over=(0,))
-SOFTMAX = Recipe(norm.plan_softmax, over=(0,))
+SOFTMAX = Recipe(softmax.plan_softmax, over=(0,))
 WINDOWS = Recipe(pool.plan_pool)
 WHOLE = Recipe(pool.plan_global)
 
@@ -86,7 +97,7 @@ RECIPES: dict[type[Op], Recipe] = {
     LayerNorm: NORM,
     InstanceNorm: NORM,
     GroupNorm: NORM,
-    LocalResponseNorm: Recipe(norm.plan_response),
+    LocalResponseNorm: Recipe(response.plan_response),
     Flatten: Recipe(arrange.plan_flatten),
     Upsample: Recipe(arrange.plan_upsample),
     Pad: Recipe(arrange.plan_pad),

@@ -1,0 +1,124 @@
+"""Elements that are summed together: a channel of all samples, or channels of one.
+
+A group is `rows` stretches of `length` floats: a channel of a batch has a row a sample, channels of
+one sample are one row. A grid has a block for each group, or several that share it in parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from numba import cuda, int32, uint32
+
+from netdsl.cuda.arith import quotient
+from netdsl.cuda.layout import Buffer, Call, blocks
+from netdsl.cuda.rows import fits
+from netdsl.cuda.sizes import THREADS
+from netdsl.cuda.warp import load4, store4
+from netdsl.cuda.wide import EACH, row_of
+
+SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, OTHER, OTHER_BATCH = range(6)
+GROUPS, LENGTH, ROWS, PLANE, CHANNELS, WIDE = range(6, 12)
+"""Groups of a sample, floats of a row, rows; positions of a channel, channels of a group; whether
+four elements can be taken at a time."""
+OWN = 12
+"""Where the fields begin that a kernel has besides."""
+
+MOST_PARTS = min(64, THREADS)
+SHORTEST = 2 * EACH * THREADS
+"""Elements below which a part is not worth a block."""
+WAVES = 4
+"""Blocks that a multiprocessor should have."""
+
+
+@cuda.jit(device=True)
+def group_at(ints, at, field, q):  # type: ignore[no-untyped-def]
+    """Where group q of a tensor begins."""
+    groups = ints[uint32(at + GROUPS)]
+    n = quotient(q, groups)
+    return int32(row_of(ints, at + field, n) + (q - n * groups) * ints[uint32(at + LENGTH)])
+
+
+@cuda.jit(device=True)
+def span(ints, at, part, parts):  # type: ignore[no-untyped-def]
+    """A part's first unit, its end, and the units of a row; a unit is four elements, or one."""
+    row = ints[uint32(at + LENGTH)]
+    if ints[uint32(at + WIDE)] != 0:
+        row = quotient(row, EACH)
+    total = int32(row * ints[uint32(at + ROWS)])
+    each = quotient(int32(total + parts - 1), parts)
+    first = int32(part * each)
+    return first, min(int32(first + each), total), row
+
+
+@cuda.jit(device=True)
+def stepped(row, column, units):  # type: ignore[no-untyped-def]
+    """The row and column of the unit that is THREADS further on, in rows of `units`."""
+    down = quotient(THREADS, units)
+    row, column = int32(row + down), int32(column + THREADS - down * units)
+    if column >= units:
+        return int32(row + 1), int32(column - units)
+    return row, column
+
+
+@cuda.jit(device=True)
+def take(values, array, place, wide, missing):  # type: ignore[no-untyped-def]
+    """A unit's values; where it is one element, `missing` for the other three."""
+    if wide:
+        values[0], values[1], values[2], values[3] = load4(array, uint32(place))
+    else:
+        values[0] = array[uint32(place)]
+        for k in range(1, EACH):
+            values[k] = missing
+
+
+@cuda.jit(device=True)
+def give(array, place, wide, values):  # type: ignore[no-untyped-def]
+    """Writes a unit's values."""
+    if wide:
+        store4(array, uint32(place), values[0], values[1], values[2], values[3])
+    else:
+        array[uint32(place)] = values[0]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of some tensors of one shape. count: all of them. See the fields above."""
+
+    count: int
+    groups: int
+    length: int
+    rows: int
+    plane: int
+    channels: int
+    wide: bool
+
+    @property
+    def fields(self) -> list[int]:
+        """What a descriptor holds of them, from GROUPS on."""
+        return [self.groups, self.length, self.rows, self.plane, self.channels, int(self.wide)]
+
+    def parts(self, processors: int) -> int:
+        """How many blocks should share a group, so that there is work for every multiprocessor."""
+        elements = self.rows * self.length
+        wanted = -(-WAVES * processors // self.count)
+        parts = max(1, min(wanted, elements // SHORTEST, MOST_PARTS))
+        units = elements // EACH if self.wide else elements
+        return -(-units // -(-units // parts))
+
+
+def groups_of(groups: int, *buffers: Buffer, batch: bool = False) -> Groups:
+    """The groups of each sample's channels; with `batch` each channel of all samples."""
+    first = buffers[0]
+    plane, channels = first.plane, first.channels // groups
+    length = plane * channels
+    starts = [n for b in buffers for n in (b.offset, b.batch_stride)]
+    wide = fits(length, *starts) and (plane == 1 or fits(plane))
+    samples = 1 if batch else first.batch
+    rows = first.batch if batch else 1
+    return Groups(samples * groups, groups, length, rows, plane, channels, wide)
+
+
+def shared_by(kernel: object, groups: Groups, parts: int, at: int) -> Call:
+    """A launch of `parts` blocks for each group."""
+    return blocks(kernel, groups.count, at)._replace(grid=(groups.count, parts, 1))
