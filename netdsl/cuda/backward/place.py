@@ -124,8 +124,8 @@ def _outputs(graph: Graph, batch: int, start: int) -> tuple[dict[str, Buffer], i
 
 
 def _may_write_over(graph: Graph, node: Node) -> bool:
-    """Whether nobody reads the node's input after it, on either way."""
-    if len(node.inputs) != 1 or back_of(node).reads_input:
+    """Whether nobody reads the node's input after it, on either way, and it reads no neighbours."""
+    if len(node.inputs) != 1 or back_of(node).reads_input or not back_of(node).over:
         return False
     source = graph[node.inputs[0]]
     if isinstance(source.op, Input | Concat | Flatten) or uses(graph, source.name) > 1:
