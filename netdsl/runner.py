@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.faults import NetError, error
 from netdsl.graph import Graph
+from netdsl.graph.timing import Timing
 from netdsl.ops import Shape, show
 
 Array = NDArray[Any]
@@ -39,6 +40,23 @@ class Plan(Protocol):
     """What a device makes of a graph, weights and a batch."""
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays: ...
+
+
+@runtime_checkable
+class Pipelined(Protocol):
+    """A plan that runs many batches faster than one after the other."""
+
+    def run_many(self, batches: Iterable[Mapping[str, Array]]) -> Iterator[Arrays]: ...
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """A plan that can say how long its steps take."""
+
+    @property
+    def batch(self) -> int: ...
+
+    def profile(self, inputs: Mapping[str, Array], repeats: int = 5) -> list[Timing]: ...
 
 
 class Reference:
@@ -73,14 +91,21 @@ class Runner:
         checked, count = check_inputs(self.graph, inputs)
         if count == 0 or self.plan is None:
             return {o: np.zeros((0, *self.graph[o].shape), np.float32) for o in self.outputs}
+        starts = range(0, count, self.batch)
+        pieces = ({n: x[i : i + self.batch] for n, x in checked.items()} for i in starts)
         parts: dict[str, list[Array]] = {output: [] for output in self.outputs}
-        for start in range(0, count, self.batch):
-            piece = {n: x[start : start + self.batch] for n, x in checked.items()}
-            kept = min(self.batch, count - start)
-            found = self.plan.run(filled(piece, self.batch))
+        batches = (filled(piece, self.batch) for piece in pieces)
+        for start, found in zip(starts, self._found(batches, len(starts)), strict=True):
             for output in self.outputs:
-                parts[output].append(found[output][:kept])
+                parts[output].append(found[output][: count - start])
         return {o: p[0] if len(p) == 1 else np.concatenate(p) for o, p in parts.items()}
+
+    def _found(self, batches: Iterable[Arrays], count: int) -> Iterable[Arrays]:
+        """The outputs of each batch."""
+        assert self.plan is not None
+        if count > 1 and isinstance(self.plan, Pipelined):
+            return self.plan.run_many(batches)
+        return map(self.plan.run, batches)
 
 
 def filled(inputs: Arrays, batch: int) -> Arrays:

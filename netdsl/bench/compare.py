@@ -19,7 +19,7 @@ from netdsl.net import Net
 from netdsl.runner import check_precision
 
 if TYPE_CHECKING:
-    from netdsl.cpu.plan import Timing
+    from netdsl.graph.timing import Timing
 
 LAYER_REPEATS = 15
 

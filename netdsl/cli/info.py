@@ -37,6 +37,7 @@ def facts() -> dict[str, Any]:
         **{package: version(package) for package in PACKAGES},
         "platform": platform.platform(),
         **cpu.info(),
+        **cuda.about(),
         "devices": ["cpu", *(f"cuda: {card}" for card in cuda.devices()), "reference"],
     }
 

@@ -8,8 +8,7 @@ from netdsl.cost.sheet import Column, Sheet
 from netdsl.cost.tables import show_sheet
 
 if TYPE_CHECKING:
-    from netdsl.cpu import Plan
-    from netdsl.runner import Arrays
+    from netdsl.runner import Arrays, Profiled
 
 REPEATS = 5
 
@@ -21,7 +20,7 @@ COLUMNS = (
 )
 
 
-def show_profile(plan: Plan, inputs: Arrays, precision: str) -> None:
+def show_profile(plan: Profiled, inputs: Arrays, precision: str) -> None:
     """Times a plan's steps on a batch and prints a row each, with its share of the whole.
 
     precision: what the plan computes in.

@@ -27,8 +27,8 @@ from netdsl.formats.arrays import Arrays as ArrayFile
 from netdsl.formats.inputs import Broken, Item, Sample, items, stream
 from netdsl.formats.outputs import Saver, check_path, saving
 from netdsl.graph import Graph
-from netdsl.net import Net, check_settings, chosen
-from netdsl.runner import Arrays, Runner, filled, roomy_batch
+from netdsl.net import Net, check_settings
+from netdsl.runner import Arrays, Profiled, Runner, filled, roomy_batch
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,8 @@ class Settings:
             raise error("out-of-range", f"--top is {self.top}, it must be at least 1")
         if self.seed < 0:
             raise error("out-of-range", f"--seed is {self.seed}, it must be at least 0")
-        if self.profile and chosen(self.device) != "cpu":
-            device = chosen(self.device)
-            raise error("no-profile", f"--profile measures the cpu's plan, not {device}'s")
+        if self.profile and self.device == "reference":
+            raise error("no-profile", "--profile measures the plans of cpu and cuda, not reference")
 
 
 def run_all(net: Net, inputs: list[str], settings: Settings) -> None:
@@ -196,15 +195,17 @@ class _Run:
         precision = self._settings.precision
         less = "" if precision == "fp32" else f" in {precision}"
         say(f"{inputs} in {1000 * self._seconds:.1f} ms{less}: {rate:,.1f} a second{right}")
+        note = getattr(self._runner.plan, "note", "")
+        if note:
+            Console(stderr=True, highlight=False, soft_wrap=True).print(note, style="yellow")
         if self._settings.profile:
             self._profile()
 
     def _profile(self) -> None:
         from netdsl.cli.profile import show_profile
-        from netdsl.cpu import Plan
 
         plan = self._runner.plan
-        assert isinstance(plan, Plan)  # the settings were checked for a device that has one
+        assert isinstance(plan, Profiled)  # the settings were checked for a device that has one
         show_profile(plan, filled(self._last, plan.batch), self._settings.precision)
 
 

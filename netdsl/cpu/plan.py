@@ -23,6 +23,7 @@ from netdsl.faults import error
 from netdsl.graph import Graph, Node
 from netdsl.graph.fused import fuse, parts
 from netdsl.graph.passes import lowered, own_weights
+from netdsl.graph.timing import Timing
 from netdsl.graph.weights import check_weights
 from netdsl.ops import Input, Shape, show
 
@@ -37,17 +38,6 @@ class Step:
     word: str
     macs: int
     calls: tuple[Call, ...]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long a node took, in ms of one run: the median and the least; macs of the batch."""
-
-    name: str
-    word: str
-    macs: int
-    ms: float
-    least_ms: float
 
 
 @dataclass(frozen=True)

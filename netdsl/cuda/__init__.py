@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from netdsl.cuda.device import check, devices, missing
+from netdsl.cuda.device import about, check, devices, missing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from netdsl.cuda.plan import Plan
     from netdsl.graph import Graph
 
-__all__ = ["check", "compile", "devices", "missing"]
+__all__ = ["about", "check", "compile", "devices", "missing"]
 
 
 def compile(  # noqa: A001 - called as cuda.compile

@@ -6,19 +6,53 @@ Nothing here imports Numba's CUDA target before its package is known to be insta
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
+from typing import Any
 
-from netdsl.faults import Fault, NetError, error
+from netdsl.cuda.failure import DRIVER, code_of
+from netdsl.faults import Fault, NetError
 
 INSTALL = "pip install 'netdsl[cuda]'"
 
 OLDEST = (7, 5)
 """The compute capability that CUDA 13 asks for: Turing."""
 
-OUT_OF_MEMORY = 2
-"""The driver's code for it."""
+WITHOUT = "--device cpu runs without"
+
+Version = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card: its name, its compute capability, its bytes of memory where it says so."""
+
+    name: str
+    capability: Version
+    memory: int | None = None
+
+    def __str__(self) -> str:
+        said = [f"compute capability {_dotted(self.capability)}"]
+        if self.memory is not None:
+            said.append(f"{self.memory / 2**30:.0f} GiB")
+        return f"{self.name} ({', '.join(said)})"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the driver and the toolkit say of themselves.
+
+    why: the driver's error where it does not start. driver: the newest CUDA it knows. toolkit: the
+    CUDA that kernels are compiled with.
+    """
+
+    why: str = ""
+    driver: Version | None = None
+    toolkit: Version | None = None
+    cards: tuple[Card, ...] = ()
 
 
 def installed() -> bool:
@@ -33,8 +67,11 @@ def simulated() -> bool:
 
 def missing() -> Fault | None:
     """What stands in the way of running here; None if nothing does."""
-    if simulated():
-        return None
+    return None if simulated() else _unfit() or obstacle(found())
+
+
+def _unfit() -> Fault | None:
+    """What is wrong with the packages, without importing them."""
     if not installed():
         return Fault(
             "no-cuda", "the device cuda needs numba-cuda, which is not installed", help=INSTALL
@@ -47,29 +84,107 @@ def missing() -> Fault | None:
             f"numba-cuda does not work with NumPy {np.__version__}: it needs one below 2.5",
             help=INSTALL,
         )
-    return _no_card()
+    return None
 
 
-def _no_card() -> Fault | None:
-    from numba import cuda
-
-    if not cuda.is_available():
-        why = cuda.cuda_error()
-        said = " ".join(str(why).split()) if why else "no NVIDIA card or toolkit was found"
+def obstacle(here: Found) -> Fault | None:
+    """What of this stands in the way; None if nothing does."""
+    if here.why or here.driver is None:
+        return _no_driver(here.why or "the driver says nothing of itself")
+    if here.toolkit is None:
+        return Fault("no-toolkit", "the CUDA toolkit is not installed", help=INSTALL)
+    if here.driver[0] < here.toolkit[0]:
         return Fault(
-            "no-card",
-            f"the device cuda cannot be used: {said}",
-            help=f"an NVIDIA card with a driver for CUDA 13, and {INSTALL}; "
-            "--device cpu runs without",
+            "old-driver",
+            f"the NVIDIA driver is for CUDA {_dotted(here.driver)}, the toolkit that is installed "
+            f"is CUDA {_dotted(here.toolkit)}",
+            help=f"install {DRIVER}; {WITHOUT}",
         )
-    card = cuda.get_current_device()
-    if tuple(card.compute_capability) < OLDEST:
-        major, minor = card.compute_capability
+    if not here.cards:
+        return _no_driver("CUDA_ERROR_NO_DEVICE")
+    card = here.cards[0]
+    if card.capability < OLDEST:
         return Fault(
             "old-card",
-            f"{_name(card)} has compute capability {major}.{minor}, CUDA 13 asks for 7.5",
-            help="--device cpu runs without",
+            f"{card.name} has compute capability {_dotted(card.capability)}, CUDA 13 asks for "
+            f"{_dotted(OLDEST)} (Turing) or later",
+            help=WITHOUT,
         )
+    return None
+
+
+def _no_driver(why: str) -> Fault:
+    """The driver does not start, or has no card."""
+    code = code_of(why)
+    if code is not None:
+        why = f"CUDA_ERROR_{code}"
+    if code == "NO_DEVICE":
+        return Fault(
+            "no-card",
+            "the device cuda cannot be used: the NVIDIA driver finds no card",
+            help=f"CUDA_VISIBLE_DEVICES may hide it; {WITHOUT}",
+        )
+    if code in ("SYSTEM_DRIVER_MISMATCH", "COMPAT_NOT_SUPPORTED_ON_DEVICE"):
+        return Fault(
+            "old-driver",
+            f"the NVIDIA driver's parts do not fit each other: {why}",
+            help=f"install {DRIVER}, and start the machine anew; {WITHOUT}",
+        )
+    if "cannot be found" in why or "cannot open shared object file" in why:
+        why = "no NVIDIA driver is installed"
+    return Fault(
+        "no-card",
+        f"the device cuda cannot be used: {why}",
+        help=f"it needs an NVIDIA card with {DRIVER}, and {INSTALL}; {WITHOUT}",
+    )
+
+
+@cache
+def found() -> Found:
+    """The driver, the toolkit and the cards. Imports numba.cuda."""
+    from numba import cuda
+    from numba.cuda.cudadrv import driver
+
+    # Asking starts the driver; the first time it may raise what cuda_error() then says.
+    with suppress(ImportError):
+        cuda.is_available()
+    why = " ".join(str(cuda.cuda_error() or "").split())
+    toolkit = _toolkit()
+    if why:
+        return Found(why, toolkit=toolkit)
+    try:
+        there = driver.get_version()
+        known = toolkit is None or there[0] >= toolkit[0]
+        # Asked for its cards, a driver that is too old makes the packages complain at length.
+        cards = tuple(_card(each) for each in cuda.gpus) if known else ()
+    except Exception as problem:
+        return Found(" ".join(str(problem).split()), toolkit=toolkit)
+    return Found("", tuple(there), toolkit, cards)
+
+
+def _toolkit() -> Version | None:
+    """The version of the compiler's library; None where there is none."""
+    try:
+        from numba.cuda.cudadrv import nvvm, runtime
+
+        return tuple(runtime.get_version()) if nvvm.is_available() else None
+    except Exception:
+        # Each package that may be missing or broken raises its own.
+        return None
+
+
+def _card(card: Any) -> Card:
+    name = card.name.decode() if isinstance(card.name, bytes) else str(card.name)
+    major, minor = card.compute_capability
+    return Card(name, (major, minor), _memory(int(card.id)))
+
+
+def _memory(number: int) -> int | None:
+    """A card's bytes of memory, without a context, which would take some of it."""
+    with suppress(Exception):
+        from numba.cuda.cudadrv.driver import driver
+
+        return int(driver.cuDeviceTotalMem(number))
     return None
 
 
@@ -81,41 +196,28 @@ def check() -> None:
 
 
 def devices() -> list[str]:
-    """The names of the cards here; empty without numba-cuda, which is not imported then."""
-    if not installed() or simulated():
-        return []
-    from numba import cuda
-
-    return [_name(card) for card in cuda.gpus] if cuda.is_available() else []
+    """The cards here, as they are called; empty where none can be used."""
+    return [] if simulated() or missing() else [card.name for card in found().cards]
 
 
-def _name(card: object) -> str:
-    name = getattr(card, "name", "an unknown card")
-    return name.decode() if isinstance(name, bytes) else str(name)
+def about() -> dict[str, Any]:
+    """What `netdsl info` says of CUDA: whether it can be used, and what with."""
+    if simulated():
+        return {"cuda": "Numba's simulator"}
+    problem = _unfit()
+    if problem is not None:
+        return {"cuda": f"{problem.message} ({problem.help})"}
+    here, problem = found(), missing()
+    said: dict[str, Any] = {"cuda": problem.message if problem else "ready"}
+    said["numba_cuda"] = version("numba-cuda")
+    if here.driver:
+        said["cuda_driver"] = f"CUDA {_dotted(here.driver)}"
+    if here.toolkit:
+        said["cuda_toolkit"] = f"CUDA {_dotted(here.toolkit)}"
+    if here.cards:
+        said["cards"] = [str(card) for card in here.cards]
+    return said
 
 
-@contextmanager
-def faults_of(name: str, batch: int) -> Iterator[None]:
-    """Turns the driver's and the compiler's errors into a NetError about the net of this name."""
-    try:
-        yield
-    except Exception as found:
-        if "cuda" not in type(found).__module__:
-            raise
-        said = " ".join(str(found).split()) or type(found).__name__
-        if getattr(found, "code", None) == OUT_OF_MEMORY:
-            raise out_of_memory(name, batch, said) from found
-        raise error(
-            "cuda-failed",
-            f"the card gave up on {name}: {said}",
-            help="a driver older than CUDA 13 is the usual cause; --device cpu runs without",
-        ) from found
-
-
-def out_of_memory(name: str, batch: int, said: str) -> NetError:
-    """The error for a plan that does not fit the card."""
-    return error(
-        "out-of-memory",
-        f"{name} with {batch} samples at once does not fit the card's memory: {said}",
-        help="a smaller batch needs less" if batch > 1 else None,
-    )
+def _dotted(numbers: Version) -> str:
+    return ".".join(map(str, numbers))

@@ -1,7 +1,8 @@
-"""Memory on the device, and launches."""
+"""Memory on the device, streams, and launches."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -49,9 +50,48 @@ def room(floats: int) -> Any:
     return cuda.device_array(max(floats, 1), np.float32)
 
 
-def launch(call: Call, arena: Any, params: Any, ints: Any) -> None:
-    """Starts a kernel; it runs after those that were started before."""
-    call.kernel[call.grid, call.block](arena, params, ints, np.int32(call.at))
+def staging(floats: int) -> Floats:
+    """Memory on this side that the card reads and writes by itself, without the processor; where
+    the system has none to pin down, ordinary memory, from which copies are only slower."""
+    try:
+        pinned: Floats = cuda.pinned_array(max(floats, 1), np.float32)[:floats]
+        return pinned
+    except Exception as problem:
+        if "cuda" not in type(problem).__module__:
+            raise
+        return np.empty(floats, np.float32)
+
+
+def attach() -> None:
+    """Makes the card this thread's own. Streams and events are of no use to a thread without."""
+    if not SIMULATED:
+        cuda.current_context()
+
+
+def stream() -> Any:
+    """An order of work on the device; what is put into it runs in turn."""
+    return cuda.stream()
+
+
+def event(*, timed: bool = False) -> Any:
+    """A mark in a stream, for others to wait for."""
+    return cuda.event(timing=timed) if not SIMULATED else cuda.event()
+
+
+def configured(call: Call, stream: Any) -> Any:
+    """A launch that only lacks its arguments: making it costs as much as launching it."""
+    if SIMULATED:
+        # There a kernel is configured in place, and the next call's configuration replaces it.
+        return lambda *arguments: call.kernel[call.grid, call.block, stream](*arguments)
+    with warnings.catch_warnings():
+        # Numba warns of grids that leave a part of the card idle. Small layers are no mistake.
+        warnings.simplefilter("ignore")
+        return call.kernel[call.grid, call.block, stream]
+
+
+def launch(call: Call, arena: Any, params: Any, ints: Any, stream: Any = 0) -> None:
+    """Starts a kernel; it runs after those that the stream was given before."""
+    configured(call, stream)(arena, params, ints, np.int32(call.at))
 
 
 def wait() -> None:

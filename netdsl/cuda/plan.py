@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cuda import launch
-from netdsl.cuda.device import faults_of, out_of_memory
+from netdsl.cuda.failure import faults_of, out_of_memory, wanting
 from netdsl.cuda.layout import Buffer, Call, Floats
 from netdsl.cuda.place import place, rounded
+from netdsl.cuda.replay import Replay
+from netdsl.cuda.staging import Desk, Pipeline
 from netdsl.cuda.table import RECIPES, takes
 from netdsl.cuda.task import Descriptors, Params, Task
-from netdsl.faults import error
+from netdsl.cuda.timing import timed
+from netdsl.faults import NetError, error
 from netdsl.graph import Graph, Node
 from netdsl.graph.fused import fuse, parts
 from netdsl.graph.passes import lowered, own_weights
+from netdsl.graph.timing import Timing
 from netdsl.graph.weights import check_weights
 from netdsl.ops import Input, Shape, show
 
@@ -76,33 +80,97 @@ class Plan:
         self.arena = launch.room(floats)
         self.params = launch.on_device(params.joined())
         self.ints = launch.on_device(ints.joined())
-        self._views = {port.name: self._view(port.buffer) for port in (*inputs, *outputs)}
-        self._lock = Lock()
+        self.stream = launch.stream()
+        arguments = (self.arena, self.params, self.ints)
+        self._replay = Replay([c for step in steps for c in step.calls], arguments, self.stream)
+        views = self._views(inputs), self._views(outputs)
+        self._desk = Desk(*views, self.stream)
+        self._pipeline: Pipeline | None = None
+        self._lock = RLock()
 
-    def _view(self, buffer: Buffer) -> Any:
-        """The stretch of the arena that a tensor takes."""
-        return self.arena[buffer.offset : buffer.offset + buffer.batch * buffer.sample]
+    @property
+    def note(self) -> str:
+        """Why kernels are launched one by one though the plan has run twice; mostly empty."""
+        return self._replay.note
+
+    def _views(self, ports: Iterable[Port]) -> dict[str, Any]:
+        """The stretches of the arena that tensors take."""
+        return {
+            port.name: self.arena[b.offset : b.offset + b.batch * b.sample]
+            for port in ports
+            for b in [port.buffer]
+        }
 
     def run(self, inputs: Mapping[str, NDArray[np.floating]]) -> dict[str, Floats]:
         """Outputs by name, each (batch, *shape), for inputs by name, each (batch, *shape).
 
         Raises NetError: an input is missing, or its shape is another, or the card failed.
         """
-        arrays = [self._checked(port, inputs) for port in self.inputs]
+        arrays = self._checked(inputs)
         with self._lock, faults_of(self.name, self.batch):
-            for port, array in zip(self.inputs, arrays, strict=True):
-                self._views[port.name].copy_to_device(array)
-            self.start()
-            return {port.name: self._get(port) for port in self.outputs}
+            launch.attach()
+            self._desk.put(arrays)
+            self._replay.start()
+            return self._shaped(self._desk.get())
+
+    def run_many(
+        self, batches: Iterable[Mapping[str, NDArray[np.floating]]]
+    ) -> Iterator[dict[str, Floats]]:
+        """As `run` for each of these, in order, but the copies of the batches before and after go
+        on while one is computed. The plan is this one's until the last result was taken.
+        """
+        with self._lock:
+            pipeline = self._pipelined()
+            if pipeline is None:
+                yield from map(self.run, batches)
+                return
+            results = pipeline.run(map(self._checked, batches))
+            while True:
+                with faults_of(self.name, self.batch):
+                    found = next(results, None)
+                if found is None:
+                    return
+                yield self._shaped(found)
+
+    def _pipelined(self) -> Pipeline | None:
+        """The memory for batches under way; None where the card has none left for it."""
+        if self._pipeline is None:
+            views = self._desk.inputs, self._desk.outputs
+            try:
+                with faults_of(self.name, self.batch):
+                    launch.attach()
+                    self._pipeline = Pipeline(*views, self.stream, self._replay.start)
+            except NetError as problem:
+                if problem.faults[0].code != "out-of-memory":
+                    raise
+        return self._pipeline
 
     def start(self) -> None:
         """Starts every kernel on what the arena holds, without waiting for the end."""
-        for step in self.steps:
-            for call in step.calls:
-                launch.launch(call, self.arena, self.params, self.ints)
+        with self._lock, faults_of(self.name, self.batch):
+            launch.attach()
+            self._replay.start()
 
-    def _checked(self, port: Port, inputs: Mapping[str, NDArray[np.floating]]) -> Floats:
-        """An input as float32 in one stretch."""
+    def wait(self) -> None:
+        """Until all that was started has ended."""
+        with faults_of(self.name, self.batch):
+            self.stream.synchronize()
+
+    def profile(self, inputs: Mapping[str, NDArray[np.floating]], repeats: int = 5) -> list[Timing]:
+        """The time of each step over some runs after a first; raises NetError as `run` does.
+
+        The card's own clock is read between the steps. A step that is shorter than a launch, some
+        microseconds, may show the launch.
+        """
+        self.run(inputs)
+        with self._lock, faults_of(self.name, self.batch):
+            return timed(self, repeats)
+
+    def _checked(self, inputs: Mapping[str, NDArray[np.floating]]) -> dict[str, Floats]:
+        """Every input as float32 in one stretch. Raises NetError."""
+        return {port.name: self._flat(port, inputs) for port in self.inputs}
+
+    def _flat(self, port: Port, inputs: Mapping[str, NDArray[np.floating]]) -> Floats:
         if port.name not in inputs:
             raise error("missing-input", f"{self.name} needs an array for {port.name}")
         array = np.asarray(inputs[port.name])
@@ -115,9 +183,10 @@ class Plan:
             )
         return np.ascontiguousarray(array, np.float32).reshape(-1)
 
-    def _get(self, port: Port) -> Floats:
-        found: Floats = self._views[port.name].copy_to_host()
-        return found.reshape(self.batch, *port.shape)
+    def _shaped(self, found: Mapping[str, Floats]) -> dict[str, Floats]:
+        return {
+            port.name: found[port.name].reshape(self.batch, *port.shape) for port in self.outputs
+        }
 
 
 def make(
@@ -161,14 +230,18 @@ def compiled(kernels: list[Any], progress: Progress | None) -> None:
         progress(len(kernels), len(kernels), "")
 
 
-def check_memory(name: str, batch: int, *arrays: int) -> None:
-    """That arrays of so many values fit the card. Raises NetError for the net of this name."""
-    if max(arrays) > LARGEST:
+def check_memory(name: str, batch: int, tensors: int, *others: int) -> None:
+    """That arrays of so many values fit the card. Raises NetError for the net of this name.
+
+    tensors: those whose number goes by the batch.
+    """
+    if max(tensors, *others) > LARGEST:
         said = f"an array of more than {LARGEST:,} values is needed"
         raise out_of_memory(name, batch, said)
-    free, needed = launch.free_bytes(), 4 * sum(arrays)
+    free, needed = launch.free_bytes(), 4 * (tensors + sum(others))
     if free is not None and needed > free:
-        raise out_of_memory(name, batch, f"{needed:,} bytes are needed, {free:,} are free")
+        fits = (free - 4 * sum(others)) * batch // (4 * tensors)
+        raise out_of_memory(name, batch, wanting(needed, free), fits)
 
 
 class _Making:
@@ -194,16 +267,21 @@ class _Making:
         floats = self.floats + self.scratch_floats
         check_memory(self.graph.name, self.batch, floats, self.params.floats, self.ints.count)
         inputs = [Port(n, self.graph[n].shape, self.buffers[n]) for n in self.graph.inputs]
-        return Plan(
-            self.graph.name,
-            self.batch,
-            tuple(inputs),
-            tuple(outputs),
-            self.steps,
-            floats,
-            self.params,
-            self.ints,
-        )
+        with faults_of(self.graph.name, self.batch, self._bytes(floats)):
+            return Plan(
+                self.graph.name,
+                self.batch,
+                tuple(inputs),
+                tuple(outputs),
+                self.steps,
+                floats,
+                self.params,
+                self.ints,
+            )
+
+    def _bytes(self, floats: int) -> int:
+        """Of the device, with this many floats for tensors and scratch."""
+        return 4 * (floats + self.params.floats + self.ints.count)
 
     def _step(self, node: Node) -> Step:
         whole = parts(node)

@@ -361,7 +361,7 @@ def test_flags_out_of_range(tiny: Path) -> None:
     assert "--top is 0" in fails(tiny, "--top", 0)
     assert "there is no device tpu" in fails(tiny, "--device", "tpu")
     assert "saved as .npy or .npz" in fails(tiny, "--save", "y.txt")
-    assert "--profile measures the cpu" in fails(tiny, "--profile")
+    assert "--profile measures the plans of cpu" in fails(tiny, "--profile")
     assert "there is no precision int8" in fails(tiny, "--precision", "int8")
     assert "reference does not compute in bf16" in fails(tiny, "--precision", "bf16")
     said = fails(tiny, "--device", "cpu", "--precision", "tf32")

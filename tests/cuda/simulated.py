@@ -142,6 +142,8 @@ def on_devices() -> dict[str, Any]:
         float(np.abs(net.run(x, device=device, batch=batch) - wanted).max())
         for device, batch in (("cuda", 2), ("auto", 3))
     ]
+    plan: Any = net.runner(3, device="cuda").plan
+    timings = plan.profile({net.graph.inputs[0]: x}, repeats=2)
     said = []
     for batch, free in ((70000, None), (4, 100)):
         launch.free_bytes = lambda free=free: free
@@ -149,7 +151,8 @@ def on_devices() -> dict[str, Any]:
             net.runner(batch, device="cuda")
         except NetError as error:
             said.append(str(error))
-    return {"apart": apart, "said": said}
+    layers = [timing.name for timing in timings if timing.ms > 0]
+    return {"apart": apart, "said": said, "layers": layers, "note": plan.note}
 
 
 def poisonous() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 import netdsl
-from netdsl.cuda import device
+from netdsl.cuda import device, failure
+from netdsl.cuda.device import Card, Found
 from netdsl.faults import NetError
 
 
@@ -75,26 +77,81 @@ def test_nothing_of_cuda_is_imported_before_it_is_asked_for(tmp_path: Path) -> N
 
 
 class DriverError(Exception):
-    """As the driver's: of Numba's module, with a code."""
+    """As the driver's: of Numba's module."""
 
     __module__ = "numba.cuda.cudadrv.driver"
 
-    def __init__(self, code: int, said: str) -> None:
-        super().__init__(said)
-        self.code = code
-
 
 @pytest.mark.parametrize(
-    ("code", "fault", "said"),
-    [(2, "out-of-memory", "64 samples"), (222, "cuda-failed", "unsupported PTX")],
+    ("said", "code", "also"),
+    [
+        ("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY", "out-of-memory", "64 sam"),
+        ("[222] Call to cuX results in CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "old-driver", "580"),
+        ("CUDA_ERROR_ILLEGAL_ADDRESS: While executing a kernel,\n ...", "card-lost", "ADDRESS"),
+        ("Call to cuX results in CUDA_ERROR_INVALID_VALUE", "cuda-failed", "INVALID_VALUE"),
+        ("libNVVM cannot\n be found", "cuda-failed", "libNVVM cannot be found"),
+    ],
 )
-def test_what_the_driver_says_becomes_one_message(code: int, fault: str, said: str) -> None:
-    with pytest.raises(NetError, match=said) as caught, device.faults_of("vgg16", 64):
-        raise DriverError(code, "unsupported PTX\n version")
-    assert caught.value.faults[0].code == fault
+def test_what_the_driver_says_becomes_one_message(said: str, code: str, also: str) -> None:
+    with pytest.raises(NetError, match=also) as caught, failure.faults_of("vgg16", 64):
+        raise DriverError(said)
+    assert caught.value.faults[0].code == code
     assert "vgg16" in str(caught.value)
+    assert "--device cpu" in str(caught.value) or "batch" in str(caught.value)
+
+
+def test_memory_that_is_asked_for_and_free_is_named() -> None:
+    with pytest.raises(NetError, match="4,096 bytes are needed"), failure.faults_of("net", 1, 4096):
+        raise DriverError("CUDA_ERROR_OUT_OF_MEMORY")
+    assert failure.wanting(4096, 100) == "4,096 bytes are needed, 100 are free"
+    assert failure.wanting(None, 100) == ""
+    assert "--batch 3 would fit" in str(failure.out_of_memory("net", 8, "", 3))
 
 
 def test_other_errors_are_left_as_they_are() -> None:
-    with pytest.raises(ZeroDivisionError), device.faults_of("vgg16", 1):
+    with pytest.raises(ZeroDivisionError), failure.faults_of("vgg16", 1):
         _ = 1 / 0
+
+
+H100 = Card("H100", (9, 0), 80 << 30)
+
+
+@pytest.mark.parametrize(
+    ("here", "code", "says"),
+    [
+        (Found("", (13, 0), (13, 0), (H100,)), None, ""),
+        (Found("", (13, 1), (13, 0), (Card("T4", (7, 5)),)), None, ""),
+        (Found("", (12, 8), (13, 0)), "old-driver", "CUDA 12.8, the toolkit .* CUDA 13.0"),
+        (Found("", (13, 0), None, (H100,)), "no-toolkit", "toolkit is not installed"),
+        (Found("", (13, 0), (13, 0)), "no-card", "finds no card"),
+        (Found("", (13, 0), (13, 0), (Card("V100", (7, 0)), H100)), "old-card", "7.0, .* 7.5"),
+        (Found("Error: CUDA_ERROR_NO_DEVICE (100)", None, (13, 0)), "no-card", "finds no card"),
+        (Found("CUDA driver library cannot be found."), "no-card", "no NVIDIA driver is installed"),
+        (Found("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"), "old-driver", "parts do not fit"),
+        (Found("CUDA_ERROR_SYSTEM_NOT_READY"), "no-card", "SYSTEM_NOT_READY"),
+    ],
+)
+def test_what_stands_in_the_way_is_named(here: Found, code: str | None, says: str) -> None:
+    fault = device.obstacle(here)
+    assert (fault.code if fault else None) == code
+    if fault is not None:
+        assert re.search(says, fault.message)
+        assert fault.help
+
+
+def test_info_says_what_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_unfit", lambda: None)
+    monkeypatch.setattr(device, "found", lambda: Found("", (13, 0), (13, 0), (H100,)))
+    monkeypatch.setattr(device, "version", lambda package: "0.30.4")
+    assert device.about() == {
+        "cuda": "ready",
+        "numba_cuda": "0.30.4",
+        "cuda_driver": "CUDA 13.0",
+        "cuda_toolkit": "CUDA 13.0",
+        "cards": ["H100 (compute capability 9.0, 80 GiB)"],
+    }
+
+
+@pytest.mark.usefixtures("without_package")
+def test_info_says_what_to_install() -> None:
+    assert "pip install" in device.about()["cuda"]

@@ -183,10 +183,13 @@ def test_the_cases_meet_every_kernel_and_every_op() -> None:
 def test_a_net_runs_on_the_device_it_is_told_to() -> None:
     found = simulate("net", None)
     assert max(found["apart"]) < TOLERANCE
+    assert found["layers"] == ["conv1", "gap1", "fc1"]
+    assert "no CUDA graphs" in found["note"]
     too_many, too_large = found["said"]
     assert "70000" in too_many
     assert "100 are free" in too_large
     assert "smaller batch" in too_large
+    assert "bytes are needed" in too_large
 
 
 BUGS = {

@@ -16,7 +16,7 @@ from netdsl.cuda import launch
 from netdsl.cuda.backward.making import Making, Place
 from netdsl.cuda.backward.place import ends_of
 from netdsl.cuda.backward.task import Calls
-from netdsl.cuda.device import faults_of
+from netdsl.cuda.failure import faults_of
 from netdsl.cuda.layout import Buffer, Floats
 from netdsl.cuda.plan import check_memory, compiled
 from netdsl.faults import error

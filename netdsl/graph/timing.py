@@ -1,0 +1,16 @@
+"""How long the parts of a graph took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a node took, in ms of one run: the median and the least; macs of the batch."""
+
+    name: str
+    word: str
+    macs: int
+    ms: float
+    least_ms: float
