@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ def processors() -> int:
     """The card's multiprocessors."""
     if SIMULATED:
         return SIMULATED_PROCESSORS
+    attach()
     return int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
 
 
@@ -65,7 +67,20 @@ def staging(floats: int) -> Floats:
 def attach() -> None:
     """Makes the card this thread's own. Streams and events are of no use to a thread without."""
     if not SIMULATED:
-        cuda.current_context()
+        _here[:] = [cuda.current_context()]
+
+
+_here: list[Any] = []
+"""The card's context, once there is one; a card that is lost would not even tell which."""
+
+_for_good = ExitStack()
+
+
+def abandon() -> None:
+    """Keeps Numba from giving memory back to a card that answers nothing but errors: each would be
+    printed at exit."""
+    for context in _here:
+        _for_good.enter_context(context.defer_cleanup())
 
 
 def stream() -> Any:
