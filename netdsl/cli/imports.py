@@ -15,14 +15,19 @@ def imports(
         str, typer.Argument(metavar="FILE", help="A .onnx, .prototxt, .caffemodel or .cfg file.")
     ],
     weights: Annotated[
-        str, typer.Option("--weights", metavar="FILE", help="A .caffemodel or .weights file.")
+        str,
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="Weights for it: a .caffemodel, .weights, .pth or .safetensors.",
+        ),
     ] = "",
     out: Annotated[
         str, typer.Option("-o", "--out", metavar="FILE", help="Default: FILE's stem here, .net.")
     ] = "",
     shape: Annotated[
         str,
-        typer.Option("--input", metavar="SHAPE", help="As 3x32x32, where a Caffe file has none."),
+        typer.Option("--input", metavar="SHAPE", help="As 3x32x32, where FILE leaves it open."),
     ] = "",
 ) -> None:
     """Write another program's network as readable text, and its weights beside it."""

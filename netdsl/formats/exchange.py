@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from netdsl.faults import error
 from netdsl.formats.atomic import replacing
+from netdsl.formats.weights import open_tensors
 from netdsl.graph import Graph
 from netdsl.ops import Shape
 
 Weights = Mapping[str, NDArray[np.float32]]
 
 READS = (".onnx", ".prototxt", ".caffemodel", ".cfg")
+WEIGHTS_ALONE = (".pth", ".pt", ".safetensors", ".weights")
 WRITES = ("onnx", "pytorch", "caffe", "darknet", "mermaid", "dot")
 DRAWN = ("mermaid", "dot")
 """Those that hold no weights."""
@@ -28,33 +30,43 @@ def read_foreign(
 ) -> tuple[Graph, Weights | None]:
     """The graph of another program's file, and its weights where the file or `weights` has some.
 
-    Reads ONNX (.onnx), Caffe (.prototxt, .caffemodel) and Darknet (.cfg). shape: the input's
-    (C, *spatial), where a Caffe file does not say it. Raises NetError.
+    Reads ONNX (.onnx), Caffe (.prototxt, .caffemodel) and Darknet (.cfg). weights: a .weights file
+    for Darknet; for the others a file of tensors (.caffemodel, .pth, .pt, .safetensors) that goes
+    by the names of the net's file, in place of an ONNX file's own. shape: the input's
+    (C, *spatial), where a Caffe or ONNX file leaves it open. Raises NetError.
     """
     ending = path.suffix.lower()
+    if not path.is_file():
+        raise error("no-such-file", f"there is no file {path}")
+    if ending in WEIGHTS_ALONE:
+        raise error(
+            "no-graph",
+            f"{path} holds weights, but not the net that they are of",
+            help="write the net as a .net file or take one of the zoo, and give them to it: "
+            f"netdsl run NET.net X --weights {path}; or export the net from PyTorch to ONNX "
+            "and import that",
+        )
     if ending not in READS:
         raise error("unknown-format", f"{path} is none of {', '.join(READS)}")
-    if shape is not None and ending not in (".prototxt", ".caffemodel"):
-        raise error("unknown-setting", f"{path} says its input's shape itself")
     if ending == ".onnx":
-        if weights is not None:
-            raise error("two-weights", f"{path} holds its own weights")
         from netdsl.formats.onnx import read_onnx
 
-        return read_onnx(path)
+        return read_onnx(path, shapes=shape, weights=weights)
     if ending == ".cfg":
+        if shape is not None:
+            raise error("unknown-setting", f"{path} says its input's shape itself")
         return _darknet(path, weights)
     return _caffe(path, weights, shape)
 
 
 def _caffe(path: Path, weights: Path | None, shape: Shape | None) -> tuple[Graph, Weights | None]:
-    from netdsl.formats.caffe import CaffeWeights, read_caffe
+    from netdsl.formats.caffe import read_caffe
 
     found = read_caffe(path, shape)
     model = weights or (path if path.suffix.lower() == ".caffemodel" else None)
     if model is None:
         return found.graph, None
-    file = CaffeWeights(model)
+    file = open_tensors(model)
     return found.graph, found.weights(file.shapes, file.read, str(model))
 
 

@@ -61,9 +61,13 @@ class Unsupported(Exception):  # noqa: N818 - the file is not at fault
 
 
 class Trouble:
-    """What the language cannot say: for each kind of layer and reason, the layers' names."""
+    """What the language cannot say: for each kind of layer and reason, the layers' names.
 
-    def __init__(self) -> None:
+    what: what the format calls a layer.
+    """
+
+    def __init__(self, what: str = "layer") -> None:
+        self.what = what
         self.found: dict[tuple[str, str], list[str]] = {}
 
     def add(self, kind: str, name: str, reason: str) -> None:
@@ -77,7 +81,7 @@ class Trouble:
         listed = "\n  ".join(kinds[:SHOWN])
         more = f"\n  and {len(kinds) - SHOWN} kinds more" if len(kinds) > SHOWN else ""
         count = sum(map(len, self.found.values()))
-        layers = "1 layer" if count == 1 else f"{count} layers"
+        layers = f"1 {self.what}" if count == 1 else f"{count} {self.what}s"
         raise NetError(
             Fault(code, f"{file}: {layers} cannot be said in {language}:\n  {listed}{more}")
         )

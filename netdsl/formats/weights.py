@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -63,8 +64,16 @@ def load(graph: Graph, source: str | Path) -> tuple[dict[str, Array], str]:
         from netdsl.formats.darknet import read_weights
 
         return read_weights(path, graph), str(path)
-    file = open_tensors(path)
-    shapes = {n: s for n, s in file.shapes.items() if n.rpartition(".")[2] != COUNTER}
+    return fitted(graph, open_tensors(path), path), str(path)
+
+
+def fitted(graph: Graph, file: Tensors, path: Path) -> dict[str, Array]:
+    """A file's tensors by the graph's names. Raises NetError where they do not fit."""
     maps = maps_beside(Path(graph.file)) if graph.file else ()
-    pairs = match(graph, shapes, maps, name=str(path))
-    return {ours: file.read(theirs) for ours, theirs in pairs.names.items()}, str(path)
+    pairs = match(graph, without_counters(file.shapes), maps, name=str(path))
+    return {ours: file.read(theirs) for ours, theirs in pairs.names.items()}
+
+
+def without_counters(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """A file's tensors but for what PyTorch's batch norms count."""
+    return {n: s for n, s in shapes.items() if n.rpartition(".")[2] != COUNTER}

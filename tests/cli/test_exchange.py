@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import parser
 
 from netdsl.cli.main import main
 from netdsl.net import Net
@@ -102,3 +103,27 @@ def test_heads_go_where_the_format_has_them(
     caffe = ("--to", "caffe", "-o", str(tmp_path / "a.prototxt"))
     assert call("export", "-e", text, *caffe, "--aux") == 2
     assert "holds no auxiliary heads" in capsys.readouterr().err
+
+
+def test_weights_alone_are_no_net(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.pth", "a.pt", "a.safetensors", "a.weights"):
+        (tmp_path / name).write_bytes(b"anything")
+        assert call("import", str(tmp_path / name)) == 2
+        said = capsys.readouterr().err
+        assert "holds weights, but not the net that they are of" in said
+        assert f"netdsl run NET.net X --weights {tmp_path / name}" in said
+    assert call("import", str(tmp_path / "none.pth")) == 2
+    assert "there is no file" in capsys.readouterr().err
+
+
+def test_a_size_that_is_left_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N,2,H,W] x) => (float[N,2,1,1] y) { y = GlobalMaxPool(x) }"""
+    )
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    out = tmp_path / "a.net"
+    assert call("import", str(tmp_path / "a.onnx"), "-o", str(out)) == 2
+    assert "--input CxHxW" in capsys.readouterr().err
+    assert call("import", str(tmp_path / "a.onnx"), "-o", str(out), "--input", "2x5x6") == 0
+    assert "input 2x5x6" in out.read_text()

@@ -11,7 +11,8 @@ except ImportError:
         "no-onnx", "the package onnx is not installed", help="pip install 'netdsl[onnx]'"
     ) from None
 
-from netdsl.formats.onnx.read import Imported, Port, import_onnx, read_onnx
+from netdsl.formats.onnx.ports import Imported, Port
+from netdsl.formats.onnx.read import import_onnx, read_onnx
 from netdsl.formats.onnx.write import to_onnx, write_onnx
 
 del _onnx

@@ -20,7 +20,8 @@ Value = Tensor | Array
 class Call:
     """op: ONNX's operator. name: for messages and the map back. version: of the operator set.
     batch: the batch size that the model fixes. uses: how many of its outputs are read.
-    implied: the inputs that our own writer filled in where a norm has no scale and shift."""
+    implied: the inputs that our own writer filled in where a norm has no scale and shift.
+    part: whether our own writer made it as a part of a layer."""
 
     op: str
     name: str
@@ -30,6 +31,7 @@ class Call:
     batch: int | None = None
     uses: int = 1
     implied: frozenset[int] = frozenset()
+    part: bool = False
 
     # Inputs
 

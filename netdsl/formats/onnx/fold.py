@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from math import prod
 from typing import Any
 
@@ -14,6 +15,9 @@ from netdsl.formats.onnx.step import Array
 
 MOST = 1 << 29
 """Elements that a model's constants may grow to by its own arithmetic, together."""
+
+STRETCHING = ("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Max", "Min", "Equal", "Where")
+"""Operators whose inputs are stretched to one shape."""
 
 Fold = Callable[[Call, Sequence[Array]], Array]
 
@@ -38,8 +42,8 @@ class Folder:
 
     def _spend(self, call: Call, inputs: Sequence[Array]) -> None:
         size = sum(x.size for x in inputs)
-        if call.op in ("Add", "Sub", "Mul", "Div", "Pow") and len(inputs) == 2:
-            size = prod(max(a, b) for a, b in _axes(inputs[0].shape, inputs[1].shape))
+        if call.op in STRETCHING:
+            size = prod(map(max, *_axes([x.shape for x in inputs])))
         elif call.op in ("ConstantOfShape", "Expand"):
             sizes = inputs[-1].reshape(-1)
             size = max(prod(int(n) for n in sizes), size) if sizes.size < 20 else MOST + 1
@@ -51,9 +55,10 @@ class Folder:
             raise broken(f"{call.op} at {call.name} makes constants of over {MOST:,} elements")
 
 
-def _axes(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[int, int]]:
-    rank = max(len(a), len(b))
-    return list(zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b, strict=True))
+def _axes(shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Shapes with axes of 1 before them, so that all have as many; and one of no elements more."""
+    rank = max(map(len, shapes))
+    return [(1,) * (rank - len(s)) + s for s in shapes] + [(0,) * rank]
 
 
 def constant(call: Call, inputs: Sequence[Array]) -> Array:
@@ -123,9 +128,19 @@ def divide(call: Call, inputs: Sequence[Array]) -> Array:
     return np.asarray(a / b)
 
 
-def reduce_product(call: Call, inputs: Sequence[Array]) -> Array:
-    axes = call.ints("axes", 1)
-    return np.asarray(inputs[0].prod(axis=axes, keepdims=bool(call.attribute("keepdims", 1))))
+def reduced(how: Callable[..., Any]) -> Fold:
+    def fold(call: Call, inputs: Sequence[Array]) -> Array:
+        axes = call.ints("axes", 1)
+        if not axes and call.attribute("noop_with_empty_axes", 0):
+            return inputs[0]
+        keep = bool(call.attribute("keepdims", 1))
+        return np.asarray(how(inputs[0], axis=axes or None, keepdims=keep), inputs[0].dtype)
+
+    return fold
+
+
+def length(x: Array, axis: Any, keepdims: bool) -> Any:
+    return np.sqrt(np.square(x).sum(axis=axis, keepdims=keepdims))
 
 
 def shape(call: Call, inputs: Sequence[Array]) -> Array:
@@ -164,5 +179,13 @@ TABLE: dict[str, Fold] = {
     "Reciprocal": lambda call, x: 1 / x[0],
     "Floor": lambda call, x: np.floor(x[0]),
     "Ceil": lambda call, x: np.ceil(x[0]),
-    "ReduceProd": reduce_product,
+    "Mod": lambda call, x: (np.fmod if call.attribute("fmod", 0) else np.mod)(x[0], x[1]),
+    "Max": lambda call, x: reduce(np.maximum, x),
+    "Min": lambda call, x: reduce(np.minimum, x),
+    "ReduceProd": reduced(np.prod),
+    "ReduceSum": reduced(np.sum),
+    "ReduceMean": reduced(np.mean),
+    "ReduceMax": reduced(np.max),
+    "ReduceMin": reduced(np.min),
+    "ReduceL2": reduced(length),
 }

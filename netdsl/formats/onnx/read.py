@@ -9,118 +9,67 @@ together.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+)
 
-from netdsl.faults import Fault, NetError, error
+from netdsl.faults import error
+from netdsl.formats.imported import Trouble
 from netdsl.formats.onnx import load, metadata
 from netdsl.formats.onnx.call import Call, Value
 from netdsl.formats.onnx.faults import Unsupported, broken
 from netdsl.formats.onnx.finish import NAME, Finish
 from netdsl.formats.onnx.fold import Folder
+from netdsl.formats.onnx.ports import Imported, Port
+from netdsl.formats.onnx.replaced import replaced
 from netdsl.formats.onnx.step import MOST, Array, Step, Tensor
 from netdsl.formats.onnx.take import TABLE
 from netdsl.formats.onnx.tensors import array
-from netdsl.formats.onnx.view import N, View, shown
+from netdsl.formats.onnx.view import View, shown
+from netdsl.formats.weights import fitted, open_tensors
 from netdsl.graph import Graph
-from netdsl.ops import Input, Shape
+from netdsl.ops import Input, Shape, show
 
 OURS = "netdsl"
 """The producer whose names are kept."""
-
-SHOWN = 12
-"""Kinds of trouble that one message lists."""
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of the model, and how its arrays relate to our node's.
-
-    name: the model's. node: ours. view: how the model's tensor looks at an array (N, *shape).
-    relaid: for an input that the net reads in another layout, how that looks at it.
-    """
-
-    name: str
-    node: str
-    view: View
-    shape: Shape
-    dtype: npt.DTypeLike
-    relaid: View | None = None
-
-    def taken(self, values: Array) -> Array:
-        """The model's array, for this input, as our node's: (N, C, *spatial), float32."""
-        own = values.reshape(len(values) if N in self.view.atoms else 1, *self.shape)
-        own = own if self.relaid is None else self.relaid.own_order(own)
-        return np.ascontiguousarray(own, np.float32)
-
-    def given(self, values: Array) -> Array:
-        """Our node's array (N, C, *spatial) as the model's, for this output."""
-        found = self.view.own_order(values)
-        if np.issubdtype(self.dtype, np.integer):
-            found = np.rint(found)
-        return found.astype(self.dtype, copy=False)
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What a model becomes. `origins`: for each node of the graph the ONNX node it is from."""
-
-    graph: Graph
-    weights: dict[str, npt.NDArray[np.float32]]
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    origins: Mapping[str, str]
 
 
 class Lost:
     """A tensor that could not be made; what reads it is lost too, and not reported again."""
 
 
-@dataclass
-class Trouble:
-    """What the language cannot say: for each operator and reason, the nodes."""
-
-    found: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-
-    def add(self, op: str, node: str, reason: str) -> None:
-        self.found.setdefault((op, reason), []).append(node)
-
-    def error(self, name: str) -> NetError:
-        kinds = [f"{op} ({_nodes(nodes)}): {why}" for (op, why), nodes in self.found.items()]
-        listed = "\n  ".join(kinds[:SHOWN])
-        more = f"\n  and {len(kinds) - SHOWN} kinds more" if len(kinds) > SHOWN else ""
-        count = sum(map(len, self.found.values()))
-        nodes = "1 node" if count == 1 else f"{count} nodes"
-        return NetError(
-            Fault(
-                "onnx-ops",
-                f"{name}: {nodes} of the model cannot be said in the language:\n  {listed}{more}",
-            )
-        )
-
-
-def _nodes(names: Sequence[str]) -> str:
-    listed = ", ".join(names[:5])
-    return f"{listed} and {len(names) - 5} more" if len(names) > 5 else listed
-
-
 def read_onnx(
-    source: load.Source, *, shapes: Mapping[str, Shape] | None = None
+    source: load.Source,
+    *,
+    shapes: Mapping[str, Shape] | Shape | None = None,
+    weights: Path | None = None,
 ) -> tuple[Graph, dict[str, npt.NDArray[np.float32]]]:
     """The graph and weights of an ONNX model: a file's path, its content, or a loaded model.
 
-    shapes: the shape (C, *spatial) of inputs, by name, whose sizes the model leaves open.
+    shapes: the shape (C, *spatial) of inputs, by name, whose sizes the model leaves open; or that
+    of its only input.
+    weights: a file whose tensors are taken in place of the model's of the same names, or where it
+    has none of those, in place of the graph's as `formats.weights` finds them.
     The graph's inputs are in the order and layout of the language, channels first, even where the
     model's are not; see `import_onnx` for the way between. Raises NetError: see `import_onnx`;
     also for an output that the language could only give in another layout.
     """
-    found = import_onnx(source, shapes=shapes)
+    model, folder = load.load(source)
+    file = open_tensors(weights) if weights else None
+    constants = replaced(model, file, weights) if file and weights else {}
+    found = _imported(model, folder, source, shapes, constants)
     for port in found.outputs:
         if port.view != View.of(port.shape, port.view.batch):
             raise error(
@@ -128,6 +77,8 @@ def read_onnx(
                 f"the output {port.name} is {shown(port.view.sizes)}, the language gives "
                 f"{shown(View.of(port.shape, None).sizes)} in another order",
             )
+    if file and weights and not constants:
+        return found.graph, fitted(found.graph, file, weights)
     return found.graph, found.weights
 
 
@@ -144,6 +95,16 @@ def import_onnx(
     read, sizes left open; and one error that lists every node that the language cannot say.
     """
     model, folder = load.load(source)
+    return _imported(model, folder, source, shapes, constants)
+
+
+def _imported(
+    model: ModelProto,
+    folder: Path | None,
+    source: load.Source,
+    shapes: Mapping[str, Shape] | Shape | None,
+    constants: Mapping[str, Array] | None,
+) -> Imported:
     name = Path(source).stem if isinstance(source, str | Path) else model.graph.name
     reading = Reading(model, folder, shapes or {}, constants or {})
     return reading.run(_word(name))
@@ -162,17 +123,18 @@ class Reading:
         self,
         model: ModelProto,
         folder: Path | None,
-        shapes: Mapping[str, Shape],
+        shapes: Mapping[str, Shape] | Shape,
         constants: Mapping[str, Array],
     ) -> None:
-        self.model, self.folder, self.shapes = model, folder, shapes
+        self.model, self.folder = model, folder
+        self.given = shapes
         self.version = load.opset(model)
         self.ours = model.producer_name == OURS
         self.values: dict[str, Value | Lost] = {**constants}
         self.inputs: dict[str, Step] = {}
         self.ports: dict[str, View] = {}
         self.batch: int | None = None
-        self.trouble = Trouble()
+        self.trouble = Trouble("node")
         self.fold = Folder()
 
     def run(self, name: str) -> Imported:
@@ -181,22 +143,19 @@ class Reading:
             self.values.setdefault(tensor.name, array(tensor, self.folder))
         free = [v for v in graph.input if v.name not in self.values]
         self.batch = _common_batch(free)
+        shapes = self._shapes(free)
         for value in free:
-            self._input(value)
-        used = {n for node in graph.node for n in node.input} | {o.name for o in graph.output}
-        for i, node in enumerate(graph.node):
-            self._node(node, node.name or f"{node.op_type}_{i}", used)
+            self._input(value, shapes)
+        self._nodes(graph, _read_names(graph))
         outputs = [(o, self._output(o.name)) for o in graph.output]
         if not graph.output:
             raise broken("the model has no outputs")
         made = [(o, t) for o, t in outputs if isinstance(t, Tensor)]
         finish = Finish(name, self.ours, self.trouble.add)
-        if self.trouble.found:
-            raise self.trouble.error(name)
+        self.trouble.check("onnx-ops", name)
         steps = [t.step for _, t in made]
         net = finish.graph(self._named(), steps)
-        if self.trouble.found:
-            raise self.trouble.error(name)
+        self.trouble.check("onnx-ops", name)
         net = metadata.take(self.model, net) if self.ours else net
         return self._imported(net, finish, made)
 
@@ -231,23 +190,34 @@ class Reading:
 
     # Inputs and outputs
 
-    def _input(self, value: ValueInfoProto) -> None:
+    def _shapes(self, free: Sequence[ValueInfoProto]) -> Mapping[str, Shape]:
+        """The shapes that were given, by name."""
+        if isinstance(self.given, Mapping):
+            return self.given
+        if len(free) != 1:
+            raise error(
+                "unknown-setting",
+                f"the model has {len(free)} inputs, and one shape was given",
+                help="in Python, netdsl.from_onnx takes one for each",
+            )
+        return {free[0].name: self.given}
+
+    def _input(self, value: ValueInfoProto, shapes: Mapping[str, Shape]) -> None:
         name, dims = value.name, _dims(value)
-        if name in self.shapes:
-            dims = [None, *self.shapes[name]]
+        if name in shapes:
+            dims = _completed(name, dims, shapes[name])
         if dims is None or not dims:
             raise error(
                 "unknown-size",
                 f"the input {name} has no shape that can be read: {_kind(value)}",
-                help=f"give it: shapes={{{name!r}: (C, *spatial)}}",
+                help=f"give it: --input CxHxW, or in Python shapes={{{name!r}: (C, H, W)}}",
             )
         sizes = dims[1:] if len(dims) > 1 else dims
         if any(n is None or n < 1 for n in sizes):
-            said = "x".join("?" if n is None else str(n) for n in dims)
             raise error(
                 "unknown-size",
-                f"the input {name} is {said}: sizes other than the batch must be known",
-                help=f"give them: shapes={{{name!r}: (C, *spatial)}}",
+                f"the input {name} is {_said(dims)}: sizes other than the batch must be known",
+                help=f"give them: --input CxHxW, or in Python shapes={{{name!r}: (C, H, W)}}",
             )
         shape = tuple(n for n in sizes if n is not None)
         if prod(shape) > MOST:
@@ -269,18 +239,46 @@ class Reading:
 
     # Nodes
 
+    def _nodes(self, graph: GraphProto, used: set[str]) -> None:
+        for i, node in enumerate(graph.node):
+            name = node.name or f"{node.op_type}_{i}"
+            if node.op_type == "If":
+                self._branch(node, name, used)
+            else:
+                self._node(node, name, used)
+
+    def _branch(self, node: NodeProto, name: str, used: set[str]) -> None:
+        """A choice that depends on sizes, which are known: the nodes of the branch taken."""
+        condition = self._value(node.input[0], name) if node.input else None
+        if not isinstance(condition, np.ndarray) or condition.size != 1:
+            if not isinstance(condition, Lost):
+                self.trouble.add("If", name, "its condition is computed from the data")
+            self._keep(node, name, [Lost() for _ in node.output])
+            return
+        chosen = "then_branch" if condition.reshape(()) else "else_branch"
+        graph = next((a.g for a in node.attribute if a.name == chosen), GraphProto())
+        if len(graph.output) != len(node.output):
+            raise broken(f"{name} has {len(node.output)} outputs, its branch {len(graph.output)}")
+        for tensor in graph.initializer:
+            self.values.setdefault(tensor.name, array(tensor, self.folder))
+        self._nodes(graph, used)
+        self._keep(node, name, [self._value(o.name, name) for o in graph.output])
+
     def _node(self, node: NodeProto, name: str, used: set[str]) -> None:
-        for output in node.output:
-            if output and output in self.values:
-                raise broken(f"{name} makes {output}, which another node makes too")
         try:
             made: Value | Lost = self._taken(node, name, used)
         except Unsupported as why:
             self.trouble.add(_operator(node), name, str(why))
             made = Lost()
-        for i, output in enumerate(node.output):
-            if output:
-                self.values[output] = made if i == 0 else Lost()
+        self._keep(node, name, [made, *(Lost() for _ in node.output[1:])])
+
+    def _keep(self, node: NodeProto, name: str, made: Sequence[Value | Lost | None]) -> None:
+        """What a node's outputs are. Raises NetError for a name that is taken."""
+        for output, value in zip(node.output, made, strict=False):
+            if output in self.values:
+                raise broken(f"{name} makes {output}, which another node makes too")
+            if output and value is not None:
+                self.values[output] = value
 
     def _taken(self, node: NodeProto, name: str, used: set[str]) -> Value | Lost:
         inputs = [self._value(n, name) for n in node.input]
@@ -296,6 +294,7 @@ class Reading:
             self.batch,
             1 + len(more),
             frozenset(i for i, n in enumerate(node.input) if self.ours and "/" in n),
+            self.ours and "/" in name,
         )
         if node.domain not in ("", "ai.onnx"):
             raise Unsupported("the language has no such op")
@@ -330,6 +329,16 @@ class Reading:
         return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
+def _read_names(graph: GraphProto) -> set[str]:
+    """The names that a graph reads, those of its branches too."""
+    found = {n for node in graph.node for n in node.input} | {o.name for o in graph.output}
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                found |= _read_names(attribute.g)
+    return found
+
+
 def _common_batch(inputs: Sequence[ValueInfoProto]) -> int | None:
     """The batch size that all inputs fix; None where one leaves it open or they differ."""
     found = {dims[0] for dims in map(_dims, inputs) if dims and len(dims) > 1}
@@ -340,6 +349,22 @@ def _dims(value: ValueInfoProto) -> list[int | None] | None:
     if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
         return None
     return [d.dim_value if d.dim_value > 0 else None for d in value.type.tensor_type.shape.dim]
+
+
+def _completed(name: str, dims: list[int | None] | None, given: Shape) -> list[int | None]:
+    """The sizes that a model leaves open filled in. Raises NetError where it has others."""
+    known = dims or [None] * (len(given) + 1)
+    fits = len(known) == len(given) + 1
+    if not fits or any(k not in (None, g) for k, g in zip(known[1:], given, strict=True)):
+        raise error(
+            "wrong-shape",
+            f"the input {name} is {_said(known)} in the model, which {show(given)} is not",
+        )
+    return [known[0], *given]
+
+
+def _said(dims: Sequence[int | None]) -> str:
+    return "x".join("?" if n is None else str(n) for n in dims)
 
 
 def _kind(value: ValueInfoProto) -> str:

@@ -155,8 +155,10 @@ def test_what_is_no_model(tmp_path: Path) -> None:
 
 def test_sizes_left_open_may_be_given() -> None:
     source = model("g (float[N,2,H,W] x) => (float[N,2,1,1] y) { y = GlobalMaxPool(x) }")
-    with pytest.raises(NetError, match=r"shapes=\{'x': \(C, \*spatial\)\}"):
+    with pytest.raises(NetError, match=r"shapes=\{'x': \(C, H, W\)\}"):
         netdsl.from_onnx(source)
+    with pytest.raises(NetError, match=r"x is \?x2x\?x\? in the model, which 3x5x6 is not"):
+        netdsl.from_onnx(source, shapes={"x": (3, 5, 6)})
     net, x = netdsl.from_onnx(source, shapes={"x": (2, 5, 6)}), draw(2, 2, 5, 6)
     np.testing.assert_array_equal(net.run(x, device="reference"), x.max((2, 3), keepdims=True))
 

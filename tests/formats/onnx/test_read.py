@@ -189,7 +189,7 @@ def test_everything_that_the_language_lacks_is_listed_once() -> None:
     with pytest.raises(NetError) as caught:
         import_onnx(source)
     assert str(caught.value) == (
-        "g: 3 nodes of the model cannot be said in the language:\n"
+        "g: 3 nodes cannot be said in the language:\n"
         "  Selu (Selu_0, Selu_1): the language has no such op\n"
         "  LogSoftmax (LogSoftmax_4): it normalises over axis 2, not over the channels"
     )

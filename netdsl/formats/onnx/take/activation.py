@@ -7,7 +7,7 @@ from math import inf
 
 import numpy as np
 
-from netdsl.formats.onnx import patterns
+from netdsl.formats.onnx import patterns, response
 from netdsl.formats.onnx.call import Call, Value, decimal
 from netdsl.formats.onnx.faults import Unsupported
 from netdsl.formats.onnx.step import (
@@ -102,10 +102,21 @@ def clip(call: Call) -> Value:
     return Tensor(patterns.clip(x.step, low, high, call.name), x.view)
 
 
+def bounded(call: Call) -> Value:
+    """Max and Min of a tensor and numbers: a clip to one side."""
+    x = next(v for v in call.inputs if isinstance(v, Tensor))
+    bounds = [v for v in call.inputs if v is not None and not isinstance(v, Tensor)]
+    if len(bounds) != len(call.inputs) - 1 or any(v.size != 1 for v in bounds):
+        raise Unsupported("it compares tensors")
+    values = [float(v.reshape(())) for v in bounds]
+    low, high = (max(values), inf) if call.op == "Max" else (-inf, min(values))
+    return Tensor(patterns.clip(x.step, low, high, call.name), x.view)
+
+
 def power(call: Call) -> Value:
     exponent = call.scalar(1, "exponent", 1.0)
     if exponent not in (2, 3):
-        raise Unsupported(f"the language has no power of {exponent:g}")
+        return response.power(call, call.tensor(), exponent)
     return elementwise(SQUARE if exponent == 2 else CUBE, call.tensor(), call.name)
 
 
@@ -152,6 +163,8 @@ TAKE = {
     "Dropout": each(dropout),
     "PRelu": prelu,
     "Clip": clip,
+    "Max": bounded,
+    "Min": bounded,
     "Pow": power,
     "Softmax": softmax(Softmax()),
     "LogSoftmax": softmax(LogSoftmax()),

@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from netdsl.formats.onnx import response
 from netdsl.formats.onnx.call import Call, Value
 from netdsl.formats.onnx.faults import Unsupported
 from netdsl.formats.onnx.step import (
@@ -75,7 +76,7 @@ def settled(call: Call, x: Tensor) -> Tensor:
 
     A flatten that our own writer put before a fully connected layer stays part of that layer.
     """
-    flat = "/" not in call.name and is_flat(x) and len(x.step.shape) > 1
+    flat = not call.part and is_flat(x) and len(x.step.shape) > 1
     if not flat and not shuffle_groups(x):
         return x
     step = plain(x)
@@ -128,8 +129,7 @@ def transpose(call: Call) -> Value:
 
 
 def pad(call: Call) -> Value:
-    x = call.plain()
-    rank = len(x.shape) + 1
+    rank = len(call.tensor().view.groups)
     mode = call.attribute("mode", "constant")
     if mode not in ("constant", "reflect", "edge"):
         raise Unsupported(f"the language has no padding by {mode!r}")
@@ -142,6 +142,11 @@ def pad(call: Call) -> Value:
     both = [(0, 0)] * rank
     for i, axis in enumerate(padded):
         both[axis % rank] = (amounts[i], amounts[i + len(padded)])
+    if not any(map(any, both)):
+        return call.tensor()
+    if response.lies_apart(call.tensor()) and mode == "constant":
+        return response.widened(call, call.tensor(), both)
+    x = call.plain()
     if both[0] != (0, 0) or both[1] != (0, 0):
         raise Unsupported("it pads the batch or the channels")
     value = call.scalar(2, "value", call.number("value", 0.0)) if mode == "constant" else 0.0

@@ -7,7 +7,7 @@ from functools import reduce
 
 import numpy as np
 
-from netdsl.formats.onnx import patterns
+from netdsl.formats.onnx import patterns, response
 from netdsl.formats.onnx.call import Call, Value
 from netdsl.formats.onnx.faults import Unsupported
 from netdsl.formats.onnx.patterns import Doubles
@@ -106,6 +106,9 @@ def quotient(call: Call) -> Value:
         eps = patterns.normalised(a.step, b.step)
         if eps is not None:
             return Tensor(call.new(LayerNorm(eps, False), a.step.inputs[0]), a.view)
+        norm = response.normalised(a.step, b.step)
+        if norm is not None and a.view == b.view:
+            return Tensor(call.new(norm, a.step), a.view)
     if not isinstance(a, Tensor) or isinstance(b, Tensor):
         raise Unsupported("it divides by a tensor")
     with np.errstate(divide="ignore"):

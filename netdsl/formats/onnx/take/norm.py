@@ -10,7 +10,7 @@ from netdsl.formats.onnx.call import Call, Value
 from netdsl.formats.onnx.faults import Unsupported
 from netdsl.formats.onnx.step import Array, Tensor, channel_axis
 from netdsl.formats.onnx.view import Atom, N, View
-from netdsl.ops import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm
+from netdsl.ops import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm, Op
 
 
 def batch_norm(call: Call) -> Value:
@@ -45,23 +45,33 @@ def instance_norm(call: Call) -> Value:
 def _grouped(x: Tensor) -> int | None:
     """How many groups of channels (N, groups, rest) makes of a step's (N, C, *spatial)."""
     step, groups = x.step, x.view.groups
-    if len(step.shape) < 2 or len(groups) < 3 or groups[0] != (N,) or len(groups[1]) != 1:
+    own = View.of(step.shape, None)
+    if len(step.shape) < 2 or len(groups) < 3 or groups[0] != (N,) or groups == own.groups:
         return None
-    first = groups[1][0]
-    if first.axis != 1 or first.size == step.shape[0] or first.stride * first.size != step.shape[0]:
-        return None
-    inner = (Atom(1, 1, first.stride), *View.of(step.shape, None).atoms[2:])
-    return first.size if tuple(a for g in groups[2:] for a in g) == inner else None
+    channels, spatial = step.shape[0], own.atoms[1 + bool(own.groups[1]) :]
+    count = prod(a.size for a in groups[1])
+    each = (Atom(1, 1, channels // count),) if channels > count else ()
+    fits = not groups[1] or groups[1] == (Atom(1, channels // count, count),)
+    rest = tuple(a for g in groups[2:] for a in g)
+    return count if fits and channels % count == 0 and rest == (*each, *spatial) else None
 
 
 def _ungrouped_scale(call: Call, x: Tensor, groups: int, eps: float) -> Value:
     """A group norm, as exporters wrote it before ONNX had one: an instance norm of the groups."""
     params = _affine(call, groups)
+    channels = x.step.shape[0]
     if (params["weight"] == 1).all() and (params["bias"] == 0).all():
-        return Tensor(call.new(GroupNorm(eps, False, groups), x.step), x.view)
-    each = x.step.shape[0] // groups
-    params = {name: np.repeat(values, each) for name, values in params.items()}
-    return Tensor(call.new(GroupNorm(eps, True, groups), x.step, params=params), x.view)
+        params = {}
+    params = {name: np.repeat(values, channels // groups) for name, values in params.items()}
+    op = _group_norm(groups, eps, bool(params))
+    return Tensor(call.new(op, x.step, params=params), x.view)
+
+
+def _group_norm(groups: int, eps: float, affine: bool) -> Op:
+    """One group is a layer norm."""
+    if groups == 1:
+        return LayerNorm(eps, affine)
+    return GroupNorm(eps, affine, groups)
 
 
 def _affine(call: Call, count: int) -> dict[str, Array]:
@@ -82,9 +92,7 @@ def group_norm(call: Call) -> Value:
     params = _affine(call, groups if call.version < 21 else channels)
     if call.version < 21:
         params = {n: np.repeat(values, channels // groups) for n, values in params.items()}
-    if groups == 1:
-        return call.step(LayerNorm(eps, bool(params)), x, **params)
-    return call.step(GroupNorm(eps, bool(params), groups), x, **params)
+    return call.step(_group_norm(groups, eps, bool(params)), x, **params)
 
 
 def layer_norm(call: Call) -> Value:
