@@ -39,13 +39,16 @@ class OnnxNet(Net):
         the model has a batch axis, even a fixed one. settings: those of `Net.run`.
 
         Returns an array of the model's type and layout for a model with one output, else a tuple
-        of them in the model's order. Raises NetError as `Net.run` does.
+        of them in the model's order; auxiliary heads are outputs like others, which `aux=False`
+        leaves out. Raises NetError as `Net.run` does.
         """
         named = self._by_name(x)
         given = {p.node: p.taken(_checked(p, named[p.name])) for p in self.model_inputs}
-        found = super().run(given, **settings)
+        heads = any(port.node not in self.graph.outputs for port in self.model_outputs)
+        found = super().run(given, **{"aux": heads, **settings})
         by_node = found if isinstance(found, Mapping) else {self.graph.outputs[0]: found}
-        outputs = tuple(_given(port, by_node[port.node]) for port in self.model_outputs)
+        wanted = [port for port in self.model_outputs if port.node in by_node]
+        outputs = tuple(_given(port, by_node[port.node]) for port in wanted)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _by_name(self, x: tuple[Any, ...]) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from onnx import ModelProto, parser
 
 import netdsl
 from netdsl import NetError
+from netdsl.formats.onnx import to_onnx
 from netdsl.onnx_net import OnnxNet
 
 
@@ -127,6 +128,17 @@ def test_an_output_without_a_batch_axis_holds_one_sample() -> None:
         net.run(draw(1, 2, 3, 4), device="reference"), runtime(source, draw(1, 2, 3, 4))[0]
     )
     assert "y has no batch axis: it holds 1 sample, not 2" in said(net, draw(2, 2, 3, 4))
+
+
+def test_auxiliary_heads_are_outputs() -> None:
+    text = "input 4x4x4; relu -> aux(weight=0.3) { gap -> fc(2) } -> gap -> flatten -> fc(3)"
+    ours = netdsl.load(text=text)
+    source = to_onnx(ours.graph, ours.weights, aux=True)
+    net, x = netdsl.from_onnx(source), draw(2, 4, 4, 4)
+    found = net.run(x, device="reference")
+    for one, right in zip(found, runtime(source, x), strict=True):
+        np.testing.assert_allclose(one, right, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(net.run(x, device="reference", aux=False), found[0])
 
 
 def test_what_does_not_fit_is_said_in_the_models_words() -> None:
