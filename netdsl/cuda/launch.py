@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numba import cuda, float32, int32, void
 
+from netdsl.cuda import cache
 from netdsl.cuda.layout import Call, Floats
 from netdsl.cuda.sizes import SIMULATED
 from netdsl.cuda.task import Ints
@@ -36,9 +37,11 @@ def free_bytes() -> int | None:
 
 
 def prepare(kernels: Iterable[Any]) -> None:
-    """Compiles kernels for the card. The simulator compiles nothing."""
+    """Compiles kernels for the card, or takes what was compiled before. The simulator compiles
+    nothing."""
     if not SIMULATED:
         for kernel in kernels:
+            cache.keep(kernel)
             kernel.compile(SIGNATURE)
 
 

@@ -56,6 +56,7 @@ def runs(given: dict[str, Any]) -> dict[str, Any]:
         "graph": plan._replay.recorded,
         "note": plan.note,
         "ms": [timing.ms for timing in timings],
+        "compiled": sum(sum(call.kernel._cache_misses.values()) for call in plan._replay.calls),
     }
 
 

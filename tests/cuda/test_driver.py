@@ -35,11 +35,11 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def started(
-    command: list[str], folder: Path | None, given: str = "", **faked: object
+    command: list[str], folder: Path, given: str = "", **faked: object
 ) -> subprocess.CompletedProcess[str]:
     env = {k: v for k, v in os.environ.items() if k != "NUMBA_ENABLE_CUDASIM"}
     env |= {f"FAKE_CUDA_{name}": str(value) for name, value in faked.items()}
-    env |= {"LD_LIBRARY_PATH": str(folder)} if folder else {}
+    env |= {"LD_LIBRARY_PATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "kept")}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parents[1]), env.get("PYTHONPATH")]))
     return subprocess.run(
         [sys.executable, *command],
@@ -58,6 +58,16 @@ def driven(folder: Path, given: dict[str, Any] | None = None, **faked: object) -
     assert done.stderr == ""
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def test_a_later_process_compiles_nothing(driver: Path) -> None:
+    driven(driver)
+    (path,) = (driver / "kept").glob("kernels-cuda-*/bent-*")
+    assert driven(driver)["compiled"] == 0
+    path.write_bytes(path.read_bytes()[:-1])
+    again = driven(driver)
+    assert again["compiled"] == 1
+    assert again["one"] == again["many"] == 0.0
 
 
 CLI = ["-c", "from netdsl.cli import main; main()"]
