@@ -77,6 +77,9 @@ def train(
     weights: Annotated[File, typer.Option(help="Weights to begin with, safetensors.")] = None,
     seed: Annotated[Count, typer.Option(help="Decides everything that is drawn.")] = None,
     threads: Annotated[Count, typer.Option(help="Threads. Default: one a core.")] = None,
+    device: Annotated[
+        Name, typer.Option(help="cpu, cuda, or auto: cuda where there is a card. Default: cpu.")
+    ] = None,
     out: Annotated[
         File, typer.Option(help="Where the weights go. Default: NET.safetensors here.")
     ] = None,
@@ -126,6 +129,7 @@ def train(
         "init": init,
         "seed": seed,
         "threads": threads,
+        "device": device,
     }
     request = Request(
         {key: value for key, value in given.items() if value is not None},

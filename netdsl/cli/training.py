@@ -107,7 +107,8 @@ def _settings(request: Request, found: Checkpoint | None) -> Settings:
             settings = _overfitting(settings, request)
         settings.check()
         return settings
-    kept = Settings.from_dict(found.facts["settings"])
+    kept = Settings.from_dict(found.facts["settings"], request.given.get("device", "cpu"))
+    kept.check()
     for name, value in request.given.items():
         if getattr(kept, name) != value:
             raise error(
@@ -206,9 +207,7 @@ def _check(net: Net, request: Request, say: Console) -> None:
     settings.check()
     weights = _first(net, request) or first_weights(net.graph, settings.init, settings.seed)
     batch = settings.batch if "batch" in request.given else 2
-    found = check_gradients(
-        net.graph, weights, batch=batch, seed=settings.seed, threads=settings.threads
-    )
+    found = check_gradients(net.graph, weights, replace(settings, batch=batch))
     wide = max((len(one.name) for one in found), default=9)
     for one in found:
         mark = "" if one.apart < 1e-2 else "   <- apart"

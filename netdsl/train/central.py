@@ -13,7 +13,8 @@ from netdsl.faults import error
 from netdsl.graph import Graph
 from netdsl.ops import BatchNorm, Dropout, Input
 from netdsl.reference.interpret import TABLE
-from netdsl.train.gradients import TrainingPlan
+from netdsl.train.engine import make_plan
+from netdsl.train.settings import Settings
 
 Arrays = Mapping[str, NDArray[Any]]
 Doubles = NDArray[np.float64]
@@ -70,12 +71,14 @@ class Checked:
 
 
 def check_gradients(
-    graph: Graph, weights: Arrays, *, batch: int = 2, seed: int = 0, threads: int | None = None
+    graph: Graph, weights: Arrays, settings: Settings | None = None
 ) -> list[Checked]:
     """Every parameter's gradient on random inputs, one direction each.
 
+    settings: their batch, seed, threads and device count; a batch of 2 on the CPU where None.
     Raises NetError for a net with dropout, whose training is random.
     """
+    settings = settings or Settings(batch=2)
     for node in graph:
         if isinstance(node.op, Dropout) and node.op.rate:
             raise error(
@@ -83,12 +86,13 @@ def check_gradients(
                 f"{node.name} drops at random, so differences tell nothing",
                 help="check the net without dropout",
             )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(settings.seed)
+    batch = settings.batch
     inputs = {
         name: rng.normal(size=(batch, *graph[name].shape)).astype(np.float32)
         for name in graph.inputs
     }
-    plan = TrainingPlan(graph, weights, batch=batch, threads=threads)
+    plan = make_plan(graph, weights, settings)
     found = plan.forward(inputs, step=0)
     pulls = {end: rng.normal(size=v.shape).astype(np.float32) for end, v in found.items()}
     plan.backward(pulls)

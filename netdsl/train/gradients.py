@@ -28,9 +28,9 @@ from netdsl.faults import error
 from netdsl.graph import Graph, Node
 from netdsl.graph.fused import parts
 from netdsl.graph.weights import check_weights
-from netdsl.ops import BatchNorm, Input, Shape, show
+from netdsl.ops import Input, Shape, show
 from netdsl.train.layout import Layout, Planner, base_of
-from netdsl.train.prepare import prepared
+from netdsl.train.prepare import check_norms, prepared
 from netdsl.train.vector import Place, Vector, statistics_of
 from netdsl.train.vector import Places as Vectors
 
@@ -74,7 +74,7 @@ class TrainingPlan:
         if batch < 1:
             raise error("out-of-range", f"a batch of {batch} samples: training needs 1 or more")
         check_weights(graph, weights)
-        _check_norms(graph, batch)
+        check_norms(graph, batch)
         self.source, self.batch, self.seed, self.exact = graph, batch, seed, exact
         self.threads = _threads.count(threads)
         self.graph = prepared(graph)
@@ -290,18 +290,6 @@ class TrainingPlan:
             if not np.isfinite(image(self.arena, self.layout.outputs[node.name])).all():
                 return parts(node).source
         return None
-
-
-def _check_norms(graph: Graph, batch: int) -> None:
-    """A batch norm needs more than one value a channel. Raises NetError."""
-    for node in graph:
-        if isinstance(node.op, BatchNorm) and batch * prod(node.shape[1:]) == 1:
-            raise error(
-                "one-value",
-                f"{node.name} normalises over the batch, and a batch of 1 gives it one value "
-                f"a channel (its input is {show(node.shape)})",
-                help="a batch of 2 or more",
-            )
 
 
 __all__ = ["Layout", "Shape", "TrainingPlan"]

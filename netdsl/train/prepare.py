@@ -6,11 +6,13 @@ from dataclasses import replace
 from math import prod
 
 from netdsl.cpu.table import takes
+from netdsl.faults import error
 from netdsl.graph import Graph, Node
 from netdsl.graph.fused import fuse
 from netdsl.graph.passes import bypass
 from netdsl.ops import (
     Activation,
+    BatchNorm,
     Conv,
     ConvTranspose,
     Flatten,
@@ -20,6 +22,7 @@ from netdsl.ops import (
     Op,
     Relu,
     Softmax,
+    show,
 )
 
 
@@ -69,3 +72,15 @@ def scores(graph: Graph) -> Graph:
         if isinstance(graph[name].op, Softmax | LogSoftmax) and not graph.consumers[name]
     }
     return bypass(graph, idle)
+
+
+def check_norms(graph: Graph, batch: int) -> None:
+    """A batch norm needs more than one value a channel. Raises NetError."""
+    for node in graph:
+        if isinstance(node.op, BatchNorm) and batch * prod(node.shape[1:]) == 1:
+            raise error(
+                "one-value",
+                f"{node.name} normalises over the batch, and a batch of 1 gives it one value "
+                f"a channel (its input is {show(node.shape)})",
+                help="a batch of 2 or more",
+            )

@@ -13,6 +13,7 @@ from netdsl.train.optimisers import OPTIMISERS, Adam, Momentum, Optimiser
 from netdsl.train.schedules import SCHEDULES, Schedule
 
 INITS = ("he", "xavier", "normal")
+DEVICES = ("cpu", "cuda", "auto")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Settings:
     unless decay_all. clip: the largest norm of the gradient. warmup: steps in which the rate
     climbs. validation: the share of the training data held back. patience: epochs without a
     better validation accuracy (or loss) before stopping. augment: as `Augment.parse` takes it.
+    device: "cpu", "cuda" for an NVIDIA card, "auto" for the card where there is one; a run may go
+    on on another, so checkpoints do not have it.
     """
 
     epochs: int = 10
@@ -43,6 +46,7 @@ class Settings:
     init: str = "he"
     seed: int = 0
     threads: int | None = None
+    device: str = "cpu"
 
     def check(self) -> None:
         """Raises NetError for a setting that is unknown or out of its range."""
@@ -51,6 +55,7 @@ class Settings:
             ("schedule", self.schedule, SCHEDULES),
             ("loss", self.loss, LOSSES),
             ("init", self.init, INITS),
+            ("device", self.device, DEVICES),
         ):
             if value not in known:
                 raise error(
@@ -104,16 +109,18 @@ class Settings:
         return OPTIMISERS[self.optimiser].rate if self.rate is None else self.rate
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings by name, for a checkpoint."""
-        return asdict(self)
+        """The settings by name, for a checkpoint: all but the device."""
+        found = asdict(self)
+        del found["device"]
+        return found
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+    def from_dict(cls, values: Mapping[str, Any], device: str = "cpu") -> Settings:
         """The settings that `as_dict` gave. Raises NetError where names do not match."""
-        known = {field.name for field in fields(cls)}
+        known = {field.name for field in fields(cls)} - {"device"}
         if set(values) != known:
             raise error("wrong-checkpoint", "the checkpoint's settings are of another version")
-        return cls(**values)
+        return cls(**values, device=device)
 
 
 def _outside(what: str, number: float, low: float, high: float | None) -> NetError:

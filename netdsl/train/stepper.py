@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from netdsl.faults import error
 from netdsl.graph import Graph
-from netdsl.train.gradients import Progress, TrainingPlan
+from netdsl.train.engine import make_engine
+from netdsl.train.gradients import Progress
 from netdsl.train.losses import CrossEntropy
-from netdsl.train.optimisers import clip_scale
 from netdsl.train.prepare import scores
 from netdsl.train.settings import Settings
 
@@ -38,7 +38,8 @@ class Stepper:
             outcome = stepper.step(inputs, labels)
 
     steps: how many there will be, which the schedule needs. The weights that it was given stay as
-    they are; `weights()` has the trained ones. Raises NetError as `TrainingPlan` does.
+    they are; `weights()` has the trained ones. Raises NetError as `TrainingPlan` does, and where
+    the settings' device is not here.
     """
 
     def __init__(
@@ -53,18 +54,11 @@ class Stepper:
         settings.check()
         self.settings, self.loss = settings, settings.make_loss()
         self.graph = scores(graph) if isinstance(self.loss, CrossEntropy) else graph
-        self.plan = TrainingPlan(
-            self.graph,
-            weights,
-            batch=settings.batch,
-            threads=settings.threads,
-            seed=settings.seed,
-            progress=progress,
-        )
-        self.optimiser = settings.make_optimiser()
+        self.shares = dict.fromkeys(self.graph.outputs, 1.0)
+        self.shares |= {aux.output: aux.weight for aux in self.graph.aux}
+        self.engine = make_engine(self.graph, weights, settings, self.shares, progress)
+        self.plan = self.engine.plan
         self.schedule = settings.make_schedule(steps)
-        self.slots = {name: self.plan.vectors.vector() for name in self.optimiser.slots}
-        self.decay = self.plan.vectors.decay(settings.decay, settings.decay_all)
         self.count = 0
 
     def step(self, inputs: Floats | Mapping[str, Floats], targets: Targets) -> Outcome:
@@ -74,24 +68,16 @@ class Stepper:
         Raises NetError: wrong shapes, labels out of range, a loss that is not finite (with the
         first layer that has such numbers); the weights are as they were then.
         """
-        outputs = self.plan.forward(self._named(inputs), step=self.count)
-        loss, slopes = self._losses(outputs, targets)
+        rate = self.settings.first_rate * self.schedule(self.count)
+        if not isinstance(targets, Mapping):
+            targets = dict.fromkeys(self.shares, targets)
+        count = self.count + 1
+        loss, outputs = self.engine.step(
+            self._named(inputs), targets, self.shares, rate=rate, count=count
+        )
         if not np.isfinite(loss):
             raise self._broken(loss)
-        self.plan.backward(slopes)
-        rate = self.settings.first_rate * self.schedule(self.count)
-        self.count += 1
-        self.optimiser.step(
-            self.plan.weights,
-            self.plan.gradient,
-            self.slots,
-            rate=rate,
-            decay=self.decay,
-            scale=clip_scale(self.plan.gradient, self.settings.clip),
-            count=self.count,
-            threads=self.plan.threads,
-        )
-        self.plan.changed()
+        self.count = count
         return Outcome(loss, outputs, rate)
 
     def run(self, inputs: Floats | Mapping[str, Floats]) -> dict[str, Floats]:
@@ -105,20 +91,6 @@ class Stepper:
     def _named(self, inputs: Floats | Mapping[str, Floats]) -> Mapping[str, Floats]:
         return inputs if isinstance(inputs, Mapping) else {self.graph.inputs[0]: inputs}
 
-    def _losses(
-        self, outputs: Mapping[str, Floats], targets: Targets
-    ) -> tuple[float, dict[str, Floats]]:
-        """The whole loss and its gradient in each output."""
-        shares = dict.fromkeys(self.graph.outputs, 1.0)
-        shares |= {aux.output: aux.weight for aux in self.graph.aux}
-        total, slopes = 0.0, {}
-        for name, share in shares.items():
-            wanted = targets[name] if isinstance(targets, Mapping) else targets
-            value, slope = self.loss(outputs[name], wanted)
-            total += share * value
-            slopes[name] = slope if share == 1.0 else slope * np.float32(share)
-        return total, slopes
-
     def _broken(self, loss: float) -> Exception:
         node = self.plan.broken()
         where = f": {node} is the first layer with such numbers" if node else ""
@@ -130,17 +102,12 @@ class Stepper:
 
     def state(self) -> dict[str, Floats]:
         """What the optimiser remembers: a vector a slot, by "slot/parameter"."""
-        return {
-            f"{slot}/{name}": view
-            for slot, vector in self.slots.items()
-            for name, view in self.plan.vectors.views(vector).items()
-        }
+        return self.engine.state()
 
     def restore(
         self, weights: Mapping[str, Floats], state: Mapping[str, Floats], count: int
     ) -> None:
-        """Goes back to where `weights`, `state` and `count` were taken."""
+        """Goes back to where `weights`, `state` and `count` were taken, on whatever device."""
         self.plan.load(weights)
-        for name, view in self.state().items():
-            view[...] = state[name]
+        self.engine.restore(state)
         self.count = count

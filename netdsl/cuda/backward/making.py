@@ -12,8 +12,18 @@ import numpy as np
 from netdsl.cuda import launch
 from netdsl.cuda.activation import add, passes
 from netdsl.cuda.backward.gather import plan_gather
+from netdsl.cuda.backward.losses import LOSSES
 from netdsl.cuda.backward.place import back_of, ends_of, lay_out, wanted
-from netdsl.cuda.backward.task import BackPlaces, Calls, TrainedParams
+from netdsl.cuda.backward.task import (
+    NUMBERS,
+    BackPlaces,
+    Calls,
+    Learning,
+    LossTask,
+    TrainedParams,
+    UpdateTask,
+)
+from netdsl.cuda.backward.update import update
 from netdsl.cuda.layout import Buffer
 from netdsl.cuda.place import rounded
 from netdsl.cuda.table import RECIPES
@@ -46,15 +56,32 @@ class Step:
     back: Calls = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Head:
+    """An end of the net that learns: where its targets go, in ints if they are classes, else in the
+    arena, how many; where its loss is found; its share in the whole loss."""
+
+    name: str
+    targets: int
+    count: int
+    value: int
+    share: float
+
+
 class Making:
     """A plan of training while it is made.
 
     places: of every parameter in params by its full name, the learned ones in the first `length`
-    floats. start: the floats of the arena that come before the tensors.
+    floats. learning: None for a plan that gives gradients alone.
     """
 
     def __init__(
-        self, graph: Graph, places: Mapping[str, Place], length: int, batch: int, start: int
+        self,
+        graph: Graph,
+        places: Mapping[str, Place],
+        length: int,
+        batch: int,
+        learning: Learning | None,
     ) -> None:
         self.graph, self.places, self.length, self.batch = graph, places, length, batch
         ends = (place.start + prod(place.shape) for place in places.values())
@@ -62,7 +89,10 @@ class Making:
         self.ints = Descriptors()
         self.head = self.ints.add([0] * HEAD)
         self.processors = launch.processors()
-        self.layout = lay_out(graph, batch, start)
+        start = length
+        if learning is not None:
+            start = self._reserve(learning)
+        self.layout = lay_out(graph, batch, rounded(start))
         self.scratch_start, self.scratch_floats = self.layout.floats, 0
         nodes = [node for node in graph if not isinstance(node.op, Input)]
         tasks = {node.name: self._task(node) for node in nodes}
@@ -74,7 +104,67 @@ class Making:
             if node.name in wants:
                 steps[node.name].back = self._back(tasks[node.name], wants)
         self.steps = list(steps.values())
+        self.losses = self._losses(learning) if learning else []
+        self.update = self._update(learning) if learning else []
         self.packing = [c for moved in self.params.moved for c in plan_gather(moved, self.ints)]
+
+    def _reserve(self, learning: Learning) -> int:
+        """Keeps room for the slots, the numbers of a step, losses and targets; where it ends."""
+        self.slots = tuple(self.length * (1 + i) for i in range(learning.slots))
+        self.numbers = self.length * (1 + learning.slots)
+        self.values = self.numbers + NUMBERS
+        ends = ends_of(self.graph)
+        start = rounded(self.values + len(ends))
+        self.heads = []
+        for i, name in enumerate(ends):
+            shape = self.graph[name].shape
+            if learning.takes_classes:
+                count = self.batch * prod(shape[1:])
+                targets = self.ints.add([0] * count)
+            else:
+                count = self.batch * prod(shape)
+                targets, start = start, start + rounded(count)
+            self.heads.append(Head(name, targets, count, self.values + i, learning.shares[name]))
+        return start
+
+    def _losses(self, learning: Learning) -> Calls:
+        calls: Calls = []
+        for head in self.heads:
+            task = LossTask(
+                learning.loss,
+                self.layout.outputs[head.name],
+                self.layout.gradients.get(head.name),
+                head.targets,
+                head.value,
+                head.share,
+                learning.smoothing,
+                self.scratch,
+                self.params,
+                self.ints,
+            )
+            calls += LOSSES[learning.loss](task)
+        return calls
+
+    def _update(self, learning: Learning) -> Calls:
+        task = UpdateTask(
+            learning.optimiser,
+            self.length,
+            0,
+            self.params.add(learning.decay),
+            0,
+            self.slots,
+            self.numbers,
+            self.values,
+            len(self.heads),
+            learning.clip,
+            learning.keep,
+            learning.keep_squares,
+            learning.eps,
+            self.scratch,
+            self.params,
+            self.ints,
+        )
+        return update(task)
 
     @property
     def floats(self) -> int:
@@ -84,7 +174,8 @@ class Making:
     def kernels(self) -> list[Any]:
         """Those that the plan launches, each once."""
         calls = [c for s in self.steps for c in (*s.training, *s.trying, *s.back)]
-        return list(dict.fromkeys(call.kernel for call in (*calls, *self.packing)))
+        calls += [*self.losses, *self.update, *self.packing]
+        return list(dict.fromkeys(call.kernel for call in calls))
 
     def scratch(self, floats: int) -> int:
         """Where so many floats of scratch lie."""

@@ -6,16 +6,18 @@ tensor that several nodes read sums what they send back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 from threading import RLock
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from netdsl.cuda import launch
 from netdsl.cuda.backward.making import Making, Place
 from netdsl.cuda.backward.place import ends_of
-from netdsl.cuda.backward.task import Calls
+from netdsl.cuda.backward.task import Calls, Learning
 from netdsl.cuda.failure import faults_of
 from netdsl.cuda.layout import Buffer, Floats
 from netdsl.cuda.plan import check_memory, compiled
@@ -42,19 +44,23 @@ class TrainingPlan:
         *,
         batch: int,
         seed: int = 0,
+        learning: Learning | None = None,
         progress: Progress | None = None,
     ) -> None:
         """graph: as the way back takes it (see `netdsl.cuda.backward.table`). places: of every
         parameter in params by its full name, the learned ones in the first `length` floats.
+        learning: what `step` needs to know.
 
         Raises NetError: more memory than the card has, a card or driver that fails.
         """
         self.name, self.graph, self.batch, self.seed = name, graph, batch, seed
         self.places, self.length, self.ends = places, length, ends_of(graph)
         with faults_of(name, batch):
-            making = Making(graph, places, length, batch, length)
+            making = Making(graph, places, length, batch, learning)
             self.layout, self.steps, self.head = making.layout, making.steps, making.head
-            self.packing = making.packing
+            self.packing, self.losses, self.update = making.packing, making.losses, making.update
+            if learning is not None:
+                self.heads, self.slots, self.numbers = making.heads, making.slots, making.numbers
             sizes = making.floats, making.params.floats, making.ints.count
             check_memory(name, batch, *sizes)
             compiled(making.kernels(), progress)
@@ -116,6 +122,53 @@ class TrainingPlan:
                     self._put(self.layout.gradients[name], slopes[name])
             self.start(s.back for s in reversed(self.steps))
 
+    def step(
+        self,
+        inputs: Mapping[str, Floats],
+        targets: Mapping[str, NDArray[Any]],
+        step: int,
+        numbers: Sequence[float],
+    ) -> tuple[dict[str, float], dict[str, Floats]]:
+        """A step of training: the losses of the ends before it, and the outputs.
+
+        targets: by end, classes or arrays that fit. numbers: the learning rate, and Adam's two.
+        Where a loss is not finite no learned parameter moves.
+        Raises NetError: a wrong shape, a card that fails.
+        """
+        with self._lock, faults_of(self.name, self.batch):
+            self.feed(inputs, step)
+            self._tell(self.numbers, np.array(numbers, np.float32))
+            for head in self.heads:
+                wanted = np.ascontiguousarray(targets[head.name]).reshape(-1)
+                if wanted.dtype.kind in "iu":
+                    where = self.ints[head.targets : head.targets + head.count]
+                    where.copy_to_device(wanted.astype(np.int32))
+                else:
+                    self._tell(head.targets, wanted.astype(np.float32))
+            self.start(s.training for s in self.steps)
+            self.start([self.losses])
+            self.start(s.back for s in reversed(self.steps))
+            self.start([self.update, self.packing])
+            first = self.heads[0].value
+            values = self.arena[first : first + len(self.heads)].copy_to_host()
+            return {h.name: float(values[h.value - first]) for h in self.heads}, self.scores()
+
+    def state(self, slot: int) -> Floats:
+        """A copy of one of the optimiser's vectors."""
+        start = self.slots[slot]
+        with self._lock, faults_of(self.name, self.batch):
+            found: Floats = self.arena[start : start + self.length].copy_to_host()
+        return found
+
+    def restore(self, slot: int, vector: Floats) -> None:
+        """Sets one of the optimiser's vectors."""
+        with self._lock, faults_of(self.name, self.batch):
+            self._tell(self.slots[slot], vector)
+
+    def _tell(self, start: int, values: Floats) -> None:
+        """Writes numbers to the arena."""
+        self.arena[start : start + len(values)].copy_to_device(values)
+
     def feed(self, inputs: Mapping[str, Floats], step: int) -> None:
         """Hands in a batch, and tells the kernels which step it is."""
         low, high = self.seed & 0xFFFFFFFF, self.seed >> 32
@@ -138,8 +191,7 @@ class TrainingPlan:
 
     def _put(self, buffer: Buffer, values: Floats) -> None:
         """Writes a tensor whose samples lie together."""
-        flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-        self.arena[buffer.offset : buffer.offset + buffer.floats].copy_to_device(flat)
+        self._tell(buffer.offset, np.ascontiguousarray(values, np.float32).reshape(-1))
 
     def _get(self, buffer: Buffer) -> Floats:
         """The floats from a tensor's first to its last, and what lies between its samples."""
