@@ -14,10 +14,11 @@ from netdsl.cuda.backward.table import BACKS
 from netdsl.cuda.backward.task import Back
 from netdsl.cuda.layout import Buffer, fresh
 from netdsl.cuda.place import pack, rounded
+from netdsl.cuda.table import RECIPES
 from netdsl.graph import Graph, Node
 from netdsl.graph.fused import parts
 from netdsl.graph.lifetimes import Lifetime
-from netdsl.ops import Concat, Flatten, Input
+from netdsl.ops import Concat, Dropout, Flatten, Input
 
 Share = tuple[str, int]
 """A node, and which of its inputs."""
@@ -124,8 +125,9 @@ def _outputs(graph: Graph, batch: int, start: int) -> tuple[dict[str, Buffer], i
 
 
 def _may_write_over(graph: Graph, node: Node) -> bool:
-    """Whether nobody reads the node's input after it, on either way, and it reads no neighbours."""
-    if len(node.inputs) != 1 or back_of(node).reads_input or not back_of(node).over:
+    """Whether a node's kernel may, and nobody reads its input after it, on either way."""
+    passes = isinstance(node.op, Dropout) or 0 in RECIPES[type(parts(node).base)].over
+    if not passes or len(node.inputs) != 1 or back_of(node).reads_input:
         return False
     source = graph[node.inputs[0]]
     if isinstance(source.op, Input | Concat | Flatten) or uses(graph, source.name) > 1:
