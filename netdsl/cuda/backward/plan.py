@@ -67,6 +67,8 @@ class TrainingPlan:
             self.arena = launch.room(sizes[0])
             self.params = launch.on_device(making.params.joined())
             self.ints = launch.on_device(making.ints.joined())
+            # What lies between parameters stays zero, and so do gradients of unused ones.
+            self._tell(0, np.zeros(length, np.float32))
         self.arena_bytes, self.params_bytes = 4 * sizes[0], 4 * sizes[1]
         self.reserved = max((length, *(p.start + prod(p.shape) for p in places.values())))
         self._lock = RLock()
