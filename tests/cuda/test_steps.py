@@ -11,10 +11,10 @@ from test_simulated import simulate
 SCRIPT = Path(__file__).parent / "simulated_steps.py"
 
 NET = (
-    "net tiny; input 1x6x6; conv3x3p1(4) -> bn -> relu -> maxpool2 -> [conv1x1(2) | conv3x3p1(3)] "
+    "net tiny; input 1x5x5; conv2x2(3) -> bn -> relu -> maxpool2 -> [conv1x1(2) | conv3x3p1(3)] "
     "-> relu -> flatten -> dropout(0.3) -> fc(5) -> softmax"
 )
-DENSE = "net dense; input 5; fc(6) -> relu as a -> fc(3); aux(0.3): a -> fc(3)"
+DENSE = "net dense; input 5; fc(6) -> relu -> aux(weight=0.3) { fc(3) } -> fc(3)"
 
 CASES: list[tuple[str, int, dict[str, Any], str]] = [
     (NET, 4, {"clip": 0.5, "smoothing": 0.1, "warmup": 2}, "classes"),
@@ -54,10 +54,11 @@ def test_a_run_goes_on_on_the_other_device(facts: Any) -> None:
 def test_a_loss_that_is_not_finite_moves_nothing_and_is_told(facts: Any) -> None:
     assert facts["kept"]
     assert facts["count"] == 2
-    assert "at step 3" in facts["broken"]
-    assert "input" in facts["broken"]
+    ours, theirs = facts["broken"]
+    assert "bn1 is the first layer" in ours
+    assert ours == theirs
 
 
 def test_what_does_not_fit_is_told(facts: Any) -> None:
     assert "label 5 does not exist" in facts["label"]
-    assert "1x6x6" in facts["shape"].replace(" ", "").replace("×", "x")
+    assert "4x1x4x3" in facts["shape"]
