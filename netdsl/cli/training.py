@@ -15,10 +15,12 @@ from rich.console import Console
 from netdsl.cli.learning import Curves, Display, Metrics
 from netdsl.cli.progress import bar
 from netdsl.cli.texts import wanted
+from netdsl.cuda import devices
 from netdsl.faults import error
 from netdsl.net import Net
 from netdsl.train import Callback, Data, Examples, Settings, Trainer, open_data
 from netdsl.train.checkpoint import Checkpoint, read_checkpoint
+from netdsl.train.engine import on_card
 from netdsl.train.loop import Result, checkpoint_of
 
 INTERRUPTED = 130
@@ -55,9 +57,12 @@ def start(net: Net, request: Request) -> None:
     out = request.out or Path(f"{net.name}.safetensors")
     found = read_checkpoint(checkpoint_of(out), net.graph) if request.resume else None
     settings = _settings(request, found)
+    card = on_card(settings.device)
     data = open_data(wanted(request.data), request.broken)
     train, validation, held_back = _parts(data, settings, request.overfit)
     _announce(say, net, train, validation, data)
+    if card:
+        say.print(f"on {', '.join(devices()[:1]) or 'a simulated card'}")
     with bar(f"making {net.name} ready") as compiling:
         trainer = Trainer(
             net.graph,

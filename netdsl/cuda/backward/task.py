@@ -7,9 +7,9 @@ As on the CPU (`netdsl.cpu.backward.task`), with names meaning the same. A train
   of each block of 16 learned floats, and weights packed for the tiled kernels, which are gathered
   anew after every step.
 - `arena`: the learned vector's gradient from 0 on, in the same order, zero between parameters; the
-  optimiser's slots, each as long; the `NUMBERS` of a step; loss values; tensors of the way forward, all kept; gradients,
-  which take turns by their lifetimes; floats that a node keeps from its way forward to its way
-  back; and last the scratch, `Task.scratch`, which nodes use in turn.
+  optimiser's slots, each as long; the `NUMBERS` of a step; loss values; tensors of the way forward,
+  all kept; gradients, which take turns by their lifetimes; floats that a node keeps from its way
+  forward to its way back; and last the scratch, `Task.scratch`, which nodes use in turn.
 - `ints`: descriptors, and what the host writes before a step: its number, classes.
 
 Kernels are those of `netdsl.cuda.launch.SIGNATURE`, and may write to params too. Tensors lie as
