@@ -11,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cuda.activation import numbers
-from netdsl.cuda.gemm import FIELDS, KERNELS, conv_direct, conv_finish
+from netdsl.cuda.direct import conv_direct, conv_finish
+from netdsl.cuda.gemm import EDGE_BITS, KERNELS, MOST_EDGES, OUTSIDE
 from netdsl.cuda.layout import Buffer, Call, Floats, axes, spread
 from netdsl.cuda.sizes import MEDIUM, NARROW, SQUARE, WIDE, Tile
+from netdsl.cuda.sums import FIELDS
 from netdsl.cuda.task import Ints, Task
 from netdsl.ops import Conv
 
 Axes = tuple[int, int, int]
-
-OUTSIDE = -(2**30)
-"""A depth that lies outside of any input: of the table's entries past the last product."""
 
 FEW = 16
 """Filters of a group below which a tile would be mostly empty."""
@@ -54,6 +53,19 @@ class Sum:
     def positions(self) -> int:
         """Output positions of a sample."""
         return prod(self.out)
+
+    def edges(self) -> list[tuple[int, int]]:
+        """An axis and a distance along it: of the cells that lie outside for some window."""
+        return [
+            (axis, int(far))
+            for axis in range(3)
+            for far in np.unique(self.taps[:, axis + 1])
+            if not self._always_inside(axis, int(far))
+        ]
+
+    def _always_inside(self, axis: int, far: int) -> bool:
+        first = self.start[axis] + far
+        return first >= 0 and first + (self.out[axis] - 1) * self.stride[axis] < self.size[axis]
 
 
 class Cut(NamedTuple):
@@ -118,7 +130,7 @@ def plan_sums(task: Task, sums: list[Sum]) -> list[Call]:
 def _plan_sum(task: Task, whole: Sum, ending: tuple[int, int, int]) -> list[Call]:
     groups, products, filters = whole.weights.shape
     positions = task.batch * whole.positions
-    if groups > 1 and filters < FEW:
+    if (groups > 1 and filters < FEW) or len(whole.edges()) > MOST_EDGES:
         d = describe(task, whole, ending, None)
         return [spread(conv_direct, positions * groups * filters, task.ints.add(d))]
     cut = choose(positions, filters, groups, products, task.processors)
@@ -151,27 +163,42 @@ def choose(positions: int, filters: int, groups: int, products: int, processors:
 
 def describe(task: Task, whole: Sum, ending: tuple[int, int, int], cut: Cut | None) -> list[int]:
     """The descriptor of a sum, see gemm.py; without a cut, of one for `conv_direct`."""
-    groups, products, filters = whole.weights.shape
-    deep, row, splits, slices = products, filters, 1, 1
+    groups, _, filters = whole.weights.shape
+    row, splits, slices, edges = filters, 1, 1, list[tuple[int, int]]()
+    table = whole.taps
     if cut is not None:
         tile, splits, slices = cut
-        deep = max(-(-products // tile.k), 1) * tile.k
         row = -(-filters // tile.n) * tile.n
-    table = np.zeros((deep, 4), np.int32)
-    table[:, 1] = OUTSIDE
-    table[:products] = whole.taps
+        edges = whole.edges()
+        table = bits(whole.taps, edges, tile.k)
+    deep = len(table)
     source, target = task.inputs[0], task.output
     positions = task.batch * whole.positions
     scratch = task.scratch(splits * groups * filters * positions) if splits > 1 else 0
     bias, kind, values = ending
     d = [positions, *whole.out, deep, filters]
     d += [source.offset, source.batch_stride, whole.group_floats, *whole.size]
-    d += [*whole.stride, *whole.start, task.ints.add(table)]
+    d += [*whole.stride, *whole.start, len(edges), task.ints.add(np.array(edges, np.int32))]
+    d += [task.ints.add(table, align=4)]
     d += [task.params.add(_packed(whole.weights, deep, row)), deep * row, row]
     d += [target.offset + whole.origin, target.batch_stride, target.plane, *whole.steps]
     d += [bias, *_residual(task, whole), kind, values, splits, slices, scratch, groups]
     assert len(d) == FIELDS
     return d
+
+
+def bits(taps: Ints, edges: list[tuple[int, int]], deep: int) -> Ints:
+    """The table of the tiled kernel, see gemm.py, up to full slices: of each product how far its
+    value lies, and two words of the edges that it may lie beyond."""
+    products = len(taps)
+    table = np.zeros((max(-(-products // deep), 1) * deep, 4), np.int32)
+    table[:products, 0] = taps[:, 0]
+    table[:, 1] = OUTSIDE
+    table[products:, 2] = OUTSIDE
+    for e, (axis, far) in enumerate(edges):
+        word, bit = divmod(e, EDGE_BITS)
+        table[:products, 1 + word] |= np.where(taps[:, axis + 1] == far, 1 << bit, 0)
+    return table
 
 
 def _residual(task: Task, whole: Sum) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """The tiled convolution: an implicit matrix product, in float32.
 
 Rows are output positions of the batch (m), columns filters (n), and each sums K products (k) of
-an input value and a weight. A table says for every k how far its input value lies from that of
-the window's first cell, along each axis and in memory, so that one kernel serves 1D to 3D,
-dilation, groups, transposed and fully connected layers.
+an input value and a weight. A table says for every k how far its input value lies in memory from
+that of the window's first cell, and in bits which edges of the input it may lie beyond; a thread
+finds once which edges its position's window crosses. So a value costs two tests of bits, and one
+kernel serves 1D to 3D, dilation, groups, transposed and fully connected layers.
 
 A block holds a tile of m x n sums in registers. Slices of both operands, TK deep, lie in shared
 memory twice: while one is multiplied, the next is on its way, and one barrier a slice suffices.
@@ -13,122 +14,153 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numba import cuda, float32, int32, uint32, uint64
 
 from netdsl.cuda.arith import inside, quotient, remainder
-from netdsl.cuda.functions import bend
-from netdsl.cuda.sizes import TILES, Tile
-
-(
-    POSITIONS,
+from netdsl.cuda.sizes import LIMITED, TILES, Tile
+from netdsl.cuda.sums import (
+    BIAS,
+    DEPTH,
+    EDGE,
+    EDGES,
+    FILTERS,
+    GROUPS,
+    HEIGHT,
+    KIND,
+    NUMBERS,
     OUT_DEPTH,
     OUT_HEIGHT,
     OUT_WIDTH,
+    PARTIAL,
+    POSITIONS,
     PRODUCTS,
-    FILTERS,
+    SLICES,
     SOURCE,
     SOURCE_BATCH,
     SOURCE_GROUP,
-    DEPTH,
-    HEIGHT,
-    WIDTH,
-    STRIDE_Z,
-    STRIDE_Y,
-    STRIDE_X,
-    START_Z,
-    START_Y,
+    SPLITS,
     START_X,
+    START_Y,
+    START_Z,
+    STRIDE_X,
+    STRIDE_Y,
+    STRIDE_Z,
     TABLE,
-    WEIGHTS,
-    WEIGHTS_GROUP,
-    WEIGHTS_ROW,
     TARGET,
     TARGET_BATCH,
     TARGET_FILTER,
-    STEP_Z,
-    STEP_Y,
-    STEP_X,
-    BIAS,
-    RESIDUAL,
-    RESIDUAL_BATCH,
-    KIND,
-    NUMBERS,
-    SPLITS,
-    SLICES,
-    PARTIAL,
-    GROUPS,
-    FIELDS,
-) = range(38)
-"""What the descriptor holds. Of the sums: POSITIONS in the batch, OUT_* of them along each axis,
-PRODUCTS each, FILTERS in each of GROUPS. Of the input: where it begins, how far apart samples and
-groups lie, its axes, where a window starts. The weights are a matrix (PRODUCTS, WEIGHTS_ROW) a
-group. Of the output: where its first value goes, and how far apart samples, filters and positions
-lie. RESIDUAL is -1 without one. With SPLITS above 1 each of so many blocks sums SLICES slices and
-writes to PARTIAL, (splits, groups x filters, positions)."""
+    WEIGHTS,
+    WEIGHTS_GROUP,
+    WEIGHTS_ROW,
+    WIDTH,
+    ZERO,
+    finished,
+    residual_of,
+    target_of,
+)
+from netdsl.cuda.warp import load4, load_if, store4
 
-ZERO = np.float32(0)
 ALIGNED = 16
 """Bytes: four floats are then read at once."""
 
+EDGE_BITS = 30
+"""Edges that a word of the table tells of."""
 
-@cuda.jit(device=True)
-def target_of(ints, at, m):  # type: ignore[no-untyped-def]
-    """The sample of position m, and how far from the sample's first output it goes."""
-    width = ints[uint32(at + OUT_WIDTH)]
-    height = ints[uint32(at + OUT_HEIGHT)]
-    depth = ints[uint32(at + OUT_DEPTH)]
-    rows = quotient(m, width)
-    x = int32(m - rows * width)
-    planes = quotient(rows, height)
-    y = int32(rows - planes * height)
-    n = quotient(planes, depth)
-    z = int32(planes - n * depth)
-    step = int32(
-        z * ints[uint32(at + STEP_Z)]
-        + y * ints[uint32(at + STEP_Y)]
-        + x * ints[uint32(at + STEP_X)]
-    )
-    return n, step
+MOST_EDGES = 2 * EDGE_BITS
+
+OUTSIDE = 1 << EDGE_BITS
+"""The bit of the first word that says a position exists, and of the second for products past the
+last: what a table's entry has set and a thread has too is zero."""
 
 
 @cuda.jit(device=True)
-def finished(arena, params, ints, at, total, n, place, f):  # type: ignore[no-untyped-def]
-    """A sum with its bias, residual and activation. f counts the filters of all groups."""
-    total = total + params[uint32(ints[uint32(at + BIAS)] + f)]
-    residual = ints[uint32(at + RESIDUAL)]
-    if residual >= 0:
-        total = total + arena[uint32(residual + n * ints[uint32(at + RESIDUAL_BATCH)] + place)]
-    numbers = ints[uint32(at + NUMBERS)]
-    a, b = params[uint32(numbers)], params[uint32(numbers + 1)]
-    return bend(ints[uint32(at + KIND)], total, a, b)
+def edges_of(ints, at, z0, y0, x0, valid):  # type: ignore[no-untyped-def]
+    """Two words of bits: which edges the window that starts here crosses."""
+    first, second = int32(0), int32(OUTSIDE)
+    if not valid:
+        first = int32(OUTSIDE)
+    entry = ints[uint32(at + EDGE)]
+    for e in range(ints[uint32(at + EDGES)]):
+        axis, far = ints[uint32(entry)], ints[uint32(entry + 1)]
+        start, size = x0, ints[uint32(at + WIDTH)]
+        if axis == 1:
+            start, size = y0, ints[uint32(at + HEIGHT)]
+        if axis == 0:
+            start, size = z0, ints[uint32(at + DEPTH)]
+        if not inside(int32(start + far), size):
+            if e < EDGE_BITS:
+                first = int32(first | (int32(1) << int32(e)))
+            else:
+                second = int32(second | (int32(1) << int32(e - EDGE_BITS)))
+        entry = int32(entry + 2)
+    return first, second
 
 
-def tiled(tile: Tile) -> Any:
-    """The kernel for one size of tile. tile.rm and tile.rn divide tile.m and tile.n."""
-    TM, TN, TK, RM, RN, VECTOR = tile
-    THREADS = tile.threads
+def multiplied(size: Tile) -> Any:
+    """The device function that adds one k of two slices to a thread's sums.
+
+    It is given where in shared memory the thread's first vectors of A and B lie; the next lie those
+    of all threads further.
+    """
+    TM, TN, _, RM, RN, VECTOR = size
+    VM, VN = min(VECTOR, RM), min(VECTOR, RN)
+    MS, NS = VM * (TM // RM), VN * (TN // RN)
+
+    @cuda.jit(device=True)
+    def multiply(tile, a_row, b_row, sums, a, b):  # type: ignore[no-untyped-def]
+        if VECTOR == 4:
+            for i in range(RM // 4):
+                v0, v1, v2, v3 = load4(tile, uint64(a + i * MS))
+                a_row[4 * i], a_row[4 * i + 1], a_row[4 * i + 2], a_row[4 * i + 3] = v0, v1, v2, v3
+            for j in range(RN // 4):
+                v0, v1, v2, v3 = load4(tile, uint64(b + j * NS))
+                b_row[4 * j], b_row[4 * j + 1], b_row[4 * j + 2], b_row[4 * j + 3] = v0, v1, v2, v3
+        else:
+            for i in range(RM):
+                a_row[i] = tile[uint64(a + (i // VM) * MS + i % VM)]
+            for j in range(RN):
+                b_row[j] = tile[uint64(b + (j // VN) * NS + j % VN)]
+        for i in range(RM):
+            for j in range(RN):
+                sums[i * RN + j] += a_row[i] * b_row[j]
+
+    return multiply
+
+
+def tiled(size: Tile) -> Any:
+    """The kernel for one size of tile. Its rm and rn divide m and n."""
+    TM, TN, TK, RM, RN, VECTOR = size
+    THREADS = size.threads
     ACROSS = TM // RM
     VM, VN = min(VECTOR, RM), min(VECTOR, RN)
     MS, NS = VM * ACROSS, VN * (TN // RN)
     A_SLICE, B_SLICE = TK * TM, TK * TN
-    A_BOTH, B_BOTH, SUMS = 2 * A_SLICE, 2 * B_SLICE, RM * RN
-    A_LOADS, B_LOADS = A_SLICE // THREADS, B_SLICE // THREADS
-    A_STEP, B_STEP = THREADS // TM, THREADS // TN
+    SUMS = RM * RN
+    # Both slices of A, then of B, in one array, from where a bit tells the second slice.
+    B_START = 2 * max(A_SLICE, B_SLICE)
+    SHARED = B_START + 2 * B_SLICE
+    A_LOADS, A_STEP = A_SLICE // THREADS, THREADS // TM
+    B_FOURS = B_SLICE // 4
+    B_LOADS, B_STEP = -(-B_FOURS // THREADS), 4 * THREADS // TN
+    B_HELD = 4 * B_LOADS
+    ALL_LOAD = B_FOURS % THREADS == 0
     ROWS = TN // RN
-    assert ROWS * TM <= A_BOTH
+    assert ROWS * TM <= SHARED
+    assert A_SLICE & (A_SLICE - 1) == B_SLICE & (B_SLICE - 1) == 0
     assert ROWS % A_STEP == 0
-    assert A_STEP * TM == B_STEP * TN == THREADS
-    assert A_LOADS * A_STEP == B_LOADS * B_STEP == TK
+    assert A_STEP * TM == THREADS
+    assert VECTOR != 4 or RM % 4 == RN % 4 == 0
+    assert A_LOADS * A_STEP == TK
+    assert B_FOURS % min(THREADS, B_FOURS) == 0
+    multiply = multiplied(size)
 
-    @cuda.jit
+    @cuda.jit(**LIMITED)
     def conv_tile(arena, params, ints, at):  # type: ignore[no-untyped-def]
         """A tile of sums: grid (tiles of positions, tiles of filters, groups x splits)."""
-        a_tile = cuda.shared.array(A_BOTH, float32, ALIGNED)
-        b_tile = cuda.shared.array(B_BOTH, float32, ALIGNED)
+        tile = cuda.shared.array(SHARED, float32, ALIGNED)
         sums = cuda.local.array(SUMS, float32)
         a_next = cuda.local.array(A_LOADS, float32)
-        b_next = cuda.local.array(B_LOADS, float32)
+        b_next = cuda.local.array(B_HELD, float32)
         a_row = cuda.local.array(RM, float32)
         b_row = cuda.local.array(RN, float32)
         t = int32(cuda.threadIdx.x)
@@ -143,16 +175,13 @@ def tiled(tile: Tile) -> Any:
         if left < slices:
             slices = left
 
-        # What this thread loads: one position at several k, and one filter at several k.
+        # What this thread loads: one position at several k, and four filters at one k.
         a_m = remainder(t, int32(TM))
         a_k = quotient(t, int32(TM))
-        b_n = remainder(t, int32(TN))
-        b_k = quotient(t, int32(TN))
+        b_n = int32(4 * remainder(t, int32(TN // 4)))
+        b_k = quotient(t, int32(TN // 4))
         m = int32(cuda.blockIdx.x * TM + a_m)
         valid = m < positions
-        depth = ints[uint32(at + DEPTH)]
-        height = ints[uint32(at + HEIGHT)]
-        width = ints[uint32(at + WIDTH)]
         rows = quotient(m, ints[uint32(at + OUT_WIDTH)])
         planes = quotient(rows, ints[uint32(at + OUT_HEIGHT)])
         n = quotient(planes, ints[uint32(at + OUT_DEPTH)])
@@ -172,9 +201,10 @@ def tiled(tile: Tile) -> Any:
             ints[uint32(at + SOURCE)]
             + n * ints[uint32(at + SOURCE_BATCH)]
             + group * ints[uint32(at + SOURCE_GROUP)]
-            + (z0 * height + y0) * width
+            + (z0 * ints[uint32(at + HEIGHT)] + y0) * ints[uint32(at + WIDTH)]
             + x0
         )
+        crossed, crossed_more = edges_of(ints, at, z0, y0, x0, valid)
         row = ints[uint32(at + WEIGHTS_ROW)]
         b_at = int32(
             ints[uint32(at + WEIGHTS)]
@@ -191,60 +221,80 @@ def tiled(tile: Tile) -> Any:
         down = quotient(t, int32(ACROSS))
         a_read = int32(across * VM)
         b_read = int32(down * VN)
-        for s in range(int32(-1), slices):
+        # The slice to multiply and the next take turns: one at 0, one behind it.
+        a_read, b_read = int32(a_read + A_SLICE), int32(b_read + B_START + B_SLICE)
+        a_write, b_write = int32(a_k * TM + a_m), int32(B_START + b_k * TN + b_n)
+        s = int32(-1)
+        while s < slices:
             # The next slice's values are asked for before this slice is multiplied.
-            if s + 1 < slices:
+            more = int32(s + 1) < slices
+            if more:
                 for i in range(A_LOADS):
-                    e = int32(entry + 4 * A_STEP * i)
-                    value = ZERO
-                    if valid:
-                        z = int32(z0 + ints[uint32(e + 1)])
-                        y = int32(y0 + ints[uint32(e + 2)])
-                        x = int32(x0 + ints[uint32(e + 3)])
-                        if inside(z, depth) and inside(y, height) and inside(x, width):
-                            value = arena[uint32(a_at + ints[uint32(e)])]
-                    a_next[i] = value
-                for i in range(B_LOADS):
-                    b_next[i] = params[uint32(b_at + B_STEP * i * row)]
+                    far, bits, bits_more, _ = load4(ints, uint64(entry + 4 * A_STEP * i))
+                    there = (bits & crossed) | (bits_more & crossed_more) == 0
+                    a_next[i] = load_if(arena, uint32(a_at + far), there)
+                if ALL_LOAD or t < B_FOURS:
+                    for i in range(B_LOADS):
+                        w0, w1, w2, w3 = load4(params, uint32(b_at + B_STEP * i * row))
+                        b_next[4 * i], b_next[4 * i + 1] = w0, w1
+                        b_next[4 * i + 2], b_next[4 * i + 3] = w2, w3
                 entry = int32(entry + 4 * TK)
                 b_at = int32(b_at + TK * row)
             if s >= 0:
-                half = int32(s & 1)
-                for k in range(TK):
-                    for i in range(RM):
-                        a_row[i] = a_tile[
-                            uint64(half * A_SLICE + k * TM + (i // VM) * MS + a_read + i % VM)
-                        ]
-                    for j in range(RN):
-                        b_row[j] = b_tile[
-                            uint64(half * B_SLICE + k * TN + (j // VN) * NS + b_read + j % VN)
-                        ]
-                    for i in range(RM):
-                        for j in range(RN):
-                            sums[i * RN + j] += a_row[i] * b_row[j]
-            if s + 1 < slices:
-                other = int32((s + 1) & 1)
+                a, b = a_read, b_read
+                # Written out, because the compiler unrolls no loop as long as this.
+                multiply(tile, a_row, b_row, sums, a, b)
+                multiply(tile, a_row, b_row, sums, a + TM, b + TN)
+                if TK > 2:
+                    multiply(tile, a_row, b_row, sums, a + 2 * TM, b + 2 * TN)
+                    multiply(tile, a_row, b_row, sums, a + 3 * TM, b + 3 * TN)
+                if TK > 4:
+                    multiply(tile, a_row, b_row, sums, a + 4 * TM, b + 4 * TN)
+                    multiply(tile, a_row, b_row, sums, a + 5 * TM, b + 5 * TN)
+                    multiply(tile, a_row, b_row, sums, a + 6 * TM, b + 6 * TN)
+                    multiply(tile, a_row, b_row, sums, a + 7 * TM, b + 7 * TN)
+            if more:
                 for i in range(A_LOADS):
-                    a_tile[uint32(other * A_SLICE + (a_k + A_STEP * i) * TM + a_m)] = a_next[i]
-                for i in range(B_LOADS):
-                    b_tile[uint32(other * B_SLICE + (b_k + B_STEP * i) * TN + b_n)] = b_next[i]
+                    tile[uint64(a_write + A_STEP * i * TM)] = a_next[i]
+                if ALL_LOAD or t < B_FOURS:
+                    for i in range(B_LOADS):
+                        store4(
+                            tile,
+                            uint64(b_write + B_STEP * i * TN),
+                            b_next[4 * i],
+                            b_next[4 * i + 1],
+                            b_next[4 * i + 2],
+                            b_next[4 * i + 3],
+                        )
             cuda.syncthreads()
+            a_read, b_read = int32(a_read ^ A_SLICE), int32(b_read ^ B_SLICE)
+            a_write, b_write = int32(a_write ^ A_SLICE), int32(b_write ^ B_SLICE)
+            s = int32(s + 1)
 
         # The sums go out by way of shared memory, a column of each thread at a time, so that
         # neighbouring threads write neighbouring positions.
         base = int32(ints[uint32(at + TARGET)])
         line = int32(ints[uint32(at + TARGET_FILTER)])
-        if splits > 1:
-            base = int32(
-                ints[uint32(at + PARTIAL)] + split * ints[uint32(at + GROUPS)] * filters * positions
-            )
+        bias = int32(ints[uint32(at + BIAS)] + group * filters)
+        kind = ints[uint32(at + KIND)]
+        numbers = ints[uint32(at + NUMBERS)]
+        one, two = params[uint32(numbers)], params[uint32(numbers + 1)]
         m = int32(cuda.blockIdx.x * TM + a_m)
         n, step = target_of(ints, at, m)
+        residual = residual_of(ints, at, n, int32(step + group * filters * line))
+        base = int32(base + n * ints[uint32(at + TARGET_BATCH)] + step + group * filters * line)
+        if splits > 1:
+            line = positions
+            base = int32(
+                ints[uint32(at + PARTIAL)]
+                + (split * ints[uint32(at + GROUPS)] + group) * filters * positions
+                + m
+            )
         for column in range(int32(RN)):
             for j in range(RN):
                 if j == column:
                     for i in range(RM):
-                        a_tile[uint64(down * TM + (i // VM) * MS + a_read + i % VM)] = sums[
+                        tile[uint64(down * TM + (i // VM) * MS + across * VM + i % VM)] = sums[
                             i * RN + j
                         ]
             cuda.syncthreads()
@@ -257,16 +307,11 @@ def tiled(tile: Tile) -> Any:
             read = t
             for _ in range(ROWS // A_STEP):
                 if valid and f < filters:
-                    total = a_tile[uint32(read)]
-                    all_f = int32(group * filters + f)
+                    total = tile[uint32(read)]
                     if splits == 1:
-                        place = int32(step + all_f * line)
-                        to = int32(base + n * ints[uint32(at + TARGET_BATCH)] + place)
-                        arena[uint32(to)] = finished(
-                            arena, params, ints, at, total, n, place, all_f
-                        )
-                    else:
-                        arena[uint32(base + all_f * positions + m)] = total
+                        other = int32(residual + f * line) if residual >= 0 else int32(-1)
+                        total = finished(arena, params, total, bias + f, other, kind, one, two)
+                    arena[uint32(base + f * line)] = total
                 read = int32(read + THREADS)
                 f = int32(f + A_STEP * VN)
             cuda.syncthreads()
@@ -275,78 +320,3 @@ def tiled(tile: Tile) -> Any:
 
 
 KERNELS: dict[Tile, Any] = {tile: tiled(tile) for tile in TILES}
-
-
-@cuda.jit
-def conv_finish(arena, params, ints, at):  # type: ignore[no-untyped-def]
-    """Adds up the sums that were split, a thread an output: grid (outputs / threads)."""
-    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
-    positions = ints[uint32(at + POSITIONS)]
-    lines = int32(ints[uint32(at + GROUPS)] * ints[uint32(at + FILTERS)])
-    if i >= int32(positions * lines):
-        return
-    partial = int32(ints[uint32(at + PARTIAL)] + i)
-    total = ZERO
-    for _ in range(ints[uint32(at + SPLITS)]):
-        total += arena[uint32(partial)]
-        partial = int32(partial + positions * lines)
-    f = quotient(i, positions)
-    n, step = target_of(ints, at, int32(i - f * positions))
-    place = int32(step + f * ints[uint32(at + TARGET_FILTER)])
-    to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + place)
-    arena[uint32(to)] = finished(arena, params, ints, at, total, n, place, f)
-
-
-@cuda.jit
-def conv_direct(arena, params, ints, at):  # type: ignore[no-untyped-def]
-    """A thread an output, for groups of few filters: grid (outputs / threads)."""
-    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
-    positions = ints[uint32(at + POSITIONS)]
-    filters = ints[uint32(at + FILTERS)]
-    if i >= int32(positions * ints[uint32(at + GROUPS)] * filters):
-        return
-    f = quotient(i, positions)
-    m = int32(i - f * positions)
-    group = quotient(f, filters)
-    width = ints[uint32(at + OUT_WIDTH)]
-    height = ints[uint32(at + OUT_HEIGHT)]
-    depth = ints[uint32(at + OUT_DEPTH)]
-    rows = quotient(m, width)
-    planes = quotient(rows, height)
-    n = quotient(planes, depth)
-    x0 = int32(int32(m - rows * width) * ints[uint32(at + STRIDE_X)] + ints[uint32(at + START_X)])
-    y0 = int32(
-        int32(rows - planes * height) * ints[uint32(at + STRIDE_Y)] + ints[uint32(at + START_Y)]
-    )
-    z0 = int32(int32(planes - n * depth) * ints[uint32(at + STRIDE_Z)] + ints[uint32(at + START_Z)])
-    source = int32(
-        ints[uint32(at + SOURCE)]
-        + n * ints[uint32(at + SOURCE_BATCH)]
-        + group * ints[uint32(at + SOURCE_GROUP)]
-        + (z0 * ints[uint32(at + HEIGHT)] + y0) * ints[uint32(at + WIDTH)]
-        + x0
-    )
-    weight = int32(
-        ints[uint32(at + WEIGHTS)]
-        + group * ints[uint32(at + WEIGHTS_GROUP)]
-        + remainder(f, filters)
-    )
-    row = ints[uint32(at + WEIGHTS_ROW)]
-    entry = ints[uint32(at + TABLE)]
-    total = ZERO
-    for _ in range(ints[uint32(at + PRODUCTS)]):
-        z = int32(z0 + ints[uint32(entry + 1)])
-        y = int32(y0 + ints[uint32(entry + 2)])
-        x = int32(x0 + ints[uint32(entry + 3)])
-        if (
-            inside(z, ints[uint32(at + DEPTH)])
-            and inside(y, ints[uint32(at + HEIGHT)])
-            and inside(x, ints[uint32(at + WIDTH)])
-        ):
-            total += arena[uint32(source + ints[uint32(entry)])] * params[uint32(weight)]
-        entry = int32(entry + 4)
-        weight = int32(weight + row)
-    n, step = target_of(ints, at, m)
-    place = int32(step + f * ints[uint32(at + TARGET_FILTER)])
-    to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + place)
-    arena[uint32(to)] = finished(arena, params, ints, at, total, n, place, f)

@@ -6,7 +6,7 @@ kernels are the same source: sizes are constants to them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from numba import config
 
@@ -17,6 +17,13 @@ THREADS = 8 if SIMULATED else 256
 
 WARP = 4 if SIMULATED else 32
 """Threads that sums take together by shuffles: a warp, or half a block in the simulator."""
+
+
+MOST_REGISTERS = 128
+"""Of a thread of the tiled kernels: 512 threads then share a multiprocessor."""
+
+LIMITED: dict[str, Any] = {} if SIMULATED else {"max_registers": MOST_REGISTERS}
+"""What such kernels are compiled with."""
 
 
 class Tile(NamedTuple):
@@ -36,7 +43,7 @@ class Tile(NamedTuple):
 
 
 NARROW = Tile(8, 4, 2, 2, 2, 2) if SIMULATED else Tile(128, 32, 8, 8, 4, 4)
-MEDIUM = Tile(8, 8, 2, 2, 4, 2) if SIMULATED else Tile(128, 64, 8, 8, 4, 4)
-WIDE = Tile(8, 16, 4, 2, 4, 1) if SIMULATED else Tile(128, 128, 8, 8, 8, 4)
+MEDIUM = Tile(8, 8, 2, 2, 4, 2) if SIMULATED else Tile(128, 64, 8, 8, 8, 4)
+WIDE = Tile(8, 16, 4, 4, 4, 4) if SIMULATED else Tile(128, 128, 8, 8, 8, 4)
 SQUARE = Tile(4, 4, 4, 1, 2, 1) if SIMULATED else Tile(64, 64, 8, 4, 4, 4)
 TILES = (NARROW, MEDIUM, WIDE, SQUARE)

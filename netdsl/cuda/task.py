@@ -45,10 +45,13 @@ class Descriptors:
         self._pieces: list[Ints] = []
         self.count = 0
 
-    def add(self, values: Iterable[int] | NDArray[np.integer]) -> int:
-        """Where these values will lie."""
+    def add(self, values: Iterable[int] | NDArray[np.integer], align: int = 1) -> int:
+        """Where these values will lie: at a multiple of `align`."""
         given = values if isinstance(values, np.ndarray) else list(values)
         piece = np.array(given, np.int32).reshape(-1)
+        spare = -self.count % align
+        self._pieces.append(np.zeros(spare, np.int32))
+        self.count += spare
         start = self.count
         self._pieces.append(piece)
         self.count += piece.size

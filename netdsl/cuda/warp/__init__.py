@@ -8,6 +8,7 @@ Arrays are float32, int32 or uint32; indices count their elements. Everything is
 lanes of a warp at once, but for the loads, stores, conversions and copies of a thread's own.
 
     load4(array, i)             the four elements at i, read at once; 4 divides i (16 bytes)
+    load_if(array, i, there)    the float32 at i of an array in device memory; zero unless there
     store4(array, i, a, b, c, d)
     shuffle_xor(x, mask)        the x of the lane whose number is this one's ^ mask
     shuffle_down(x, by)         the x of the lane `by` further on; this one's past the last
@@ -39,6 +40,7 @@ if SIMULATED:
         commit,
         copy16,
         load4,
+        load_if,
         matrices,
         mma_bf16,
         mma_tf32,
@@ -56,6 +58,7 @@ else:
         commit,
         copy16,
         load4,
+        load_if,
         matrices,
         mma_bf16,
         mma_tf32,
@@ -74,6 +77,7 @@ __all__ = [
     "commit",
     "copy16",
     "load4",
+    "load_if",
     "matrices",
     "mma_bf16",
     "mma_tf32",

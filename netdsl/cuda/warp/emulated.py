@@ -100,6 +100,15 @@ def load4(array: Any, i: Any) -> tuple[Any, Any, Any, Any]:
     return a, b, c, d
 
 
+def load_if(array: Any, i: Any, there: Any) -> Any:
+    if not there:
+        return np.float32(0)
+    values, at = plain(array), int(i)
+    if not 0 <= at < len(values):
+        raise IndexError(f"element {at} of {len(values)}")
+    return values[at]
+
+
 def store4(array: Any, i: Any, a: Any, b: Any, c: Any, d: Any) -> None:
     four(array, i)[:] = (a, b, c, d)
 

@@ -60,6 +60,30 @@ def load4(typing: Any, array: Any, i: Any) -> tuple[Any, Code]:
     return result(array, i), code
 
 
+def flag(context: Any, builder: Any, value: Any, kind: Any) -> Any:
+    """A truth as one bit."""
+    return builder.trunc(context.cast(builder, value, kind, types.boolean), ir.IntType(1))
+
+
+@intrinsic
+def load_if(typing: Any, array: Any, i: Any, there: Any) -> tuple[Any, Code]:
+    """Not by a branch, which would have loads wait for each other."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = place(context, builder, array, args[0], args[1], i)
+        values = [
+            address(builder, pointer, GLOBAL, WIDE),
+            builder.zext(flag(context, builder, args[2], there), WORD),
+        ]
+        text = (
+            "{ .reg .pred there; setp.ne.b32 there, $2, 0; mov.b32 $0, 0; "
+            "@there ld.global.f32 $0, [$1]; }"
+        )
+        return assembly(builder, FLOAT, text, "=f,l,r", values, memory=True)
+
+    return types.float32(array, i, there), code
+
+
 @intrinsic
 def store4(typing: Any, array: Any, i: Any, a: Any, b: Any, c: Any, d: Any) -> tuple[Any, Code]:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -100,11 +124,10 @@ def copy16(typing: Any, shared: Any, to: Any, array: Any, i: Any, there: Any) ->
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         target = place(context, builder, shared, args[0], args[1], to)
         source = place(context, builder, array, args[2], args[3], i)
-        asked = context.cast(builder, args[4], there, types.boolean)
         values = [
             address(builder, target, SHARED, WORD),
             address(builder, source, GLOBAL, WIDE),
-            builder.select(builder.trunc(asked, ir.IntType(1)), WORD(16), WORD(0)),
+            builder.select(flag(context, builder, args[4], there), WORD(16), WORD(0)),
         ]
         text = "cp.async.cg.shared.global [$0], [$1], 16, $2;"
         assembly(builder, NOTHING, text, "r,l,r", values, memory=True)

@@ -1,0 +1,132 @@
+"""Sums by a thread an output: of groups with few filters, and of sums that were cut into parts."""
+
+from __future__ import annotations
+
+from numba import cuda, int32, uint32
+
+from netdsl.cuda.arith import inside, quotient, remainder
+from netdsl.cuda.sums import (
+    BIAS,
+    DEPTH,
+    FILTERS,
+    GROUPS,
+    HEIGHT,
+    KIND,
+    NUMBERS,
+    OUT_DEPTH,
+    OUT_HEIGHT,
+    OUT_WIDTH,
+    PARTIAL,
+    POSITIONS,
+    PRODUCTS,
+    SOURCE,
+    SOURCE_BATCH,
+    SOURCE_GROUP,
+    SPLITS,
+    START_X,
+    START_Y,
+    START_Z,
+    STRIDE_X,
+    STRIDE_Y,
+    STRIDE_Z,
+    TABLE,
+    TARGET,
+    TARGET_BATCH,
+    TARGET_FILTER,
+    WEIGHTS,
+    WEIGHTS_GROUP,
+    WEIGHTS_ROW,
+    WIDTH,
+    ZERO,
+    finished,
+    residual_of,
+    target_of,
+)
+
+
+@cuda.jit(device=True)
+def put(arena, params, ints, at, total, m, f):  # type: ignore[no-untyped-def]
+    """Ends the sum of position m and filter f, counted in all groups, and writes it."""
+    n, step = target_of(ints, at, m)
+    place = int32(step + f * ints[uint32(at + TARGET_FILTER)])
+    to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + place)
+    numbers = ints[uint32(at + NUMBERS)]
+    arena[uint32(to)] = finished(
+        arena,
+        params,
+        total,
+        int32(ints[uint32(at + BIAS)] + f),
+        residual_of(ints, at, n, place),
+        ints[uint32(at + KIND)],
+        params[uint32(numbers)],
+        params[uint32(numbers + 1)],
+    )
+
+
+@cuda.jit
+def conv_finish(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """Adds up the sums that were split, a thread an output: grid (outputs / threads)."""
+    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    positions = ints[uint32(at + POSITIONS)]
+    lines = int32(ints[uint32(at + GROUPS)] * ints[uint32(at + FILTERS)])
+    if i >= int32(positions * lines):
+        return
+    partial = int32(ints[uint32(at + PARTIAL)] + i)
+    total = ZERO
+    for _ in range(ints[uint32(at + SPLITS)]):
+        total += arena[uint32(partial)]
+        partial = int32(partial + positions * lines)
+    f = quotient(i, positions)
+    put(arena, params, ints, at, total, int32(i - f * positions), f)
+
+
+@cuda.jit
+def conv_direct(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """A thread an output, for groups of few filters: grid (outputs / threads)."""
+    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    positions = ints[uint32(at + POSITIONS)]
+    filters = ints[uint32(at + FILTERS)]
+    if i >= int32(positions * ints[uint32(at + GROUPS)] * filters):
+        return
+    f = quotient(i, positions)
+    m = int32(i - f * positions)
+    group = quotient(f, filters)
+    width = ints[uint32(at + OUT_WIDTH)]
+    height = ints[uint32(at + OUT_HEIGHT)]
+    depth = ints[uint32(at + OUT_DEPTH)]
+    rows = quotient(m, width)
+    planes = quotient(rows, height)
+    n = quotient(planes, depth)
+    x0 = int32(int32(m - rows * width) * ints[uint32(at + STRIDE_X)] + ints[uint32(at + START_X)])
+    y0 = int32(
+        int32(rows - planes * height) * ints[uint32(at + STRIDE_Y)] + ints[uint32(at + START_Y)]
+    )
+    z0 = int32(int32(planes - n * depth) * ints[uint32(at + STRIDE_Z)] + ints[uint32(at + START_Z)])
+    source = int32(
+        ints[uint32(at + SOURCE)]
+        + n * ints[uint32(at + SOURCE_BATCH)]
+        + group * ints[uint32(at + SOURCE_GROUP)]
+        + (z0 * ints[uint32(at + HEIGHT)] + y0) * ints[uint32(at + WIDTH)]
+        + x0
+    )
+    weight = int32(
+        ints[uint32(at + WEIGHTS)]
+        + group * ints[uint32(at + WEIGHTS_GROUP)]
+        + remainder(f, filters)
+    )
+    row = ints[uint32(at + WEIGHTS_ROW)]
+    entry = ints[uint32(at + TABLE)]
+    total = ZERO
+    for _ in range(ints[uint32(at + PRODUCTS)]):
+        z = int32(z0 + ints[uint32(entry + 1)])
+        y = int32(y0 + ints[uint32(entry + 2)])
+        x = int32(x0 + ints[uint32(entry + 3)])
+        if (
+            inside(z, ints[uint32(at + DEPTH)])
+            and inside(y, ints[uint32(at + HEIGHT)])
+            and inside(x, ints[uint32(at + WIDTH)])
+        ):
+            total += arena[uint32(source + ints[uint32(entry)])] * params[uint32(weight)]
+        entry = int32(entry + 4)
+        weight = int32(weight + row)
+    put(arena, params, ints, at, total, m, f)
