@@ -46,4 +46,7 @@ NARROW = Tile(8, 4, 2, 2, 2, 2) if SIMULATED else Tile(128, 32, 8, 8, 4, 4)
 MEDIUM = Tile(8, 8, 2, 2, 4, 2) if SIMULATED else Tile(128, 64, 8, 8, 8, 4)
 WIDE = Tile(8, 16, 4, 4, 4, 4) if SIMULATED else Tile(128, 128, 8, 8, 8, 4)
 SQUARE = Tile(4, 4, 4, 1, 2, 1) if SIMULATED else Tile(64, 64, 8, 4, 4, 4)
+TALL = Tile(8, 8, 2, 2, 4, 2) if SIMULATED else Tile(128, 64, 8, 8, 4, 4)
+"""Of the products that go back, whose loads take more registers."""
 TILES = (NARROW, MEDIUM, WIDE, SQUARE)
+"""Of the ways forward."""

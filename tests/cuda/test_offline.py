@@ -201,8 +201,8 @@ def test_two_blocks_of_the_widest_tile_fit_a_multiprocessor(rows: list[Compiled]
     ("kernel", "products", "loads", "share"),
     [
         ("conv_tile 128x128x8", 512, 32, 0.82),
-        ("product 128x64x8", 64, 4, 0),
-        ("product_w 128x64x8", 64, 4, 0),
+        ("product 128x64x8", 32, 3, 0),
+        ("product_w 128x64x8", 32, 3, 0),
     ],
 )
 def test_tiles_are_multiplied_out_of_vectors(

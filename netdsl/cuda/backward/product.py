@@ -19,7 +19,7 @@ import numpy as np
 from numba import cuda, float32, int32, uint32, uint64
 
 from netdsl.cuda.arith import inside, quotient, remainder
-from netdsl.cuda.sizes import MEDIUM, SQUARE, THREADS, Tile
+from netdsl.cuda.sizes import SQUARE, TALL, THREADS, Tile
 
 (
     ROWS,
@@ -244,7 +244,7 @@ def tiled(tile: Tile, weighted: bool) -> Any:
     return product_tile
 
 
-TILES = (MEDIUM, SQUARE)
+TILES = (TALL, SQUARE)
 KERNELS: dict[tuple[Tile, bool], Any] = {
     (tile, weighted): tiled(tile, weighted) for tile in TILES for weighted in (False, True)
 }

@@ -14,7 +14,7 @@ from netdsl.cuda.backward.product import (
 from netdsl.cuda.backward.task import Calls
 from netdsl.cuda.conv import Axes
 from netdsl.cuda.layout import Call, spread
-from netdsl.cuda.sizes import MEDIUM, SQUARE, THREADS, Tile
+from netdsl.cuda.sizes import SQUARE, TALL, THREADS, Tile
 from netdsl.cuda.task import Ints, Task
 
 DEEP = 16
@@ -66,7 +66,7 @@ def plan_product(task: Task, product: Product) -> Calls:
     rows, columns, groups = product.rows, product.columns, product.groups
     if groups > 1 and min(rows, columns) < FEW and not product.weighted:
         return plan_direct(task, product)
-    tile = SQUARE if rows <= SQUARE.m else MEDIUM
+    tile = SQUARE if rows <= SQUARE.m else TALL
     across, down = -(-columns // tile.n), -(-rows // tile.m)
     blocks = across * down * groups
     splits = 1
