@@ -303,6 +303,7 @@ class Net:
             batch=batch,
             threads=threads,
             exact=exact,
+            precision=precision,
             aux=aux,
             progress=progress,
         )

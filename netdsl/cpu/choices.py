@@ -15,7 +15,7 @@ from netdsl.cpu import winograd
 from netdsl.cpu.costs import Work
 from netdsl.cpu.direct import by_cost
 from netdsl.cpu.layout import LANES, axes3
-from netdsl.cpu.micro import Kind, Shape
+from netdsl.cpu.micro import Kind, Shape, dots
 from netdsl.cpu.micro.cook_toom import SIZES, Size
 from netdsl.cpu.task import Task
 from netdsl.cpu.winograd import Winograd
@@ -74,8 +74,9 @@ def algorithms(task: Task) -> list[Algorithm]:
         kernel[0] if len(kernel) == 3 else 1,
         task.threads,
     )
+    half = task.precision == "bf16" and dots()
     quick = (Algorithm(size, work.winograd(size)) for size in sizes)
-    return sorted([Algorithm(None, work.direct()), *quick], key=lambda one: one.cycles)
+    return sorted([Algorithm(None, work.direct(half=half)), *quick], key=lambda one: one.cycles)
 
 
 def choice(task: Task) -> Choice:

@@ -48,6 +48,14 @@ def quick_plan(task: Task) -> Winograd | None:
     return choice(task).quick
 
 
+def in_pairs(task: Task) -> bool:
+    """Whether this layer sums products of bfloat16 pairs, where the CPU has them."""
+    op = task.whole.base
+    assert isinstance(op, Conv)
+    depthwise = op.groups == op.filters == task.shapes[0][0]
+    return quick_plan(task) is None and not depthwise
+
+
 def corner(window: Window) -> Triple:
     """The padding before the first cell of each axis."""
     return axes3(tuple(before for before, _ in window.padding), 0)
@@ -105,7 +113,7 @@ def plan_direct(task: Task, places: Places, shape: Shape | None = None) -> list[
     assert isinstance(op, Conv)
     stride = axes3(op.window.stride)
     first = axes3(tuple(-before for before, _ in op.window.padding), 0)
-    weights, kind, starts = grouped(places.weights["weight"], op.groups, source)
+    weights, kind, starts = grouped(places.weights["weight"], op.groups, source, task.precision)
     taps = tap_offsets(source, channel_steps(kind, weights.shape[1]), window_places(op.window))
     block = block_floats(len(taps), kind)
     packed = packed_weights(weights, kind, block, task.threads)
@@ -153,7 +161,7 @@ def window_places(window: Window) -> list[Triple]:
 
 def channel_steps(kind: Kind, channels: int) -> int:
     """How many of a buffer's blocks a filter sums over."""
-    return 1 if kind is Kind.DEPTHWISE else -(-channels // kind)
+    return 1 if kind is Kind.DEPTHWISE else -(-channels // kind.lanes)
 
 
 def tap_offsets(source: Buffer, blocks: int, places: list[Triple]) -> list[int]:
@@ -162,7 +170,18 @@ def tap_offsets(source: Buffer, blocks: int, places: list[Triple]) -> list[int]:
     return [b * source.block_stride + offset for b in range(blocks) for offset in at]
 
 
-def grouped(weights: Floats, groups: int, source: Buffer) -> tuple[Floats, Kind, list[int]]:
+def kind_for(source: Buffer, precision: str = "fp32") -> Kind:
+    """What a tap is where all filters read all channels of an input that lies so."""
+    if source.pairs:
+        return Kind.PLANAR_PAIR if source.lanes == 1 else Kind.PAIRED
+    if source.lanes == 1:
+        return Kind.PLANAR
+    return Kind.HALVED if precision == "bf16" else Kind.BLOCKED
+
+
+def grouped(
+    weights: Floats, groups: int, source: Buffer, precision: str = "fp32"
+) -> tuple[Floats, Kind, list[int]]:
     """Weights (filters, channels / groups, *kernel) as (filters, channels read, taps), the kind of
     taps, and for each block of filters where the first channel it reads lies.
 
@@ -172,8 +191,9 @@ def grouped(weights: Floats, groups: int, source: Buffer) -> tuple[Floats, Kind,
     filters, inside = weights.shape[:2]
     weights = weights.reshape(filters, inside, prod(weights.shape[2:]))
     blocks = -(-filters // LANES)
+    kind = kind_for(source, precision)
     if groups == 1:
-        return weights, Kind.PLANAR if source.lanes == 1 else Kind.BLOCKED, [0] * blocks
+        return weights, kind, [0] * blocks
     if inside == 1 and groups == filters == source.channels:
         return weights, Kind.DEPTHWISE, [b * source.block_stride for b in range(blocks)]
     each = filters // groups
@@ -184,9 +204,9 @@ def grouped(weights: Floats, groups: int, source: Buffer) -> tuple[Floats, Kind,
     first = np.minimum(first, source.blocks - span)
     starts = [int(f) * source.block_stride for f in first]
     if inside % LANES == 0 and each % LANES == 0:
-        return weights, Kind.BLOCKED, starts
+        return weights, kind, starts
     spread = np.zeros((filters, span * LANES, weights.shape[2]), np.float32)
     for f in range(filters):
         at = f // each * inside - int(first[f // LANES]) * LANES
         spread[f, at : at + inside] = weights[f]
-    return spread, Kind.BLOCKED, starts
+    return spread, kind, starts

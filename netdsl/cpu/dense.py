@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from itertools import product
 
-from netdsl.cpu.conv import add_biases, channel_steps, clamp, tap_offsets
+from netdsl.cpu.conv import add_biases, channel_steps, clamp, kind_for, tap_offsets
 from netdsl.cpu.direct import Sum, View, block_floats, describe
 from netdsl.cpu.layout import LANES, Buffer, Call
-from netdsl.cpu.micro import Kind
 from netdsl.cpu.pack import packed_weights
 from netdsl.cpu.task import Places, Task
 from netdsl.ops import Linear
@@ -21,11 +20,12 @@ def plan_dense(task: Task, places: Places) -> list[Call]:
     """The calls of a fully connected layer with what is fused into it."""
     op, source, target = task.whole.base, places.inputs[0], places.output
     assert isinstance(op, Linear)
-    weights = places.weights["weight"].reshape(op.filters, source.channels, -1)
-    kind = Kind.PLANAR if source.lanes == 1 else Kind.BLOCKED
+    channels = task.shapes[0][0]
+    weights = places.weights["weight"].reshape(op.filters, channels, -1)
+    kind = kind_for(source, task.precision)
     taps = tap_offsets(
         source,
-        channel_steps(kind, source.channels),
+        channel_steps(kind, channels),
         [(z, y, x) for z, y, x in product(*map(range, source.size))],
     )
     block = block_floats(len(taps), kind)
@@ -40,10 +40,19 @@ def plan_dense(task: Task, places: Places) -> list[Call]:
         block=block,
         biases=add_biases(places),
         residual=samples(places.inputs[1]) if task.whole.residual else None,
-        spare=-source.channels % LANES if weights.shape[2] == 1 else 0,
+        spare=-channels % LANES if weights.shape[2] == 1 else 0,
         clamp=clamp(task.whole.activation),
     )
     return [describe(whole, task.threads)]
+
+
+FEW = 4
+"""Samples up to which a layer waits for its weights anyway, so its inputs need no rounding."""
+
+
+def in_pairs(task: Task) -> bool:
+    """Whether this layer sums products of bfloat16 pairs, where the CPU has them."""
+    return task.batch > FEW
 
 
 def samples(buffer: Buffer) -> View:

@@ -13,10 +13,11 @@ from math import inf, prod
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
 from netdsl.cpu.launch import BODY, share, worker
 from netdsl.cpu.layout import LANES, Buffer, Call, Triple
-from netdsl.cpu.micro import Kind, Shape, Tile, code, run_tile, tiles, turns
+from netdsl.cpu.micro import HALF, Kind, Shape, Tile, code, run_half, run_tile, tiles, turns
 from netdsl.cpu.micro.tile import ADD_RESIDUAL, FROM_BIAS, TILE_FIELDS, past
 
 Steps = tuple[int, int, int, int]
@@ -34,37 +35,57 @@ SUMS, ONWARD = BODY + 24, BODY + 25
 TILE = BODY + 26
 
 
+@njit(boundscheck=False, error_model="numpy")
+def places(d, item):  # type: ignore[no-untyped-def]
+    """Where a row's inputs, outputs and residual lie for a tile of filters, and their weights and
+    biases."""
+    filters, group = d[FILTERS], d[GROUP]
+    first = item // (group * filters) * group
+    within = item - first * filters
+    size = min(group, d[SAMPLES] * d[PLANES] * d[ROWS] - first)
+    pair = d[FILTER_TABLE] + 2 * (within // size)
+    block, start = d[pair], d[pair + 1]
+    row = first + within % size
+    plane, y = row // d[ROWS], row % d[ROWS]
+    n, z = plane // d[PLANES], plane % d[PLANES]
+    x_at = d[INPUT] + n * d[INPUT + 1] + z * d[INPUT + 2] + y * d[INPUT + 3] + start
+    y_at = d[OUTPUT] + n * d[OUTPUT + 1] + z * d[OUTPUT + 2] + y * d[OUTPUT + 3]
+    r_at = d[RESIDUAL] + n * d[RESIDUAL + 1] + z * d[RESIDUAL + 2] + y * d[RESIDUAL + 3]
+    # Names of a tile's fields are not known here; its steps are, by their order.
+    y_at += block * d[TILE + 6]
+    r_at += block * d[TILE + 7]
+    return x_at, y_at, r_at, d[WEIGHTS] + block * d[BLOCK], d[BIASES] + 16 * block
+
+
 @worker
 def direct(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """Sums over taps for all places of a grid and all filters."""
-    first_t = past(d, TILE)
-    # Names of a tile's fields are not known here; its steps are, by their order.
-    x_step, y_step, r_step = first_t[2], first_t[3], first_t[4]
-    y_block, r_block = first_t[6], first_t[7]
-    rows, filters, columns = d[SAMPLES] * d[PLANES] * d[ROWS], d[FILTERS], d[COLUMNS]
-    group = d[GROUP]
-    work = rows * filters
+    x_step, y_step, r_step = d[TILE + 2], d[TILE + 3], d[TILE + 4]
+    work = d[SAMPLES] * d[PLANES] * d[ROWS] * d[FILTERS]
     for item in range(share(work, part, parts), share(work, part + 1, parts)):
-        first = item // (group * filters) * group
-        within = item - first * filters
-        size = min(group, rows - first)
-        pair = d[FILTER_TABLE] + 2 * (within // size)
-        block, start = d[pair], d[pair + 1]
-        row = first + within % size
-        plane, y = row // d[ROWS], row % d[ROWS]
-        n, z = plane // d[PLANES], plane % d[PLANES]
-        x_at = d[INPUT] + n * d[INPUT + 1] + z * d[INPUT + 2] + y * d[INPUT + 3] + start
-        y_at = d[OUTPUT] + n * d[OUTPUT + 1] + z * d[OUTPUT + 2] + y * d[OUTPUT + 3]
-        r_at = d[RESIDUAL] + n * d[RESIDUAL + 1] + z * d[RESIDUAL + 2] + y * d[RESIDUAL + 3]
-        y_at += block * y_block
-        r_at += block * r_block
-        weights, bias = d[WEIGHTS] + block * d[BLOCK], d[BIASES] + 16 * block
-        for i in range(columns):
+        x_at, y_at, r_at, weights, bias = places(d, item)
+        for i in range(d[COLUMNS]):
             x = d[d[COLUMN_TABLE] + i]
             inputs, outputs, added = x_at + x * x_step, y_at + x * y_step, r_at + x * r_step
             for s in range(d[SUMS]):
                 t, w = past(d, TILE + s * TILE_FIELDS), weights + s * d[ONWARD]
                 run_tile(d[NUMBER], arena, params, t, inputs, w, outputs, bias, added)
+                added = outputs
+
+
+@worker
+def direct_half(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """The same with weights in bfloat16, a worker of its own since few ever want its tiles."""
+    x_step, y_step, r_step = d[TILE + 2], d[TILE + 3], d[TILE + 4]
+    work = d[SAMPLES] * d[PLANES] * d[ROWS] * d[FILTERS]
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        x_at, y_at, r_at, weights, bias = places(d, item)
+        for i in range(d[COLUMNS]):
+            x = d[d[COLUMN_TABLE] + i]
+            inputs, outputs, added = x_at + x * x_step, y_at + x * y_step, r_at + x * r_step
+            for s in range(d[SUMS]):
+                t, w = past(d, TILE + s * TILE_FIELDS), weights + s * d[ONWARD]
+                run_half(d[NUMBER], arena, params, t, inputs, w, outputs, bias, added)
                 added = outputs
 
 
@@ -85,8 +106,14 @@ def view(buffer: Buffer, first: Triple = (0, 0, 0), step: Triple = (1, 1, 1)) ->
     return View(start, (buffer.batch_stride, d, h, w), buffer.block_stride)
 
 
-LONGEST = 1024
-"""Terms that are summed one after the other."""
+LONGEST, LONGEST_HALF = 1024, 16384
+"""Terms that are summed one after the other; more of those that were rounded to bfloat16, beside
+which errors of the sums are small."""
+
+
+def longest(kind: Kind) -> int:
+    """Taps of a kind that are summed one after the other."""
+    return (LONGEST_HALF if kind in HALF else LONGEST) // kind.lanes
 
 
 @dataclass(frozen=True)
@@ -186,7 +213,7 @@ def rows_at_once(whole: Sum, rows: int) -> int:
     as keep their input cached."""
     if len(whole.starts) * whole.block <= CACHED:
         return 1
-    row = whole.counts[3] * len(whole.taps) * whole.kind.lanes
+    row = whole.counts[3] * len(whole.taps) * whole.kind.rows
     # Neighbouring rows share most of what a kernel reads.
     return min(rows, max(4, 3 * CACHED // max(row, 1)))
 
@@ -199,14 +226,15 @@ def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
     rows, columns = prod(counts[:3]), counts[3]
     runs = _runs(whole.starts)
     # A sum in parts passes through the output, where no other thread may meet it.
-    overlap = len(whole.taps) * whole.kind.lanes <= LONGEST
+    overlap = len(whole.taps) <= longest(whole.kind)
     tile = choose(whole.kind, columns, rows, [count for _, count in runs], parts, overlap, shape)
     pixels, blocks = tile.shape
     filter_tiles = [
         (first + i, whole.starts[first]) for first, count in runs for i in _cuts(count, blocks)
     ]
     column_tiles = _cuts(columns, pixels)
-    terms = whole.kind.lanes
+    kind = whole.kind
+    onward = longest(kind) * kind.rows * kind.taps * LANES
     sums = _sums(whole, [walk.steps[3] for walk in walks], target.block, residual.block)
     column_table = TILE + TILE_FIELDS * len(sums) + len(whole.taps)
     filter_table = column_table + len(column_tiles)
@@ -218,23 +246,24 @@ def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
         (source.start, *source.steps[:3]),
         (target.start, *target.steps[:3]),
         (residual.start, *residual.steps[:3]),
-        (len(sums), LONGEST // terms * terms * whole.kind.taps * LANES),
+        (len(sums), onward),
         *sums,
         whole.taps,
         column_tiles,
         *filter_tiles,
     )
-    return Call(direct, np.array([number for part in fields for number in part], np.int64))
+    work = direct_half if kind in HALF else direct
+    return Call(work, np.array([number for part in fields for number in part], np.int64))
 
 
 def _sums(whole: Sum, steps: Sequence[int], block: int, more: int) -> list[tuple[int, ...]]:
-    """A tile's fields for each part of the sum, LONGEST terms at most, so that rounding errors
+    """A tile's fields for each part of the sum, `longest` taps at most, so that rounding errors
     do not grow with its length. The first part takes bias and residual, each later one adds what
     is in the output already, the last one clamps.
 
     block, more: floats to the next block of filters of the output and the residual.
     """
-    taps, each = len(whole.taps), LONGEST // whole.kind.lanes
+    taps, each = len(whole.taps), longest(whole.kind)
     count = max(1, -(-taps // each))
     x_step, y_step, r_step = steps
     start = FROM_BIAS if whole.biases is not None else 0
@@ -276,5 +305,5 @@ def _cuts(size: int, tile: int) -> list[int]:
 def block_floats(taps: int, kind: Kind) -> int:
     """Floats of one block of filters' packed weights, an odd number of cache lines apart from
     multiples of 4096 bytes, so that blocks read side by side do not meet in the same cache set."""
-    floats = taps * LANES * kind.lanes
+    floats = taps * LANES * kind.rows
     return floats + 3 * LANES if floats % 1024 == 0 else floats

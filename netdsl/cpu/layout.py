@@ -73,7 +73,8 @@ class Halo(NamedTuple):
 class Buffer:
     """A tensor's place in an arena; numbers are float32 elements, not bytes.
 
-    `offset` is where its first sample's first block starts, halo included.
+    `offset` is where its first sample's first block starts, halo included. Where `pairs`, a number
+    is two neighbouring channels in bfloat16 (rounding.py), and channels and lanes count pairs.
     """
 
     offset: int
@@ -84,6 +85,7 @@ class Buffer:
     batch_stride: int
     block_stride: int
     lanes: int = LANES
+    pairs: bool = False
 
     @property
     def blocks(self) -> int:
@@ -123,7 +125,7 @@ class Buffer:
 
         The last block's padding lanes are part of it.
         """
-        return self.batch, self.channels, self.size, self.halo, self.lanes
+        return self.batch, self.channels, self.size, self.halo, self.lanes, self.pairs
 
     @property
     def contiguous(self) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from netdsl.cpu.lanes import paired
 from netdsl.cpu.launch import BODY, WORKER, launch, share, worker
 from netdsl.cpu.layout import LANES, Floats, aligned
 from netdsl.cpu.memory import lent
-from netdsl.cpu.micro import Kind
+from netdsl.cpu.micro import HALF, Kind
 
 FILTERS, CHANNELS, TAPS, BLOCKS, CHANNEL_BLOCKS, LANE_COUNT, BLOCK = range(BODY, BODY + 7)
 TABLE = BODY + 7
@@ -31,17 +32,39 @@ def pack_blocks(weights, packed, d, part, parts):  # type: ignore[no-untyped-def
                     target += 16 * lanes
 
 
+@worker
+def pack_pairs(weights, packed, d, part, parts):  # type: ignore[no-untyped-def]
+    """The same in bfloat16, two neighbouring channels in the place of a float."""
+    filters, channels, taps, lanes = d[FILTERS], d[CHANNELS], d[TAPS], d[LANE_COUNT]
+    row, rows = channels * taps, lanes // 2
+    for block in range(share(d[BLOCKS], part, parts), share(d[BLOCKS], part + 1, parts)):
+        first, count = 16 * block, min(16, filters - 16 * block)
+        for b in range(d[CHANNEL_BLOCKS]):
+            here = min(lanes, channels - b * lanes)
+            for lane in range(0, here, 2):
+                source = first * row + (b * lanes + lane) * taps
+                target = block * d[BLOCK] + (b * taps * rows + lane // 2) * 16
+                for _ in range(taps):
+                    for f in range(count):
+                        at = source + f * row
+                        other = weights[at + taps] if lane + 1 < here else np.float32(0.0)
+                        packed[target + f] = paired(weights[at], other)
+                    source += 1
+                    target += 16 * rows
+
+
 def packed_weights(weights: Floats, kind: Kind, block: int, parts: int) -> Floats:
     """(filters, channels, taps) weights, each block of filters `block` floats from the last.
 
-    Lanes without a filter or channel hold zeros.
+    Lanes without a filter or channel hold zeros. Kinds with weights in bfloat16 get them rounded.
     """
     filters, channels, taps = weights.shape
     lanes = kind.lanes
     blocks = -(-filters // LANES)
     packed = aligned(blocks * block)
     sizes = (filters, channels, taps, blocks, -(-channels // lanes), lanes, block)
-    d = np.array((pack_blocks.address, parts, *sizes), np.int64)
+    work = pack_pairs if kind in HALF else pack_blocks
+    d = np.array((work.address, parts, *sizes), np.int64)
     assert WORKER == 0
     launch(lent(weights), packed, d)
     return packed

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from netdsl.cpu.layout import LANES, Buffer, Halo, fresh
+from netdsl.cpu.rounding import Rounded, buffer_of
 from netdsl.cpu.task import Needs
 from netdsl.graph import Graph, Node
 from netdsl.graph.families import Families
@@ -101,7 +102,10 @@ def _lay_out(
         if node.name not in families.parent:
             lanes = 1 if node.name in planar else LANES
             halo = halos.get(node.name, Halo())
-            roots[node.name] = fresh(batch, node.shape, halo, lanes=lanes)
+            if isinstance(node.op, Rounded):
+                roots[node.name] = buffer_of(node, batch, halo)
+            else:
+                roots[node.name] = fresh(batch, node.shape, halo, lanes=lanes)
     framed = {name: buffer for name, buffer in roots.items() if buffer.halo != Halo()}
     loose = {name: buffer for name, buffer in roots.items() if name not in framed}
     placed, floats = take_turns(framed, families.life)
@@ -156,7 +160,7 @@ def take_turns(
 
 def _alike(a: Buffer, b: Buffer) -> bool:
     """Whether the halos of both lie in the same cells of a block."""
-    whole = a.lanes == b.lanes == LANES or a.channels == b.channels
+    whole = a.lanes > 1 or a.channels == b.channels
     return whole and (a.size, a.halo, a.lanes) == (b.size, b.halo, b.lanes)
 
 

@@ -16,7 +16,8 @@ from netdsl.cpu import arrange, memory, threads
 from netdsl.cpu.launch import Progress, Worker, compile_all, watched
 from netdsl.cpu.layout import Call, aligned
 from netdsl.cpu.place import Placement, place
-from netdsl.cpu.table import RECIPES, Recipe, takes
+from netdsl.cpu.rounding import with_rounding
+from netdsl.cpu.table import RECIPES, Recipe, in_pairs, takes
 from netdsl.cpu.task import Floats, LooseParams, Places, Task
 from netdsl.cpu.views import call, link
 from netdsl.faults import error
@@ -149,6 +150,7 @@ def compile(  # noqa: A001 - called as cpu.compile
     batch: int,
     threads: int | None = None,
     exact: bool = False,
+    precision: str = "fp32",
     aux: bool = False,
     progress: Progress | None = None,
 ) -> Plan:
@@ -156,6 +158,7 @@ def compile(  # noqa: A001 - called as cpu.compile
 
     weights: by `node.parameter`. batch: samples in a run, 0 for a plan that gives empty results.
     threads: all that there are unless given. exact: no algorithm that trades accuracy for speed.
+    precision: what factors are rounded to, fp32 or bf16 (then where that pays, see choices.py).
     aux: the auxiliary heads' outputs too. progress: called before each kernel that has to be
     compiled.
 
@@ -171,7 +174,7 @@ def compile(  # noqa: A001 - called as cpu.compile
     check_weights(whole, weights)
     low, packed = lowered(whole, weights, lambda g: fuse(g, takes))
     held = (*low.outputs, *(a.output for a in low.aux)) if aux else low.outputs
-    making = Making(low, packed, max(batch, 1), count, exact)
+    making = Making(low, packed, max(batch, 1), count, exact, precision)
     with watched(making.kernels(), progress):
         return making.plan(batch, dict(zip(ends, held, strict=True)), ends)
 
@@ -183,18 +186,40 @@ class Making:
     """A plan while it is made."""
 
     def __init__(
-        self, graph: Graph, weights: Weights, batch: int, threads: int, exact: bool
+        self,
+        graph: Graph,
+        weights: Weights,
+        batch: int,
+        threads: int,
+        exact: bool,
+        precision: str = "fp32",
     ) -> None:
-        self.graph, self.weights, self.batch, self.threads = graph, weights, batch, threads
-        nodes = [node for node in graph if not isinstance(node.op, Input)]
-        self.tasks = {n.name: Task(n, graph.input_shapes(n), batch, threads, exact) for n in nodes}
-        self.needs = {name: recipe(t.node).needs(t) for name, t in self.tasks.items()}
+        self.weights, self.batch, self.threads = weights, batch, threads
+        self.exact, self.precision = exact, precision
         self.params = LooseParams()
+        self._take(graph)
+        rounded = frozenset(name for name, task in self.tasks.items() if in_pairs(task))
+        if rounded:
+            ends = frozenset((*graph.outputs, *(aux.output for aux in graph.aux)))
+            self._take(with_rounding(graph, self.planar(ends), rounded))
+
+    def _take(self, graph: Graph) -> None:
+        """Makes this graph the plan's."""
+        self.graph = graph
+        how = (self.batch, self.threads, self.exact)
+        self.tasks = {
+            n.name: Task(n, graph.input_shapes(n), *how, precision=self.precision)
+            for n in graph
+            if not isinstance(n.op, Input)
+        }
+        self.needs = {name: recipe(t.node).needs(t) for name, t in self.tasks.items()}
 
     def kernels(self) -> list[Worker]:
         """Those that the plan may take."""
         ports = [arrange.pack, arrange.pack_planar, arrange.unpack]
-        return [*ports, *(k for t in self.tasks.values() for k in recipe(t.node).kernels)]
+        recipes = [recipe(task.node) for task in self.tasks.values()]
+        half = [k for r in recipes for k in r.half] if self.precision == "bf16" else []
+        return [*ports, *(k for r in recipes for k in r.kernels), *half]
 
     def plan(self, batch: int, held: Mapping[str, str], shapes: Mapping[str, Shape]) -> Plan:
         """held: the node that holds each output; shapes: the outputs' shapes."""
@@ -221,15 +246,18 @@ class Making:
 
     def place(self, outputs: frozenset[str]) -> Placement:
         over = {name: recipe(task.node).over for name, task in self.tasks.items()}
+        return place(self.graph, self.batch, self.needs, over, self.planar(outputs))
+
+    def planar(self, outputs: frozenset[str]) -> frozenset[str]:
+        """The inputs that lie in planes, since all that read them read them so."""
         readers = self.graph.consumers
-        planar = frozenset(
+        return frozenset(
             name
             for name in self.graph.inputs
             if name not in outputs
             and readers[name]
             and all(self.needs[reader].planar for reader in readers[name])
         )
-        return place(self.graph, self.batch, self.needs, over, planar)
 
     def _steps(self, placement: Placement) -> list[Step]:
         """All steps in the graph's order. The largest weights are packed first, while little else

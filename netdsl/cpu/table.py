@@ -15,11 +15,14 @@ from netdsl.cpu import (
     norm,
     pack,
     pool,
+    rounding,
     transposed,
     winograd_kernel,
 )
 from netdsl.cpu.launch import Worker
 from netdsl.cpu.layout import Call
+from netdsl.cpu.micro import dots
+from netdsl.cpu.rounding import Rounded
 from netdsl.cpu.task import Needs, Places, Task
 from netdsl.ops import (
     Activation,
@@ -69,17 +72,21 @@ class Recipe(NamedTuple):
     """How an op is planned.
 
     kernels: those that it may take. calls: the kernel calls that do it. needs: what it asks of
-    memory. over: which of its inputs it may write over, if nothing reads them after it.
+    memory. over: which of its inputs it may write over, if nothing reads them after it. half: the
+    kernels that it may take besides, where weights are in bfloat16.
     """
 
     kernels: tuple[Worker, ...]
     calls: Callable[[Task, Places], list[Call]]
     needs: Callable[[Task], Needs] = nothing
     over: tuple[int, ...] = ()
+    half: tuple[Worker, ...] = ()
 
 
 QUICK = (winograd_kernel.transform_filters, winograd_kernel.winograd)
 SUMS = (pack.pack_blocks, direct.direct)
+HALF_SUMS = (pack.pack_pairs, direct.direct_half)
+ROUNDING = (rounding.round_blocks, rounding.round_planes)
 MAXIMUM = Recipe((pool.narrow_max_pool, pool.max_pool), pool.plan_pool)
 MEAN = Recipe((pool.average_pool,), pool.plan_pool)
 BENT = Recipe((activation.bent,), activation.plan_bent, over=(0,))
@@ -88,9 +95,10 @@ GROUPS = Recipe((norm.group_norm,), norm.plan_norm)
 SOFTMAX = Recipe((norm.softmax,), norm.plan_softmax, over=(0,))
 
 RECIPES: dict[type[Op], Recipe] = {
-    Conv: Recipe((*SUMS, *QUICK), conv.plan_conv, conv.conv_needs),
+    Conv: Recipe((*SUMS, *QUICK), conv.plan_conv, conv.conv_needs, half=HALF_SUMS),
     ConvTranspose: Recipe(SUMS, transposed.plan_transposed, transposed.transposed_needs),
-    Linear: Recipe(SUMS, dense.plan_dense),
+    Linear: Recipe(SUMS, dense.plan_dense, half=HALF_SUMS),
+    Rounded: Recipe(ROUNDING, rounding.plan_rounded, rounding.rounded_needs),
     MaxPool: MAXIMUM,
     AveragePool: MEAN,
     AdaptiveAveragePool: MEAN,
@@ -129,3 +137,13 @@ def takes(base: Op, residual: bool, act: Activation | None) -> bool:
     if isinstance(base, Add | BatchNorm):
         return not residual and isinstance(act, activation.BENT)
     return isinstance(base, Conv | ConvTranspose | Linear) and conv.takes(residual, act)
+
+
+def in_pairs(task: Task) -> bool:
+    """Whether a node reads its input in bfloat16, pair by pair."""
+    base = task.whole.base
+    if task.precision != "bf16" or not dots():
+        return False
+    if isinstance(base, Conv):
+        return conv.in_pairs(task)
+    return isinstance(base, Linear) and dense.in_pairs(task)

@@ -25,6 +25,7 @@ class Task:
     """A node to be planned, and with what: shapes without the batch, threads, exactness.
 
     choice: the name of the way to do it that was measured to be best, see choices.py.
+    precision: what factors are rounded to, fp32 or bf16.
     """
 
     node: Node
@@ -33,6 +34,7 @@ class Task:
     threads: int
     exact: bool
     choice: str | None = None
+    precision: str = "fp32"
 
     @property
     def whole(self) -> Fused:

@@ -4,7 +4,19 @@
 docs/kernels.md explains the generator with a picture.
 """
 
-from netdsl.cpu.micro.shapes import Kind, Shape, Tile, code, tiles
-from netdsl.cpu.micro.tile import run_product, run_tile, turns
+from netdsl.cpu.micro.shapes import HALF, Kind, Shape, Tile, code, dots, tiles
+from netdsl.cpu.micro.tile import run_half, run_product, run_tile, turns
 
-__all__ = ["Kind", "Shape", "Tile", "code", "run_product", "run_tile", "tiles", "turns"]
+__all__ = [
+    "HALF",
+    "Kind",
+    "Shape",
+    "Tile",
+    "code",
+    "dots",
+    "run_half",
+    "run_product",
+    "run_tile",
+    "tiles",
+    "turns",
+]

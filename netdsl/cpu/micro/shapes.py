@@ -18,16 +18,34 @@ class Kind(IntEnum):
     DEPTHWISE = 0  # 16 channels, each for the filter of its own number
     ROW = -1  # three such taps side by side, the pixels as near: inputs are loaded once for all
     ROW_BY_TWO = -2  # the same with a stride of two
+    # With numbers of half the bits (bfloat16), two neighbouring channels in the place of a float:
+    PAIRED = 8  # 16 channels as 8 pairs, and weights so too
+    PLANAR_PAIR = 2  # a pair of channels, and weights so too
+    HALVED = 24  # 16 channels as they are, and weights as 8 pairs
 
     @property
     def lanes(self) -> int:
         """Input channels that a tap's weights are for, 16 filters each."""
-        return max(self.value, 1)
+        return {Kind.PAIRED: 16, Kind.HALVED: 16}.get(self, max(self.value, 1))
+
+    @property
+    def rows(self) -> int:
+        """Vectors of weights that a tap has for a block of 16 filters."""
+        return self.lanes // 2 if self in HALF else self.lanes
+
+    @property
+    def unroll(self) -> int:
+        """Of these, those that a turn of a tile's loop takes."""
+        return {Kind.BLOCKED: 4, Kind.PAIRED: 4, Kind.HALVED: 2}.get(self, 1)
 
     @property
     def taps(self) -> int:
         """The kernel's taps that an entry of the table stands for."""
         return 3 if self.value < 0 else 1
+
+
+HALF = (Kind.PAIRED, Kind.PLANAR_PAIR, Kind.HALVED)
+"""The kinds with weights in bfloat16."""
 
 
 class Shape(NamedTuple):
@@ -66,29 +84,49 @@ AVX512 = (
     *_tiles(Kind.DEPTHWISE, (28, 1), (14, 1), (7, 1), (4, 1), (1, 1)),
     *_tiles(Kind.ROW, (14, 1), (7, 1), (4, 1), (1, 1)),
     *_tiles(Kind.ROW_BY_TWO, (14, 1), (7, 1), (4, 1), (1, 1)),
+    *_tiles(Kind.HALVED, (7, 3), (4, 4), (3, 3), (2, 4), (1, 8), (1, 4), (1, 1)),
 )
+DOTS = (
+    *_tiles(Kind.PAIRED, (14, 2), (13, 2), (12, 2), (7, 3), (6, 4), (5, 3)),
+    *_tiles(Kind.PAIRED, (4, 6), (4, 4), (3, 3), (2, 8), (1, 8)),
+    *_tiles(Kind.PAIRED, (28, 1), (14, 1), (7, 1), (3, 2), (1, 4), (1, 1)),
+    *_tiles(Kind.PLANAR_PAIR, (10, 2), (9, 3), (6, 4), (4, 2), (28, 1), (14, 1), (4, 1), (1, 1)),
+)
+"""Those of AVX512-BF16, besides."""
 NARROW = (
     *_tiles(Kind.BLOCKED, (6, 1), (4, 1), (3, 1), (2, 2), (1, 4), (1, 1)),
     *_tiles(Kind.PLANAR, (5, 1), (4, 1), (2, 2), (1, 1)),
     *_tiles(Kind.DEPTHWISE, (7, 1), (4, 1), (1, 1)),
     *_tiles(Kind.ROW, (4, 1), (1, 1)),
     *_tiles(Kind.ROW_BY_TWO, (4, 1), (1, 1)),
+    *_tiles(Kind.HALVED, (4, 1), (1, 2), (1, 1)),
 )
+
+
+def _has(feature: str) -> bool:
+    """Whether code is compiled for a CPU that has this."""
+    # Numba takes NUMBA_CPU_FEATURES in place of what the CPU has, where it is set.
+    given = config.CPU_FEATURES
+    features = get_host_cpu_features() if given is None else str(given)
+    return f"+{feature}" in features.split(",")
 
 
 @cache
 def wide() -> bool:
     """Whether code is compiled for 32 registers of 16 floats (AVX-512)."""
-    # Numba takes NUMBA_CPU_FEATURES in place of what the CPU has, where it is set.
-    given = config.CPU_FEATURES
-    features = get_host_cpu_features() if given is None else str(given)
-    return "+avx512f" in features.split(",")
+    return _has("avx512f")
+
+
+@cache
+def dots() -> bool:
+    """Whether code is compiled for products of bfloat16 pairs (AVX512-BF16)."""
+    return wide() and _has("avx512bf16")
 
 
 @cache
 def tiles() -> tuple[Tile, ...]:
     """The tiles that kernels are compiled with, on this CPU."""
-    return AVX512 if wide() else NARROW
+    return (*AVX512, *(DOTS if dots() else ())) if wide() else NARROW
 
 
 def code(tile: Tile) -> int:

@@ -19,7 +19,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from netdsl.cpu.launch import FLOATS, INTS
-from netdsl.cpu.micro.shapes import Kind, Tile, tiles
+from netdsl.cpu.micro.shapes import HALF, Kind, Tile, tiles
 
 # Turns of the loop (`turns`); where the table starts; the floats from one pixel to the next in
 # input, output and residual; those from one block of filters to the next in weights, output and
@@ -30,7 +30,6 @@ FROM_BIAS, ADD_RESIDUAL = 1, 2
 """What `START` may hold, added up; 0 starts from zero."""
 
 LANES = 16
-UNROLL = 4
 FLOAT, LONG, INT = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 VECTOR = ir.VectorType(FLOAT, LANES)
 Values = list[ir.Value]
@@ -149,10 +148,10 @@ class Writer:
         return b.select(b.fcmp_ordered(">", value, high), high, value)
 
     def reduce(self, sums: Sums) -> Sums:
-        """The loop over taps, UNROLL of a tap's lanes (or its one lane) a turn."""
+        """The loop over taps, some of a tap's rows of weights a turn."""
         b = self.builder
-        unroll = UNROLL if self.kind is Kind.BLOCKED else 1
-        per_tap = LANES // unroll if self.kind is Kind.BLOCKED else 1
+        unroll = self.kind.unroll
+        per_tap = self.kind.rows // unroll
         x_step, across = self.field(X_STEP), self.field(W_BLOCK)
         table = b.gep(self.t, [self.field(TABLE)])
         turns = self.field(TURNS)
@@ -168,7 +167,7 @@ class Writer:
         offset = b.load(b.gep(table, [tap]))
         if per_tap > 1:
             part = b.and_(turn, ir.Constant(LONG, per_tap - 1))
-            offset = b.add(offset, self.times(part, unroll))
+            offset = b.add(offset, self.times(part, unroll * self.width))
         pixels = [
             b.gep(b.gep(xs, [self.times(x_step, p)]), [offset]) for p in range(self.shape.pixels)
         ]
@@ -177,8 +176,8 @@ class Writer:
         if self.kind.value < 0:
             values = self.row_step(values, pixels[0], weights)
         else:
-            for lane in range(unroll):
-                values = self.step(values, pixels, weights, across, lane)
+            for row in range(unroll):
+                values = self.step(values, pixels, weights, across, row)
         following = b.add(turn, one)
         again = b.cbranch(b.icmp_signed("<", following, turns), loop, after)
         again.set_metadata("llvm.loop", self.not_unrolled())
@@ -204,20 +203,36 @@ class Writer:
         return node
 
     def step(
-        self, values: Sums, pixels: Values, weights: ir.Value, across: ir.Value, lane: int
+        self, values: Sums, pixels: Values, weights: ir.Value, across: ir.Value, row: int
     ) -> Sums:
-        """One input lane's share of every sum."""
+        """The share of every sum that a row of weights has."""
         b = self.builder
         rows = [
-            self.load(self.vector(weights, self.times(across, i), ir.Constant(LONG, lane * LANES)))
+            self.load(self.vector(weights, self.times(across, i), ir.Constant(LONG, row * LANES)))
             for i in range(self.shape.blocks)
         ]
-        result: Sums = [[] for _ in rows]
-        for p, place in enumerate(pixels):
-            channels = self.channels(b.gep(place, [ir.Constant(LONG, lane)]))
-            for i, row in enumerate(rows):
-                result[i].append(self.muladd(channels, row, values[i][p]))
+        factors = [self.halves(row) if self.kind is Kind.HALVED else [row] for row in rows]
+        result = [list(sums) for sums in values]
+        for k in range(self.width):
+            at = ir.Constant(LONG, row * self.width + k)
+            for p, place in enumerate(pixels):
+                channels = self.channels(b.gep(place, [at]))
+                for i, factor in enumerate(factors):
+                    result[i][p] = self.muladd(channels, factor[k], result[i][p])
         return result
+
+    @property
+    def width(self) -> int:
+        """Floats of an input that a row of weights is for."""
+        return 2 if self.kind is Kind.HALVED else 1
+
+    def halves(self, pairs: ir.Value) -> Values:
+        """The first and the second of each pair of bfloat16, exactly, as floats."""
+        b, whole = self.builder, ir.VectorType(INT, LANES)
+        bits = b.bitcast(pairs, whole)
+        first = b.shl(bits, ir.Constant(whole, [16] * LANES))
+        second = b.and_(bits, ir.Constant(whole, [-1 << 16] * LANES))
+        return [b.bitcast(half, VECTOR) for half in (first, second)]
 
     def row_step(self, values: Sums, place: ir.Value, weights: ir.Value) -> Sums:
         """Three neighbouring taps' share of every sum, each input loaded once."""
@@ -243,15 +258,28 @@ class Writer:
         return self.spread(self.builder.load(place))
 
     def muladd(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """a b + c, in every lane; of pairs the sum of both products."""
+        if self.kind in (Kind.PAIRED, Kind.PLANAR_PAIR):
+            return self.dot(a, b, c)
         kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
         module = self.builder.module
         name = f"llvm.fmuladd.v{LANES}f32"
         return self.builder.call(cgutils.get_or_insert_function(module, kind, name), [a, b, c])
 
+    def dot(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """c and the two products of each pair of bfloat16, summed in single precision."""
+        whole = ir.VectorType(INT, LANES)
+        kind = ir.FunctionType(VECTOR, [VECTOR, whole, whole])
+        name = "llvm.x86.avx512bf16.dpbf16ps.512"
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        pairs = [self.builder.bitcast(value, whole) for value in (b, a)]
+        return self.builder.call(function, [c, *pairs])
+
 
 def turns(kind: Kind, taps: int, spare: int = 0) -> int:
     """Turns of the loop for so many entries of the table, but for `spare` lanes at the end."""
-    return taps * LANES // UNROLL - spare // UNROLL if kind is Kind.BLOCKED else taps
+    each = kind.unroll * kind.lanes // kind.rows
+    return taps * kind.lanes // each - (spare // each if kind.lanes == LANES else 0)
 
 
 def name_of(tile: Tile) -> str:
@@ -299,7 +327,7 @@ def _runner(*kinds: Kind) -> Any:
     return typed
 
 
-run_tile = intrinsic(_runner(*Kind))
+run_tile = intrinsic(_runner(*(kind for kind in Kind if kind not in HALF)))
 """run_tile(number, arena, params, t, x, w, y, bias, residual) runs a tile by its number (`code`).
 
 t: its part of the descriptor. x, y, residual: where the first pixel's input, output and residual
@@ -307,6 +335,8 @@ lie in the arena; w, bias: the first block's weights and biases in params.
 """
 run_product = intrinsic(_runner(Kind.BLOCKED))
 """The same for tiles of the blocked kind alone, which compiles in half the time."""
+run_half = intrinsic(_runner(*HALF))
+"""The same for the kinds with weights in bfloat16."""
 
 
 @intrinsic
