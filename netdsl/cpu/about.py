@@ -10,6 +10,7 @@ import llvmlite.binding as llvm
 from numba.core import config
 
 from netdsl.cpu import cache, threads
+from netdsl.cpu.micro import dots
 
 ISAS = (
     ("avx512f", "AVX-512"),
@@ -21,10 +22,12 @@ ISAS = (
 
 
 def info() -> dict[str, Any]:
-    """The CPU's name, its vectors, threads and their layer, and where compiled kernels lie."""
+    """The CPU's name, its vectors, what it does in bfloat16, threads and their layer, and where
+    compiled kernels lie."""
     found: dict[str, Any] = {
         "cpu": cpu_name(),
         "isa": isa(),
+        "bf16": "products of pairs" if dots() else "weights alone",
         "threads": threads.available(),
         "threading_layer": threads.layer(),
         "cache": str(cache.folder()),

@@ -52,7 +52,7 @@ def in_pairs(task: Task) -> bool:
     """Whether this layer sums products of bfloat16 pairs, where the CPU has them."""
     op = task.whole.base
     assert isinstance(op, Conv)
-    depthwise = op.groups == op.filters == task.shapes[0][0]
+    depthwise = 1 < op.groups == op.filters == task.shapes[0][0]
     return quick_plan(task) is None and not depthwise
 
 

@@ -75,6 +75,31 @@ def every_engine() -> list[Any]:
     return [pytest.param(e, id=e.name, marks=slow.get(e.name, [])) for e in engines]
 
 
+def with_bf16() -> list[Any]:
+    return [e for several in PEERS.values() for e in several if "bf16" in e.precisions][:-1]
+
+
+@pytest.mark.parametrize("engine", with_bf16(), ids=lambda engine: engine.name)
+def test_engines_in_bf16(engine: type[Engine], tmp_path: Path) -> None:
+    pytest.importorskip(engine.package)
+    net = Net.load(text=MANY.replace("conv1(32)", "conv3p1(32)"))
+    exact = truth(case := Case(net, 2, 1, tmp_path, "bf16"))
+    assert exact is not None
+    # Those that have no such products may compute in single precision.
+    assert error_of(engine.ready(case)(), exact) < 2e-2
+
+
+def test_rows_in_bf16() -> None:
+    pytest.importorskip("onnxruntime")
+    words = ["-e", TINY, "--against", "onnxruntime", "--precision", "bf16", *QUICK]
+    (row,) = json.loads(bench(*words, "--json").stdout)
+    assert row["precision"] == "bf16"
+    table = bench(*words).stdout
+    assert "thread" in table.splitlines()[0]
+    assert table.splitlines()[0].endswith(", bf16")
+    assert "onnxruntime is left out: it is not run in bf16 here." in table
+
+
 @pytest.mark.filterwarnings("default")  # torch.compile uses what torch itself deprecates
 @pytest.mark.parametrize("engine", every_engine())
 def test_every_engine_computes_the_same(engine: type[Engine], tmp_path: Path) -> None:

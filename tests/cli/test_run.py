@@ -365,7 +365,9 @@ def test_flags_out_of_range(tiny: Path) -> None:
     assert "there is no precision int8" in fails(tiny, "--precision", "int8")
     assert "reference does not compute in bf16" in fails(tiny, "--precision", "bf16")
     said = fails(tiny, "--device", "cpu", "--precision", "tf32")
-    assert "cpu does not compute in tf32 = help: it computes in fp32" in said
+    assert "cpu does not compute in tf32 = help: it computes in fp32 or bf16" in said
+    said = fails(tiny, "--device", "cpu", "--precision", "bf16", "--exact")
+    assert "exact keeps all of float32's digits, bf16 fewer" in said
 
 
 def test_profile_has_a_row_a_layer() -> None:
@@ -382,3 +384,18 @@ def test_profile_has_a_row_a_layer() -> None:
     assert {"conv1", "gap1", "fc1", "total"} <= set(rows)
     assert "%" in rows["conv1"]
     assert float(rows["total"].split()[1]) > 0
+
+
+def test_fewer_digits_are_said(tmp_path: Path) -> None:
+    net = "input 32x8x8; conv1(20) -> relu -> flatten -> fc(3)"
+    plain, less = tmp_path / "plain.npy", tmp_path / "less.npy"
+    words = ["run", "-e", net]
+    CliRunner().invoke(app, [*words, "--save", str(plain)])
+    found = CliRunner().invoke(app, [*words, "--precision", "bf16", "--save", str(less)])
+    assert " ms in bf16: " in found.stdout
+    found = CliRunner().invoke(app, [*words, "--precision", "bf16", "--json"])
+    assert json.loads(found.stdout)[0]["precision"] == "bf16"
+    x, y = np.load(plain), np.load(less)
+    assert 0 < np.abs(x - y).max() < 0.02 * np.abs(x).max()
+    found = CliRunner().invoke(app, [*words, "--precision", "bf16", "--profile"])
+    assert "time by layer, bf16" in found.stdout

@@ -69,13 +69,15 @@ def worst(
     threads: int | None = None,
     aux: bool = False,
     exact: bool = False,
+    precision: str = "fp32",
     inputs: dict[str, Floats] | None = None,
 ) -> float:
     """The largest difference of any output from the reference, run twice in poisoned memory."""
     graph = load(text)
     weights = drawn_weights(graph)
     inputs = inputs or drawn_inputs(graph, batch)
-    plan = cpu.compile(graph, weights, batch=batch, threads=threads, aux=aux, exact=exact)
+    how = {"threads": threads, "aux": aux, "exact": exact, "precision": precision}
+    plan = cpu.compile(graph, weights, batch=batch, **how)
     poison(plan)
     wanted = interpret(graph, weights, inputs, aux=aux)
     first, second = plan.run(inputs), plan.run(inputs)

@@ -9,11 +9,11 @@ import pytest
 from llvmlite import binding, ir
 
 from netdsl.cpu.micro import Kind, code, tiles
-from netdsl.cpu.micro.shapes import AVX512, NARROW
+from netdsl.cpu.micro.shapes import AVX512, DOTS, NARROW
 from netdsl.cpu.micro.tile import name_of, tile_function
 
 TARGETS = {
-    "zen4": (AVX512, "x86_64-unknown-linux-gnu", "znver4"),
+    "zen4": ((*AVX512, *DOTS), "x86_64-unknown-linux-gnu", "znver4"),
     "skylake": (AVX512, "x86_64-unknown-linux-gnu", "skylake-avx512"),
     "haswell": (NARROW, "x86_64-unknown-linux-gnu", "haswell"),
     "zen2": (NARROW, "x86_64-unknown-linux-gnu", "znver2"),
@@ -52,9 +52,14 @@ def for_target(name):
     return compiled(*TARGETS[name])
 
 
-def loop(lines, multiply="fmadd"):
+def multiplies(lines):
+    """Where the multiply-adds stand, or the products of pairs."""
+    return [i for i, line in enumerate(lines) if "fmadd" in line or "vdpbf16ps" in line]
+
+
+def loop(lines):
     """From the first multiply-add to the last: the loop over taps is the only place with any."""
-    at = [i for i, line in enumerate(lines) if multiply in line]
+    at = multiplies(lines)
     return lines[at[0] : at[-1] + 1]
 
 
@@ -75,9 +80,16 @@ def test_a_multiply_add_for_each_sum_and_lane(target, split):
     functions = for_target(target)
     for tile in TARGETS[target][0]:
         sums = tile.shape.pixels * tile.shape.blocks * split
-        turns = 4 if tile.kind is Kind.BLOCKED else tile.kind.taps
-        found = [line for line in functions[name_of(tile)] if "vfmadd" in line]
-        assert len(found) == sums * turns, tile
+        turns = 4 if tile.kind.lanes == 16 else tile.kind.taps
+        assert len(multiplies(functions[name_of(tile)])) == sums * turns, tile
+
+
+def test_pairs_are_multiplied_at_once():
+    """The products of pairs are AVX512-BF16's, and nothing else is."""
+    functions = for_target("zen4")
+    for tile in TARGETS["zen4"][0]:
+        paired = any("vdpbf16ps" in line for line in functions[name_of(tile)])
+        assert paired is (tile in DOTS)
 
 
 def test_it_compiles_for_neon_and_for_a_cpu_without_multiply_add():
@@ -91,7 +103,7 @@ def test_it_compiles_for_neon_and_for_a_cpu_without_multiply_add():
 
 @pytest.mark.parametrize("kind", Kind)
 def test_the_smallest_tile_of_each_kind_is_there(kind):
-    for chosen in (AVX512, NARROW):
+    for chosen in [DOTS] if kind in (Kind.PAIRED, Kind.PLANAR_PAIR) else [AVX512, NARROW]:
         assert (1, 1) in [tuple(t.shape) for t in chosen if t.kind is kind]
 
 

@@ -176,8 +176,8 @@ class Writer:
         if self.kind.value < 0:
             values = self.row_step(values, pixels[0], weights)
         else:
-            for row in range(unroll):
-                values = self.step(values, pixels, weights, across, row)
+            for i in range(unroll):
+                values = self.step(values, pixels, weights, across, i)
         following = b.add(turn, one)
         again = b.cbranch(b.icmp_signed("<", following, turns), loop, after)
         again.set_metadata("llvm.loop", self.not_unrolled())
