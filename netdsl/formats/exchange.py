@@ -76,8 +76,7 @@ def _darknet(path: Path, weights: Path | None) -> tuple[Graph, Weights | None]:
     found = read_darknet(path)
     if weights is None:
         return found.graph, None
-    constants = dict(found.constants)
-    return found.graph, read_weights(weights, found.graph, tuple(constants)) | constants
+    return found.graph, read_weights(weights, found.graph)
 
 
 def renamed(weights: Weights, names: Mapping[str, str]) -> Weights:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from netdsl.faults import NetError, OpFault, error
 from netdsl.formats.darknet.sections import Section, broken, read_sections
-from netdsl.formats.imported import Array, Imported, Trouble, Unsupported, word
+from netdsl.formats.darknet.shortcut import fitting
+from netdsl.formats.imported import Imported, Trouble, Unsupported, word
 from netdsl.graph.build import GraphBuilder
 from netdsl.ops import (
     Activation,
@@ -79,7 +78,6 @@ class Reading:
         self.builder = GraphBuilder(word(path.stem))
         self.made: list[str | None] = []
         """The node that each section's output is; None for one that cannot be said."""
-        self.constants: dict[str, Array] = {}
         self.trouble = Trouble()
 
     def run(self) -> Imported:
@@ -92,7 +90,7 @@ class Reading:
         self.trouble.check("darknet-layers", self.file)
         if last is None or last in ("input",):
             raise broken(f"{self.file} has no layers")
-        return Imported(self.builder.finish([last]), constants=self.constants)
+        return Imported(self.builder.finish([last]))
 
     def _input(self) -> str:
         size = tuple(self.head.integer(n, 0) for n in ("channels", "height", "width"))
@@ -264,17 +262,11 @@ class Reading:
         return self._activated(section, last, "linear")
 
     def _fitted(self, node: str, wanted: Shape) -> str:
-        """A shortcut of another shape, as Darknet adds it: one position in so many, the channels
-        that both have. A 1x1 convolution says that, with weights of ones and zeros."""
-        channels, *sizes = self._picture(node)
-        stride = tuple(max(have // want, 1) for have, want in zip(sizes, wanted[1:], strict=True))
-        window = Window((1, 1), stride, ((0, 0), (0, 0)), (1, 1))
-        if window.output(tuple(sizes)) != wanted[1:]:
-            raise Unsupported(f"a sum of pictures of {show(tuple(sizes))} and {show(wanted[1:])}")
-        found = self.builder.add(Conv(wanted[0], window, bias=False), node)
-        ones = np.eye(wanted[0], channels, dtype=np.float32)
-        self.constants[f"{found}.weight"] = ones.reshape(wanted[0], channels, 1, 1)
-        return found
+        source = self._picture(node)
+        op = fitting(source, wanted)
+        if op is None:
+            raise Unsupported(f"a sum of pictures of {show(source[1:])} and {show(wanted[1:])}")
+        return self.builder.add(op, node)
 
     # Common
 

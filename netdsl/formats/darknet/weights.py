@@ -11,7 +11,7 @@ way in and out so that both come to the same; everything else keeps every bit.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from netdsl.faults import error
 from netdsl.formats.atomic import replacing
 from netdsl.formats.darknet.sections import broken
+from netdsl.formats.darknet.shortcut import is_fitting, ones
 from netdsl.formats.finite import check_finite
 from netdsl.graph import Graph, Node
 from netdsl.ops import BatchNorm, Conv, ConvTranspose, Linear, Shape
@@ -61,15 +62,15 @@ class Layer:
             yield weight, shapes[weight]
 
 
-def layers(graph: Graph, skipped: Collection[str] = ()) -> list[Layer]:
-    """The layers with numbers, in order, but those whose weight is skipped.
+def layers(graph: Graph) -> list[Layer]:
+    """The layers with numbers, in order.
 
     Raises NetError for one that Darknet has no place for.
     """
     found: list[Layer] = []
     norms: set[str] = set()
     for node in graph.without_aux():
-        if f"{node.name}.weight" in skipped:
+        if is_fitting(graph, node):
             continue
         if isinstance(node.op, Conv | ConvTranspose | Linear):
             readers = [graph[n] for n in graph.consumers[node.name]]
@@ -89,14 +90,15 @@ def _is_norm(node: Node) -> bool:
     return isinstance(node.op, BatchNorm) and node.op.affine
 
 
-def read_weights(path: str | Path, graph: Graph, skipped: Collection[str] = ()) -> dict[str, Array]:
+def read_weights(path: str | Path, graph: Graph) -> dict[str, Array]:
     """The weights of a graph's layers, in order, from a .weights file.
 
-    skipped: weights that the file does not hold. Raises NetError: no such file, one that holds
+    Shortcuts between unequal shapes, which the file does not hold, get theirs. Raises NetError: no
+    such file, one that holds
     more or fewer numbers than the net, or a number that is not finite.
     """
     path = Path(path)
-    every = layers(graph, skipped)
+    every = layers(graph)
     parts = [(name, shape, layer) for layer in every for name, shape in layer.parts(graph)]
     try:
         with path.open("rb") as file:
@@ -115,7 +117,16 @@ def read_weights(path: str | Path, graph: Graph, skipped: Collection[str] = ()) 
             f"{wanted:,}",
         )
     flat = np.memmap(path, np.dtype("<f4"), "r", start, (wanted,)).view(np.ndarray)
-    return _parted(flat, parts, turned, path)
+    return _parted(flat, parts, turned, path) | _shortcuts(graph)
+
+
+def _shortcuts(graph: Graph) -> dict[str, Array]:
+    found = {}
+    for node in graph.without_aux():
+        if is_fitting(graph, node):
+            assert isinstance(node.op, Conv)
+            found[f"{node.name}.weight"] = ones(node.op, graph.input_shapes(node)[0][0])
+    return found
 
 
 def _header(data: bytes, path: Path) -> tuple[int, bool]:
@@ -169,6 +180,12 @@ def theirs(variances: Array, eps: float) -> Array:
 def save_weights(path: Path, graph: Graph, weights: Mapping[str, Array]) -> None:
     """Writes a graph's weights as a .weights file. Raises NetError."""
     every = layers(graph)
+    for name, wanted in _shortcuts(graph).items():
+        if not np.array_equal(weights[name], wanted):
+            raise error(
+                "darknet-ops",
+                f"{name} weighs channels, which no shortcut of Darknet does",
+            )
     with replacing(path) as file:
         file.write(struct.pack("<3iq", *VERSION, 0))
         for layer in every:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from netdsl.faults import error
 from netdsl.formats.atomic import replacing
 from netdsl.formats.darknet.read import ACTIVATIONS
+from netdsl.formats.darknet.shortcut import is_fitting
 from netdsl.formats.darknet.weights import save_weights
 from netdsl.formats.imported import Trouble, Unsupported
 from netdsl.graph import Graph, Node
@@ -53,11 +54,12 @@ def write_darknet(graph: Graph, weights: Weights | None, path: Path) -> list[Pat
     graph = graph.without_aux()
     cfg, numbers = path.with_suffix(".cfg"), path.with_suffix(".weights")
     text = Writing(graph).text()
+    if weights is not None:
+        save_weights(numbers, graph, weights)
     with replacing(cfg) as file:
         file.write(text.encode())
     if weights is None:
         return [cfg]
-    save_weights(numbers, graph, weights)
     return [cfg, numbers]
 
 
@@ -68,6 +70,7 @@ class Writing:
         self.graph = graph
         self.sections: list[tuple[str, Settings]] = []
         self.at: dict[str, int] = {}
+        self.fitted: set[str] = set()
         self.trouble = Trouble()
 
     def text(self) -> str:
@@ -112,6 +115,10 @@ class Writing:
         if isinstance(op, Flatten):
             # Darknet keeps everything flat.
             self.at[node.name] = self.at[node.inputs[0]]
+        elif is_fitting(self.graph, node) and self.at[node.inputs[0]] >= 0:
+            # The shortcut does it by itself.
+            self.at[node.name] = self.at[node.inputs[0]]
+            self.fitted.add(node.name)
         elif isinstance(op, Concat):
             places = [self.at[name] for name in node.inputs]
             if min(places) < 0:
@@ -163,7 +170,9 @@ class Writing:
         return self.graph[self.graph.consumers[node.name][0]] if sole(self.graph, node) else None
 
     def _sum(self, node: Node) -> None:
-        first, *rest = sorted(node.inputs, key=lambda name: -self.at[name])
+        first, *rest = sorted(node.inputs, key=lambda name: (name in self.fitted, -self.at[name]))
+        if first in self.fitted:
+            raise Unsupported("Darknet fits a shortcut to a layer, not to another shortcut")
         if self.at[node.inputs[-1]] < 0 or self.at[rest[-1]] < 0:
             raise Unsupported("Darknet reads the picture only at the beginning")
         self._from(first)
