@@ -230,17 +230,18 @@ def compiled(kernels: list[Any], progress: Progress | None) -> None:
         progress(len(kernels), len(kernels), "")
 
 
-def check_memory(name: str, batch: int, tensors: int, *others: int) -> None:
+def check_memory(name: str, batch: int, tensors: int, *others: int, fixed: int = 0) -> None:
     """That arrays of so many values fit the card. Raises NetError for the net of this name.
 
-    tensors: those whose number goes by the batch.
+    tensors: the one whose values go by the batch, all but `fixed` of them.
     """
     if max(tensors, *others) > LARGEST:
         said = f"an array of more than {LARGEST:,} values is needed"
         raise out_of_memory(name, batch, said)
     free, needed = launch.free_bytes(), 4 * (tensors + sum(others))
     if free is not None and needed > free:
-        fits = (free - 4 * sum(others)) * batch // (4 * tensors)
+        room = free - 4 * (sum(others) + fixed)
+        fits = room * batch // (4 * max(tensors - fixed, 1))
         raise out_of_memory(name, batch, wanting(needed, free), fits)
 
 

@@ -60,7 +60,7 @@ def stepper(graph: Graph, batch: int, given: Mapping[str, Any], device: str) -> 
     found = Stepper(graph, drawn_weights(graph), settings, steps=STEPS)
     if device == "cuda":  # what no kernel or host has written yet
         plan: Any = found.plan
-        values = plan.heads[0].value
+        values = plan.heads[0].value  # the gradient and the slots come before
         arena = plan.arena.copy_to_host()
         arena[values:] = np.nan
         plan.arena.copy_to_device(arena)

@@ -62,6 +62,7 @@ class Head:
     arena, how many; where its loss is found; its share in the whole loss."""
 
     name: str
+    classes: bool
     targets: int
     count: int
     value: int
@@ -72,7 +73,8 @@ class Making:
     """A plan of training while it is made.
 
     places: of every parameter in params by its full name, the learned ones in the first `length`
-    floats. learning: None for a plan that gives gradients alone.
+    floats. learning: None for a plan that gives gradients alone. `fixed` floats of the arena come
+    before the tensors; `told` of ints are the host's.
     """
 
     def __init__(
@@ -89,10 +91,12 @@ class Making:
         self.ints = Descriptors()
         self.head = self.ints.add([0] * HEAD)
         self.processors = launch.processors()
-        start = length
+        start, self.heads, self.slots = length, list[Head](), tuple[int, ...]()
         if learning is not None:
             start = self._reserve(learning)
-        self.layout = lay_out(graph, batch, rounded(start))
+        self.told = self.ints.count
+        self.fixed = rounded(start)
+        self.layout = lay_out(graph, batch, self.fixed)
         self.scratch_start, self.scratch_floats = self.layout.floats, 0
         nodes = [node for node in graph if not isinstance(node.op, Input)]
         tasks = {node.name: self._task(node) for node in nodes}
@@ -115,16 +119,17 @@ class Making:
         self.values = self.numbers + NUMBERS
         ends = ends_of(self.graph)
         start = rounded(self.values + len(ends))
-        self.heads = []
+        classes = learning.takes_classes
         for i, name in enumerate(ends):
             shape = self.graph[name].shape
-            if learning.takes_classes:
+            if classes:
                 count = self.batch * prod(shape[1:])
                 targets = self.ints.add([0] * count)
             else:
                 count = self.batch * prod(shape)
                 targets, start = start, start + rounded(count)
-            self.heads.append(Head(name, targets, count, self.values + i, learning.shares[name]))
+            place, share = self.values + i, learning.shares[name]
+            self.heads.append(Head(name, classes, targets, count, place, share))
         return start
 
     def _losses(self, learning: Learning) -> Calls:

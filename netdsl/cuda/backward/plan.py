@@ -1,4 +1,4 @@
-"""A plan of training: a net's outputs, and every parameter's gradient, on the card.
+"""A plan of training: a net's outputs, every parameter's gradient, and whole steps, on the card.
 
 The way forward keeps what the ways back read; the way back goes through the nodes in reverse. A
 tensor that several nodes read sums what they send back.
@@ -6,7 +6,8 @@ tensor that several nodes read sums what they send back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from threading import RLock
 from typing import Any
@@ -15,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cuda import launch
-from netdsl.cuda.backward.making import Making, Place
+from netdsl.cuda.backward.making import HEAD, Making, Place
 from netdsl.cuda.backward.place import ends_of
 from netdsl.cuda.backward.task import Calls, Learning
 from netdsl.cuda.failure import faults_of
 from netdsl.cuda.layout import Buffer, Floats
-from netdsl.cuda.plan import check_memory, compiled
+from netdsl.cuda.plan import MOST_ROWS, check_memory, compiled
+from netdsl.cuda.replay import Replay
+from netdsl.cuda.staging import Desk
 from netdsl.faults import error
 from netdsl.graph import Graph
 from netdsl.graph.fused import parts
@@ -28,9 +31,12 @@ from netdsl.ops import show
 
 Progress = Callable[[int, int, str], None]
 
+NUMBERS, LOSSES = "step numbers", "step losses"
+"""What goes in and out beside the net's own tensors, which have no blanks in their names."""
+
 
 class TrainingPlan:
-    """A graph bound to a batch on the card, that gives outputs and gradients.
+    """A graph bound to a batch on the card, that gives outputs and gradients, and learns.
 
     `load` weights first. A plan runs one call at a time; others wait.
     """
@@ -51,53 +57,96 @@ class TrainingPlan:
         parameter in params by its full name, the learned ones in the first `length` floats.
         learning: what `step` needs to know.
 
-        Raises NetError: more memory than the card has, a card or driver that fails.
+        Raises NetError: a batch out of range, more memory than the card has, a card or driver that
+        fails.
         """
+        if not 1 <= batch <= MOST_ROWS:
+            said = f"a batch of {batch} samples: the card takes 1 to {MOST_ROWS}"
+            raise error("out-of-range", said)
         self.name, self.graph, self.batch, self.seed = name, graph, batch, seed
         self.places, self.length, self.ends = places, length, ends_of(graph)
+        self.reserved = max((length, *(p.start + prod(p.shape) for p in places.values())))
+        self._lock = RLock()
         with faults_of(name, batch):
             making = Making(graph, places, length, batch, learning)
-            self.layout, self.steps, self.head = making.layout, making.steps, making.head
-            self.packing, self.losses, self.update = making.packing, making.losses, making.update
-            if learning is not None:
-                self.heads, self.slots, self.numbers = making.heads, making.slots, making.numbers
-            sizes = making.floats, making.params.floats, making.ints.count
-            check_memory(name, batch, *sizes)
+            self.layout, self.heads, self.slots = making.layout, making.heads, making.slots
+            self._take_memory(making)
             compiled(making.kernels(), progress)
+        self._record(making)
+
+    def _take_memory(self, making: Making) -> None:
+        """Takes the card's memory, and this side's that the card reads and writes."""
+        sizes = making.floats, making.params.floats, making.ints.count
+        check_memory(self.name, self.batch, *sizes, fixed=making.fixed)
+        self.arena_bytes, self.params_bytes = 4 * sizes[0], 4 * sizes[1]
+        with faults_of(self.name, self.batch, 4 * sum(sizes)):
+            self.stream = launch.stream()
             self.arena = launch.room(sizes[0])
             self.params = launch.on_device(making.params.joined())
             self.ints = launch.on_device(making.ints.joined())
-            # What lies between parameters stays zero, and so do gradients of unused ones.
-            self._tell(0, np.zeros(length, np.float32))
-        self.arena_bytes, self.params_bytes = 4 * sizes[0], 4 * sizes[1]
-        self.reserved = max((length, *(p.start + prod(p.shape) for p in places.values())))
-        self._lock = RLock()
+        # What lies between parameters stays zero, and so do gradients of unused ones.
+        self._write(self.arena, 0, np.zeros(self.length, np.float32))
+        into = {name: self._view(self.layout.outputs[name]) for name in self.graph.inputs}
+        out = {name: self._view(self.layout.outputs[name]) for name in self.ends}
+        told, learned = {}, {}
+        if self.heads:
+            first = self.heads[0].value
+            learned = {LOSSES: self.arena[first : first + len(self.heads)]}
+            told = {NUMBERS: self.arena[making.numbers : making.numbers + 3]}
+            told |= {
+                head.name: self.arena[head.targets : head.targets + head.count]
+                for head in self.heads
+                if not head.classes
+            }
+        self._desk, self._told = Desk(into, out | learned, self.stream), Desk(told, {}, self.stream)
+        self._head = launch.staging(making.told).view(np.int32)
+        self._head[:] = 0
 
-    def start(self, calls: Iterable[Calls]) -> None:
-        """Starts kernels, without waiting for the end."""
-        for each in calls:
-            for call in each:
-                launch.launch(call, self.arena, self.params, self.ints)
+    def _record(self, making: Making) -> None:
+        """Puts the launches into lists that are run again and again."""
+        forward: Calls = [c for s in making.steps for c in s.training]
+        back: Calls = [c for s in reversed(making.steps) for c in s.back]
+        end: Calls = [*making.update, *making.packing]
+        arguments = (self.arena, self.params, self.ints)
+
+        def replay(calls: Calls) -> Replay:
+            return Replay(calls, arguments, self.stream)
+
+        self._trying = replay([c for s in making.steps for c in s.trying])
+        self._forward, self._back, self._packing = map(replay, (forward, back, making.packing))
+        self._whole = replay([*forward, *making.losses, *back, *end] if self.heads else [])
+
+    @property
+    def note(self) -> str:
+        """Why a step's kernels are launched one by one; mostly empty."""
+        return self._whole.note
+
+    @contextmanager
+    def _mine(self) -> Iterator[None]:
+        """Makes the plan this call's own. Raises NetError for what fails on the card."""
+        with self._lock, faults_of(self.name, self.batch):
+            launch.attach()
+            yield
 
     def load(self, weights: Mapping[str, Floats]) -> None:
         """Takes these weights, all of them, by their full names."""
         vector = np.zeros(self.reserved, np.float32)
         for name, place in self.places.items():
             vector[place.start : place.start + prod(place.shape)] = weights[name].reshape(-1)
-        with self._lock, faults_of(self.name, self.batch):
-            self.params[: self.reserved].copy_to_device(vector)
-            self.start([self.packing])
+        with self._mine():
+            self._write(self.params, 0, vector)
+            self._packing.start()
 
     def parameters(self) -> dict[str, Floats]:
         """A copy of every parameter by its full name, statistics too."""
-        with self._lock, faults_of(self.name, self.batch):
-            vector = self.params[: self.reserved].copy_to_host()
+        with self._mine():
+            vector = self._read(self.params[: self.reserved])
         return {name: _view(vector, place) for name, place in self.places.items()}
 
     def gradients(self) -> dict[str, Floats]:
         """A copy of the gradient that the last `backward` left of every learned parameter."""
-        with self._lock, faults_of(self.name, self.batch):
-            vector = self.arena[: self.length].copy_to_host()
+        with self._mine():
+            vector = self._read(self.arena[: self.length])
         learned = {n: place for n, place in self.places.items() if place.start < self.length}
         return {name: _view(vector, place) for name, place in learned.items()}
 
@@ -110,19 +159,20 @@ class TrainingPlan:
         `run` would: no dropout, batch norms with their running statistics.
         Raises NetError: a wrong shape, a card that fails.
         """
-        with self._lock, faults_of(self.name, self.batch):
+        with self._mine():
             self.feed(inputs, step or 0)
-            self.start(s.trying if step is None else s.training for s in self.steps)
-            return self.scores()
+            (self._trying if step is None else self._forward).start()
+            return self._scores(self._desk.get())
 
     def backward(self, slopes: Mapping[str, Floats]) -> None:
         """Leaves what the last training `forward`'s outputs make of their gradients; see
         `gradients`. slopes: the loss's gradient in each output, by name, (batch, *shape)."""
-        with self._lock, faults_of(self.name, self.batch):
+        with self._mine():
             for name in self.ends:
                 if name in self.layout.gradients:
-                    self._put(self.layout.gradients[name], slopes[name])
-            self.start(s.back for s in reversed(self.steps))
+                    flat = np.ascontiguousarray(slopes[name], np.float32).reshape(-1)
+                    self._write(self.arena, self.layout.gradients[name].offset, flat)
+            self._back.start()
 
     def step(
         self,
@@ -137,67 +187,66 @@ class TrainingPlan:
         Where a loss is not finite no learned parameter moves.
         Raises NetError: a wrong shape, a card that fails.
         """
-        with self._lock, faults_of(self.name, self.batch):
-            self.feed(inputs, step)
-            self._tell(self.numbers, np.array(numbers, np.float32))
+        told = {NUMBERS: np.array(numbers, np.float32)}
+        flat = {head.name: np.asarray(targets[head.name]).reshape(-1) for head in self.heads}
+        with self._mine():
             for head in self.heads:
-                wanted = np.ascontiguousarray(targets[head.name]).reshape(-1)
-                if wanted.dtype.kind in "iu":
-                    where = self.ints[head.targets : head.targets + head.count]
-                    where.copy_to_device(wanted.astype(np.int32))
+                if head.classes:
+                    self._head[head.targets : head.targets + head.count] = flat[head.name]
                 else:
-                    self._tell(head.targets, wanted.astype(np.float32))
-            self.start(s.training for s in self.steps)
-            self.start([self.losses])
-            self.start(s.back for s in reversed(self.steps))
-            self.start([self.update, self.packing])
-            first = self.heads[0].value
-            values = self.arena[first : first + len(self.heads)].copy_to_host()
-            return {h.name: float(values[h.value - first]) for h in self.heads}, self.scores()
+                    told[head.name] = np.asarray(flat[head.name], np.float32)
+            self.feed(inputs, step)
+            self._told.put(told)
+            self._whole.start()
+            found = self._desk.get()
+        losses = found.pop(LOSSES).tolist()
+        names = (head.name for head in self.heads)
+        return dict(zip(names, losses, strict=True)), self._scores(found)
+
+    def feed(self, inputs: Mapping[str, Floats], step: int) -> None:
+        """Hands in a batch, and tells the kernels which step it is."""
+        arrays = {name: self._flat(name, inputs[name]) for name in self.graph.inputs}
+        low, high = self.seed & 0xFFFFFFFF, self.seed >> 32
+        head = np.array([step, low, high], np.int64).astype(np.uint32).view(np.int32)
+        self._head[:HEAD] = head
+        self.ints[: len(self._head)].copy_to_device(self._head, stream=self.stream)
+        self._desk.put(arrays)
+
+    def _flat(self, name: str, values: Floats) -> Floats:
+        shape, array = (self.batch, *self.graph[name].shape), np.asarray(values, np.float32)
+        if array.shape != shape:
+            raise error(
+                "wrong-shape",
+                f"{name} has shape {show(array.shape)}, this plan takes {show(shape)}",
+            )
+        return np.ascontiguousarray(array).reshape(-1)
+
+    def _scores(self, found: Mapping[str, Floats]) -> dict[str, Floats]:
+        """The outputs in their shapes."""
+        return {n: found[n].reshape(self.batch, *self.graph[n].shape) for n in self.ends}
 
     def state(self, slot: int) -> Floats:
         """A copy of one of the optimiser's vectors."""
         start = self.slots[slot]
-        with self._lock, faults_of(self.name, self.batch):
-            found: Floats = self.arena[start : start + self.length].copy_to_host()
-        return found
+        with self._mine():
+            return self._read(self.arena[start : start + self.length])
 
     def restore(self, slot: int, vector: Floats) -> None:
         """Sets one of the optimiser's vectors."""
-        with self._lock, faults_of(self.name, self.batch):
-            self._tell(self.slots[slot], vector)
+        with self._mine():
+            self._write(self.arena, self.slots[slot], vector)
 
-    def _tell(self, start: int, values: Floats) -> None:
-        """Writes numbers to the arena."""
-        self.arena[start : start + len(values)].copy_to_device(values)
+    def _view(self, buffer: Buffer) -> Any:
+        """The stretch of the arena that a tensor takes whose samples lie together."""
+        return self.arena[buffer.offset : buffer.offset + buffer.floats]
 
-    def feed(self, inputs: Mapping[str, Floats], step: int) -> None:
-        """Hands in a batch, and tells the kernels which step it is."""
-        low, high = self.seed & 0xFFFFFFFF, self.seed >> 32
-        head = np.array([step, low, high], np.int64).astype(np.uint32).view(np.int32)
-        self.ints[self.head : self.head + len(head)].copy_to_device(head)
-        for name in self.graph.inputs:
-            shape = (self.batch, *self.graph[name].shape)
-            array = np.asarray(inputs[name], np.float32)
-            if array.shape != shape:
-                raise error(
-                    "wrong-shape",
-                    f"{name} has shape {show(array.shape)}, this plan takes {show(shape)}",
-                )
-            self._put(self.layout.outputs[name], array)
+    def _write(self, array: Any, start: int, values: Floats) -> None:
+        array[start : start + len(values)].copy_to_device(values, stream=self.stream)
+        self.stream.synchronize()
 
-    def scores(self) -> dict[str, Floats]:
-        """The outputs of the last way forward."""
-        shapes = {name: (self.batch, *self.graph[name].shape) for name in self.ends}
-        return {n: self._get(self.layout.outputs[n]).reshape(shapes[n]) for n in self.ends}
-
-    def _put(self, buffer: Buffer, values: Floats) -> None:
-        """Writes a tensor whose samples lie together."""
-        self._tell(buffer.offset, np.ascontiguousarray(values, np.float32).reshape(-1))
-
-    def _get(self, buffer: Buffer) -> Floats:
-        """The floats from a tensor's first to its last, and what lies between its samples."""
-        found: Floats = self.arena[buffer.offset : buffer.offset + buffer.floats].copy_to_host()
+    def _read(self, view: Any) -> Floats:
+        found: Floats = view.copy_to_host(stream=self.stream)
+        self.stream.synchronize()
         return found
 
     def broken(self) -> str | None:
@@ -209,8 +258,10 @@ class TrainingPlan:
             buffer = self.layout.outputs[node.name]
             spare = buffer.batch_stride - buffer.sample
             # A part of a larger tensor has no floats of its own after its last sample.
-            floats = self.arena[buffer.offset : buffer.offset + buffer.floats - spare]
-            found = np.concatenate([floats.copy_to_host(), np.zeros(spare, np.float32)])
+            with self._mine():
+                end = buffer.offset + buffer.floats - spare
+                floats = self._read(self.arena[buffer.offset : end])
+            found = np.concatenate([floats, np.zeros(spare, np.float32)])
             rows = found.reshape(buffer.batch, -1)[:, : buffer.sample]
             if not np.isfinite(rows).all():
                 return parts(node).source
