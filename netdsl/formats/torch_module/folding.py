@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from netdsl.formats.torch_module.classes import Class, Parameter
-from netdsl.formats.torch_module.names import Names
-from netdsl.formats.torch_module.parts import Attribute, Module, Setting, Symbol, Value
+from netdsl.formats.source.classes import Class, Parameter
+from netdsl.formats.source.names import Names
+from netdsl.formats.source.parts import Attribute, Module, Setting, Symbol, Value
 
 Row = tuple[Module, ...]
 Pattern = tuple[str, ...]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-from netdsl.formats.torch_module.parts import Module, Setting, Value
+from netdsl.formats.source.parts import Module, Setting, Value
 from netdsl.graph import Graph, Node
 from netdsl.ops import (
     AdaptiveAveragePool,

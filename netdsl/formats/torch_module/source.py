@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from netdsl.formats.torch_module.body import Body
-from netdsl.formats.torch_module.classes import Class, Parameter
+from netdsl.formats.source.body import Body
+from netdsl.formats.source.classes import Class, Parameter
+from netdsl.formats.source.forward import forward
+from netdsl.formats.source.layout import Code, call, lines
+from netdsl.formats.source.names import safe
+from netdsl.formats.source.parts import Attribute, Module, Symbol, Value
+from netdsl.formats.source.spell import constructed, docstring, shown, wrapped
 from netdsl.formats.torch_module.extra import EXTRA
-from netdsl.formats.torch_module.forward import forward
-from netdsl.formats.torch_module.layout import Code, call, lines
-from netdsl.formats.torch_module.names import safe
-from netdsl.formats.torch_module.parts import Attribute, Module, Setting, Symbol, Value
 from netdsl.graph import Graph
-from netdsl.ops import Picture, Shape
+from netdsl.ops import Shape
 
 RUN = 3
 """Equal blocks in a row that are written as a loop."""
@@ -54,54 +54,11 @@ def _head(graph: Graph, name: str, body: str, weights: str | None) -> list[str]:
     if re.search(r"(?<![.\w])torch\.", body):
         imports.insert(0, "import torch")
     if weights is None:
-        return [*_docstring(graph), "", *imports, "", ""]
+        return [*docstring(graph), "", *imports, "", ""]
     imports.insert(len(imports) - 1, "from safetensors.torch import load_file")
     constant = f'WEIGHTS = Path(__file__).with_suffix("{weights}")'
     first = ["from pathlib import Path", ""]
-    return [*_docstring(graph), "", *first, *imports, "", constant, "", ""]
-
-
-def _docstring(graph: Graph) -> list[str]:
-    meta = dict(graph.meta)
-    first = f"{safe(graph.name) or 'A net'}, written by netdsl."
-    text = [f'"""{first}']
-    facts = [safe(str(meta.pop(key))) for key in ("paper", "year") if key in meta]
-    if facts:
-        text += ["", *_wrapped(", ".join(facts) + ".")]
-    pictures = [line for name in graph.inputs for line in _picture(graph, name)]
-    if pictures:
-        text += ["", *pictures]
-    if len(text) == 1:
-        return [f'{text[0]}"""']
-    return [*text, '"""']
-
-
-def _picture(graph: Graph, name: str) -> list[str]:
-    """How pictures become the net's input, where the net says it."""
-    picture, shape = graph.input_op(name).picture, graph[name].shape
-    if picture == Picture() or len(shape) != 3:
-        return []
-    parts = []
-    if picture.resize is not None:
-        parts.append(f"the shorter side resized to {picture.resize}")
-    parts.append(f"the centre {shape[1]}x{shape[2]} cut out")
-    if shape[0] == 3:
-        parts.append(f"channels in the order {picture.order}")
-    value = "pixel" if picture.scale == 1 else f"pixel / {picture.scale:g}"
-    if any(picture.mean):
-        value = f"{value} - mean"
-    if any(s != 1 for s in picture.std):
-        value = f"({value}) / std"
-    told = f"Pictures: {', '.join(parts)}, then {value}"
-    if any(picture.mean):
-        told += f", mean {list(picture.mean)}"
-    if any(s != 1 for s in picture.std):
-        told += f", std {list(picture.std)}"
-    return _wrapped(told + ".")
-
-
-def _wrapped(text: str, width: int = WIDTH) -> list[str]:
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return [*docstring(graph), "", *first, *imports, "", constant, "", ""]
 
 
 # Classes ------------------------------------------------------------------------------------------
@@ -162,7 +119,7 @@ def _net(graph: Graph, name: str, root: Body) -> list[str]:
 def _heads(graph: Graph, first: str) -> list[str]:
     losses = ", ".join(f"{safe(aux.name)} with {aux.weight:g}" for aux in graph.aux)
     told = f"In training it gives the auxiliary heads' results too; their losses count: {losses}."
-    return [first, "", *(f"    {line}" for line in _wrapped(told, 84)), '    """', ""]
+    return [first, "", *(f"    {line}" for line in wrapped(told, 84)), '    """', ""]
 
 
 def _batch(shape: Shape) -> str:
@@ -232,28 +189,3 @@ def _loop(run: Sequence[Module], step: int) -> Code:
     one = constructed(Module(first.callee, (counted, *first.settings[1:])))
     end = setting.value + step * len(run)
     return Code(f"*({one} for {name} in range({setting.value}, {end}, {step}))")
-
-
-def constructed(module: Module) -> Code:
-    """A module's constructor, without what is the default."""
-    return call(module.callee, [_argument(s) for s in module.settings if not _default(s)])
-
-
-def _default(setting: Setting) -> bool:
-    return setting.default is not None and (
-        setting.value == setting.default and type(setting.value) is type(setting.default)
-    )
-
-
-def _argument(setting: Setting) -> str:
-    value = shown(setting.value)
-    return f"{setting.name}={value}" if setting.named else value
-
-
-def shown(value: Value) -> str:
-    """A value as Python text."""
-    if isinstance(value, Symbol):
-        return value.text
-    if isinstance(value, float) and not math.isfinite(value):
-        return f'float("{value}")'
-    return f'"{value}"' if isinstance(value, str) else repr(value)

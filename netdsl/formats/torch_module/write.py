@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from netdsl.faults import error
 from netdsl.formats.atomic import replacing
 from netdsl.formats.safetensors import save
-from netdsl.formats.torch_module.body import body
-from netdsl.formats.torch_module.classes import classes
+from netdsl.formats.source.body import body
+from netdsl.formats.source.classes import classes
+from netdsl.formats.source.names import TAKEN, Names, class_name
+from netdsl.formats.source.tree import tree
 from netdsl.formats.torch_module.folding import Folder, Recorder
-from netdsl.formats.torch_module.names import TAKEN, Names, class_name
+from netdsl.formats.torch_module.layers import layers
 from netdsl.formats.torch_module.source import source
-from netdsl.formats.torch_module.tree import tree
 from netdsl.graph import Graph
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -59,12 +60,12 @@ def torch_source(
     """
     root = tree(graph)
     recorder = Recorder()
-    _, calls = classes(graph, root, recorder, Names())
-    body(graph, root, calls, recorder)
+    _, calls = classes(graph, root, layers, recorder, class_name)
+    body(graph, root, calls, layers, recorder)
     names = Names(TAKEN)
     name = names.fresh(class_name(graph.name))
     folder = Folder(recorder.frequent(), names)
-    found, calls = classes(graph, root, folder, names)
-    made = body(graph, root, calls, folder)
+    found, calls = classes(graph, root, layers, folder, lambda b: names.fresh(class_name(b)))
+    made = body(graph, root, calls, layers, folder)
     text = source(graph, name, [*folder.classes.values(), *found], made, ending)
     return text, made.states()

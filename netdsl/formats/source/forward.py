@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from netdsl.formats.torch_module.body import Body
-from netdsl.formats.torch_module.layout import Code, call, lines
-from netdsl.formats.torch_module.names import TAKEN, Names, identifier
-from netdsl.formats.torch_module.parts import (
+from netdsl.formats.source.body import Body
+from netdsl.formats.source.layout import Code, call, lines
+from netdsl.formats.source.names import TAKEN, Names, identifier
+from netdsl.formats.source.parts import (
     Apply,
     Expression,
     Infix,

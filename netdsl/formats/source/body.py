@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from netdsl.formats.torch_module.layers import layers
-from netdsl.formats.torch_module.names import MODULE, Names, identifier
-from netdsl.formats.torch_module.parts import (
+from netdsl.formats.source.names import MODULE, Names, identifier
+from netdsl.formats.source.parts import (
     Apply,
     Attribute,
     Expression,
@@ -18,13 +17,16 @@ from netdsl.formats.torch_module.parts import (
     Statement,
     Use,
 )
-from netdsl.formats.torch_module.segments import Piece, branch_names, segments
-from netdsl.formats.torch_module.tree import Scope
-from netdsl.graph import Graph
+from netdsl.formats.source.segments import Piece, branch_names, segments
+from netdsl.formats.source.tree import Scope
+from netdsl.graph import Graph, Node
 from netdsl.ops import Add, Concat, Join
 
 Fold = Callable[[tuple[Module, ...]], tuple[Module, ...]]
 """Puts modules that come in a row again and again together."""
+
+Layers = Callable[[Graph, Node, str], tuple[Module, ...]]
+"""The modules of a node, which is called by a name in its scope."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,23 @@ class Body:
         return tuple(pair for attribute in self.attributes for pair in attribute.states())
 
 
-def body(graph: Graph, scope: Scope, calls: Mapping[str, Module], fold: Fold) -> Body:
+def body(
+    graph: Graph, scope: Scope, calls: Mapping[str, Module], layers: Layers, fold: Fold
+) -> Body:
     """The body of a scope. calls: the modules of the calls within it, by their names."""
-    return _Maker(graph, scope, calls, fold).made()
+    return _Maker(graph, scope, calls, layers, fold).made()
 
 
 class _Maker:
-    def __init__(self, graph: Graph, scope: Scope, calls: Mapping[str, Module], fold: Fold) -> None:
-        self.graph, self.scope, self.fold = graph, scope, fold
+    def __init__(
+        self,
+        graph: Graph,
+        scope: Scope,
+        calls: Mapping[str, Module],
+        layers: Layers,
+        fold: Fold,
+    ) -> None:
+        self.graph, self.scope, self.layers, self.fold = graph, scope, layers, fold
         self.root = not scope.name
         self.names: dict[str, str] = {}
         self.items = self._items(calls)
@@ -115,7 +126,7 @@ class _Maker:
             if isinstance(item.op, Join):
                 found.append(Item(item.inputs, (item.name,), join=item.op))
             else:
-                modules = layers(self.graph, item, local)
+                modules = self.layers(self.graph, item, local)
                 found.append(Item(item.inputs, (item.name,), modules))
         return found
 

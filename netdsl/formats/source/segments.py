@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from netdsl.formats.torch_module.parts import Module
+from netdsl.formats.source.parts import Module
 from netdsl.ops import (
     AdaptiveAveragePool,
     Concat,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from netdsl.formats.torch_module.body import Body, Fold, body
-from netdsl.formats.torch_module.forward import forward
-from netdsl.formats.torch_module.names import Names, class_name, identifier
-from netdsl.formats.torch_module.parts import Attribute, Module, Setting, Symbol, Value
-from netdsl.formats.torch_module.tree import Scope
+from netdsl.formats.source.body import Body, Fold, Layers, body
+from netdsl.formats.source.forward import forward
+from netdsl.formats.source.names import Names, identifier
+from netdsl.formats.source.parts import Attribute, Module, Setting, Symbol, Value
+from netdsl.formats.source.tree import Scope
 from netdsl.graph import Graph
 from netdsl.ops import Shape
 
 IN = ("in_channels", "in_features", "num_features", "num_channels")
-OUT = ("out_channels", "out_features")
+OUT = ("out_channels", "out_features", "filters", "units")
 Column = tuple[Value, ...]
 
 
@@ -41,21 +41,29 @@ class Class:
 
 
 def classes(
-    graph: Graph, root: Scope, fold: Fold, taken: Names
+    graph: Graph,
+    root: Scope,
+    layers: Layers,
+    fold: Fold,
+    name: Callable[[str], str],
+    call: Callable[[Scope, Module], Module] = lambda scope, made: made,
 ) -> tuple[list[Class], dict[str, Module]]:
-    """The classes of the net's blocks, those that others need first, and each call's module."""
+    """The classes of the net's blocks, those that others need first, and each call's module.
+
+    name: what a block's class is called. call: completes a call's module.
+    """
     found: list[Class] = []
     calls: dict[str, Module] = {}
     for block, scopes in _by_height(root):
         groups: dict[object, list[tuple[Scope, Body]]] = {}
         for scope in scopes:
-            made = body(graph, scope, calls, fold)
+            made = body(graph, scope, calls, layers, fold)
             groups.setdefault(_key(made), []).append((scope, made))
         for group in groups.values():
-            one, settings = _class(graph, taken.fresh(class_name(block)), block, group)
+            one, settings = _class(graph, name(block), block, group)
             found.append(one)
             for (scope, inside), values in zip(group, settings, strict=True):
-                calls[scope.name] = _call(graph, scope, one.name, inside, values)
+                calls[scope.name] = call(scope, _call(graph, scope, one.name, inside, values))
     return found, calls
 
 
