@@ -17,7 +17,7 @@ def exports(
     to: Annotated[
         str,
         typer.Option(
-            "--to", metavar="FORMAT", help="onnx, pytorch, caffe, darknet, mermaid or dot."
+            "--to", metavar="FORMAT", help="onnx, pytorch, keras, caffe, darknet, mermaid, dot."
         ),
     ],
     out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="The file to write.")],
@@ -36,7 +36,8 @@ def exports(
         ),
     ] = "",
     aux: Annotated[
-        bool, typer.Option("--aux", help="Auxiliary heads too, as outputs of an ONNX model.")
+        bool,
+        typer.Option("--aux", help="Auxiliary heads as outputs of an ONNX or Keras model."),
     ] = False,
 ) -> None:
     """Write a net, with its weights where the format holds some, for another program."""

@@ -18,7 +18,7 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 READS = (".onnx", ".prototxt", ".caffemodel", ".cfg")
 WEIGHTS_ALONE = (".pth", ".pt", ".safetensors", ".weights")
-WRITES = ("onnx", "pytorch", "caffe", "darknet", "mermaid", "dot")
+WRITES = ("onnx", "pytorch", "keras", "caffe", "darknet", "mermaid", "dot")
 DRAWN = ("mermaid", "dot")
 """Those that hold no weights."""
 HEADLESS = ("caffe", "darknet")
@@ -119,6 +119,10 @@ def write_foreign(
         from netdsl.formats.torch_module import write_torch
 
         return write_torch(graph, weights, path)
+    if to == "keras":
+        from netdsl.formats.keras_model import write_keras
+
+        return write_keras(graph, weights, path, aux=aux)
     if to in DRAWN:
         from netdsl.formats.diagram import dot_text, mermaid_text
 

@@ -74,8 +74,8 @@ def test_what_is_not_a_net_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert call("import", str(tmp_path / "a.txt")) == 2
     assert call("import", str(tmp_path / "none.cfg")) == 2
     assert call("import", str(tmp_path / "a.prototxt"), "--input", "3xmany") == 2
-    assert call("export", "lenet5", "--to", "keras", "-o", str(tmp_path / "k")) == 2
-    assert "there is no format keras" in capsys.readouterr().err
+    assert call("export", "lenet5", "--to", "word", "-o", str(tmp_path / "k")) == 2
+    assert "there is no format word" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("to", "begins"), [("mermaid", "---\n"), ("dot", 'digraph "lenet5"')])
@@ -127,3 +127,25 @@ def test_a_size_that_is_left_open(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "--input CxHxW" in capsys.readouterr().err
     assert call("import", str(tmp_path / "a.onnx"), "-o", str(out), "--input", "2x5x6") == 0
     assert "input 2x5x6" in out.read_text()
+
+
+@pytest.mark.parametrize("to", ["pytorch", "keras"])
+def test_source_and_its_weights(
+    to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "net.py"
+    assert call("export", "lenet5", "--to", to, "-o", str(out)) == 0
+    beside = out.with_suffix(f".{to.removeprefix('py')}.safetensors")
+    assert capsys.readouterr().out == f"wrote {out}\nwrote {beside}\n"
+    compile(out.read_text(), "net.py", "exec")
+    assert call("export", "lenet5", "--to", to, "-o", str(tmp_path / "net")) == 2
+    assert "written to a .py file" in capsys.readouterr().err
+
+
+def test_what_keras_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "input 1x8x8; pad(1, mode=edge) -> maxpool2s1d2"
+    assert call("export", "-e", text, "--to", "keras", "-o", str(tmp_path / "a.py")) == 2
+    told = capsys.readouterr().err
+    assert "mode=edge" in told
+    assert "maxpool2s1d2" in told
+    assert not list(tmp_path.iterdir())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from netdsl.formats.source.body import Body, Fold, Layers, body
 from netdsl.formats.source.forward import forward
@@ -30,14 +30,14 @@ class Parameter:
 
 @dataclass
 class Class:
-    """A class of the file."""
+    """A class of the file. body: what it computes, with its parameters in place of values."""
 
     name: str
     about: str
     parameters: tuple[Parameter, ...]
     attributes: tuple[Attribute, ...]
     row: bool
-    forward: list[str] = field(default_factory=list)
+    body: Body | None = None
 
 
 def classes(
@@ -131,10 +131,9 @@ def _class(
         )
         for i in range(len(group))
     ]
-    made = Class(name, _about(graph, scope, block), tuple(parameters), attributes, first.row)
-    if not first.row:
-        made.forward = forward(first)
-    return made, settings
+    inside = replace(first, attributes=list(attributes))
+    about = _about(graph, scope, block)
+    return Class(name, about, tuple(parameters), attributes, first.row, inside), settings
 
 
 def _about(graph: Graph, scope: Scope, block: str) -> str:
@@ -218,6 +217,8 @@ def _names(
         wish = place.setting.name
         if wish in OUT and outs > 1 and not row:
             wish = place.attribute.name + ("" if place.last else "_in")
+            if place.setting.name == "filters":
+                wish = wish.replace("branch", "filters")  # branch is the tensor
         elif wish in OUT:
             wish = wish if row and ends and ends[-1] == key else "width"
         elif wish in IN:

@@ -95,8 +95,8 @@ def _applied(apply: Apply, given: Sequence[Expression], inside: tuple[Code, ...]
     return Code(apply.head, (*inside, *more), f"){after}")
 
 
-def variables(body: Body) -> dict[str, str]:
-    """What each tensor of a body is called."""
+def variables(body: Body, taken: frozenset[str] = frozenset()) -> dict[str, str]:
+    """What each tensor of a body is called. taken: what may not be a tensor's name."""
     statements = [*body.statements, *body.head_statements]
     last: dict[str, int] = {}
     count: dict[str, int] = {}
@@ -111,7 +111,7 @@ def variables(body: Body) -> dict[str, str]:
         for name in dict.fromkeys(found):
             last[name] = at
             count[name] = count.get(name, 0) + 1
-    fresh = Names(TAKEN | set(ROLLING))
+    fresh = Names(TAKEN | taken | set(ROLLING))
     names: dict[str, str] = {}
     held: dict[str, str] = {}
     if len(body.takes) == 1:

@@ -22,6 +22,9 @@ from netdsl.ops import (
 SHORT = 3
 """Modules that a person reads one by one."""
 
+LARGE = 10
+"""Modules that a block counts for."""
+
 ENDS = (Flatten, GlobalAverage, AdaptiveAveragePool, Linear)
 """Ops that a classifier begins with."""
 
@@ -111,7 +114,7 @@ def branch_names(join: Join, rows: Sequence[Row]) -> list[str]:
     several = sum(map(bool, rows)) > 1
     if isinstance(join, Concat) and several:
         return [f"branch{i}" if row else "" for i, row in enumerate(rows, 1)]
-    longest = max(range(len(rows)), key=lambda i: len(_flat(pieces(rows[i]))))
+    longest = max(range(len(rows)), key=lambda i: sum(LARGE if m.block else 1 for m in rows[i]))
     names = []
     for i, row in enumerate(rows):
         if not row:

@@ -73,7 +73,8 @@ def _class(made: Class) -> list[str]:
         (row,) = made.attributes
         return [*text, *lines(call("super().__init__", _row(row.modules)), 8)]
     text += ["        super().__init__()", *_attributes(made.attributes)]
-    return [*text, "", *made.forward]
+    assert made.body is not None
+    return [*text, "", *forward(made.body)]
 
 
 def _doc(text: str, indent: int) -> list[str]:
