@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from netdsl.cpu import threads
+from netdsl.cpu import region
 from netdsl.cpu.conv import conv_needs, plan_conv
 from netdsl.cpu.dense import plan_dense
 from netdsl.cpu.layout import Halo, aligned, fresh
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--exact", action="store_true")
     args = parser.parse_args()
-    threads.use(args.threads)
+    region.use(args.threads)
     for net in args.nets:
         for row in LAYERS[net]:
             seconds, macs, name = measure(row, args.batch, args.threads, args.exact)

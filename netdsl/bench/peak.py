@@ -6,7 +6,7 @@ from time import perf_counter
 
 import numpy as np
 
-from netdsl.cpu import threads
+from netdsl.cpu import region, threads
 from netdsl.cpu.direct import Sum, View, block_floats, describe
 from netdsl.cpu.layout import LANES, aligned
 from netdsl.cpu.micro import Kind, tiles
@@ -38,7 +38,7 @@ def peak(count: int | None = None) -> float:
     arena, params = aligned(parts * own), aligned(blocks * block)
     params[:] = np.random.default_rng(0).standard_normal(params.size, np.float32)
     arena[:] = 1.0
-    threads.use(parts)
+    region.use(parts)
     flops = 2 * parts * ROWS * pixels * blocks * LANES * TAPS * LANES
     return flops / min(_seconds(kernel, arena, params, d) for _ in range(REPEATS)) / 1e9
 

@@ -1,9 +1,8 @@
-"""One parallel region for all simple kernels.
+"""Workers: kernels as the share of one thread, compiled when first wanted and then kept.
 
-A worker is a kernel's share of one thread: `worker(arena, params, d, part, parts)`, on raw
-pointers, cutting its own range of the work by `part` of `parts`. Compiled alone it takes a
-quarter of the time that a parallel function takes, so `launch` is the only parallel function:
-it calls the worker whose address stands in the descriptor, once for each thread.
+A worker is `worker(arena, params, d, part, parts)`, on raw pointers, cutting its own range of the
+work by `part` of `parts`. `launch` (region.py) calls the worker whose address stands in the
+descriptor, once for each part.
 """
 
 from __future__ import annotations
@@ -13,26 +12,19 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import numba
-from llvmlite import ir
-from numba import njit, prange
-from numba.core import cgutils, types
+from numba import njit
+from numba.core import types
 from numba.core.ccallback import CFunc
-from numba.core.registry import cpu_target
-from numba.extending import intrinsic
 
-from netdsl.cpu import cache
-from netdsl.cpu.cache import KernelCache, cache_for
+from netdsl.cpu import cache, native, region
+from netdsl.cpu.layout import BODY as BODY
+from netdsl.cpu.layout import PARTS as PARTS
+from netdsl.cpu.layout import WORKER as WORKER
 from netdsl.cpu.layout import Floats, Ints
+from netdsl.cpu.region import launch as launch
 
 FLOATS, INTS = types.CPointer(types.float32), types.CPointer(types.int64)
 SIGNATURE = types.void(FLOATS, FLOATS, INTS, types.int64, types.int64)
-ARRAYS = types.void(types.float32[::1], types.float32[::1], types.int64[::1])
-"""Every kernel that a plan calls: kernel(arena, params, d)."""
-
-WORKER, PARTS, BODY = 0, 1, 2
-"""Where a descriptor holds the worker's address and the threads; the rest is the worker's own."""
-
 
 _watcher: ContextVar[Callable[[str], None]] = ContextVar("watcher", default=lambda name: None)
 """Told the name of each kernel before it is compiled."""
@@ -44,10 +36,9 @@ class Worker:
     def __init__(self, function: Callable[..., None]) -> None:
         self.name = function.__name__
         self.__doc__ = function.__doc__
-        args = (SIGNATURE.args, SIGNATURE.return_type)
-        options = {"nopython": True, "boundscheck": False, "error_model": "numpy"}
-        self._compiled = CFunc(function, args, locals={}, options=options)
-        self._compiled._cache = cache_for(function)
+        self._function = function
+        self._file = f"{function.__module__.removeprefix('netdsl.cpu.')}.{self.name}"
+        self._address: int | None = None
 
     def __call__(self, arena: Floats, params: Floats, d: Ints) -> None:
         """Runs it as the kernel it is, on the threads that d says. A plan goes a shorter way."""
@@ -56,58 +47,39 @@ class Worker:
 
     @property
     def address(self) -> int:
-        """Where its machine code lies; compiles it, or reads it from the cache."""
-        if self._compiled.address is None:
-            if not self.ready:
-                _watcher.get()(self.name)
-            self._compiled.compile()
-        return int(self._compiled.address)
+        """Where its machine code lies; compiles it, or reads what is kept."""
+        if self._address is None:
+            self._address = native.load(self._file)
+        if self._address is None:
+            _watcher.get()(self.name)
+            self._address = self._compile()
+        return self._address
 
     @property
     def ready(self) -> bool:
-        """Whether it needs no compiling: it is in memory or in the cache."""
-        kept = self._compiled._cache
-        if self._compiled.address is not None:
-            return True
-        return isinstance(kept, KernelCache) and kept.holds(
-            self._compiled._sig, cpu_target.target_context
-        )
+        """Whether it needs no compiling: its code is in memory or kept."""
+        return self._address is not None or native.place(self._file).is_file()
+
+    def _compile(self) -> int:
+        options = {"nopython": True, "boundscheck": False, "error_model": "numpy"}
+        args = (SIGNATURE.args, SIGNATURE.return_type)
+        self._compiled = CFunc(self._function, args, locals={}, options=options)
+        self._compiled.compile()
+        library = self._compiled._library
+        module = library._final_module
+        needs = [
+            each.name
+            for each in (*module.functions, *module.global_variables)
+            if each.is_declaration and not each.name.startswith("llvm.")
+        ]
+        code = library._get_compiled_object()
+        native.keep(self._file, self._compiled.native_name, needs, code)
+        return int(self._compiled.address)
 
 
 def worker(function: Callable[..., None]) -> Worker:
     """Marks a worker; see the module's docstring."""
     return Worker(function)
-
-
-@intrinsic
-def _call(typing: Any, arena: Any, params: Any, d: Any, part: Any, parts: Any) -> Any:
-    """Calls the worker of descriptor d."""
-
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        pointers = [
-            cgutils.create_struct_proxy(given)(context, builder, value=value).data
-            for given, value in zip(sig.args[:3], args[:3], strict=True)
-        ]
-        number = ir.IntType(64)
-        kinds = [pointer.type for pointer in pointers]
-        function = ir.FunctionType(ir.VoidType(), [*kinds, number, number])
-        address = builder.load(builder.gep(pointers[2], [ir.Constant(number, WORKER)]))
-        target = builder.inttoptr(address, function.as_pointer())
-        builder.call(target, [*pointers, *args[3:]])
-        return context.get_dummy_value()
-
-    return types.void(arena, params, d, types.int64, types.int64), lower
-
-
-@njit(parallel=True, boundscheck=False, error_model="numpy")
-def launch(arena, params, d):  # type: ignore[no-untyped-def]
-    """Runs a descriptor's worker on its threads: arena, params float32[::1], d int64[::1]."""
-    parts = d[PARTS]
-    for part in prange(parts):
-        _call(arena, params, d, numba.int64(part), parts)
-
-
-launch._cache = cache_for(launch.py_func)
 
 
 @njit(forceinline=True)
@@ -116,24 +88,9 @@ def share(work, part, parts):  # type: ignore[no-untyped-def]
     return work * part // parts
 
 
-def ready(kernel: Any) -> bool:
-    """Whether a worker, or `launch`, needs no compiling."""
-    if isinstance(kernel, Worker):
-        return kernel.ready
-    kept = kernel._cache
-    return bool(kernel.signatures) or (
-        isinstance(kept, KernelCache) and kept.holds(ARRAYS.args, cpu_target.target_context)
-    )
-
-
-def prepare(kernel: Any) -> None:
-    """Compiles one kernel, or reads it from the cache."""
-    if isinstance(kernel, Worker):
-        kernel.address  # noqa: B018 - asking for it makes it
-    elif not kernel.signatures:
-        if not ready(kernel):
-            _watcher.get()(kernel.py_func.__name__)
-        kernel.compile(ARRAYS.args)
+def _workers(kernels: Iterable[Any]) -> list[Worker]:
+    """Those among kernels that are compiled, each once."""
+    return [kernel for kernel in dict.fromkeys(kernels) if isinstance(kernel, Worker)]
 
 
 Progress = Callable[[int, int, str], None]
@@ -148,11 +105,8 @@ def watched(kernels: Iterable[Any], progress: Progress | None) -> Iterator[list[
     the end all are done, whether they were wanted or not. Gives the names of those compiled.
     """
     cache.used()
-    missing = sum(not ready(kernel) for kernel in dict.fromkeys([launch, *kernels]))
+    missing = sum(not kernel.ready for kernel in _workers(kernels)) + (not region.ready())
     names: list[str] = []
-    if not missing:
-        yield names
-        return
 
     def watch(name: str) -> None:
         if progress is not None:
@@ -170,8 +124,11 @@ def watched(kernels: Iterable[Any], progress: Progress | None) -> Iterator[list[
 
 def compile_all(kernels: Iterable[Any], progress: Progress | None) -> int:
     """Compiles the kernels that are not, telling `progress` of each; how many those were."""
-    wanted = list(dict.fromkeys([launch, *kernels]))
+    wanted = _workers(kernels)
     with watched(wanted, progress) as names:
+        if not region.ready():
+            _watcher.get()("region")
+        region.prepare()
         for kernel in wanted:
-            prepare(kernel)
+            kernel.address  # noqa: B018 - asking for it makes it
     return len(names)

@@ -49,6 +49,11 @@ BATCH_STRIDE, BLOCK_STRIDE, PLANE_STRIDE, ROW_STRIDE, LANE_COUNT = range(7, 12)
 FIELDS = 12
 
 
+WORKER, PARTS, BODY = 0, 1, 2
+"""Where a descriptor holds its worker's address and the parts of its work; the rest is the
+worker's own."""
+
+
 class Call(NamedTuple):
     """One step of a plan: `kernel(arena, params, d)`."""
 

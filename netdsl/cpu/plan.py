@@ -12,10 +12,11 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.cpu import arrange, memory, threads
+from netdsl.cpu import arrange, memory, region, threads
 from netdsl.cpu.launch import Progress, Worker, compile_all, watched
 from netdsl.cpu.layout import Call, aligned
 from netdsl.cpu.place import Placement, place
+from netdsl.cpu.region import Chain
 from netdsl.cpu.rounding import with_rounding
 from netdsl.cpu.table import RECIPES, Recipe, in_pairs, takes
 from netdsl.cpu.task import Floats, LooseParams, Places, Task
@@ -70,6 +71,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         self._lock = Lock()
+        self._chains = [Chain(step.calls, self.threads) for step in self.steps]
+        self._whole = Chain([c for step in self.steps for c in step.calls], self.threads)
 
     @property
     def arena_bytes(self) -> int:
@@ -90,12 +93,9 @@ class Plan:
         if self.batch == 0:
             return {port.name: np.zeros((0, *port.shape), np.float32) for port in self.outputs}
         with self._lock:
-            threads.use(self.threads)
+            region.use(self.threads)
             self._put(arrays)
-            params = self.packed.base
-            for step in self.steps:
-                for kernel, d in step.calls:
-                    kernel(self.arena, params, d)
+            self._whole(self.arena, self.packed.base)
             return {port.name: self._get(port) for port in self.outputs}
 
     def profile(self, inputs: Mapping[str, NDArray[np.floating]], repeats: int = 5) -> list[Timing]:
@@ -104,14 +104,12 @@ class Plan:
         self.run(inputs)
         found: list[list[float]] = [[] for _ in self.steps]
         with self._lock:
-            threads.use(self.threads)
-            params = self.packed.base
+            region.use(self.threads)
             for _ in range(repeats):
                 self._put(arrays)
-                for step, times in zip(self.steps, found, strict=True):
+                for chain, times in zip(self._chains, found, strict=True):
                     start = perf_counter()
-                    for kernel, d in step.calls:
-                        kernel(self.arena, params, d)
+                    chain(self.arena, self.packed.base)
                     times.append(1000 * (perf_counter() - start))
         return [
             Timing(step.name, step.word, step.macs * self.batch, median(times), min(times))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
+import sys
 from functools import cache
 from importlib import metadata
 
@@ -39,6 +40,17 @@ def layer() -> str:
     found = next(filter(loads, LAYERS), "workqueue")
     config.THREADING_LAYER = found
     return found
+
+
+@cache
+def openmp() -> ctypes.CDLL | None:
+    """OpenMP's library, where threads are taken from it and it can be asked directly."""
+    if layer() != "omp" or not sys.platform.startswith("linux"):
+        return None
+    try:
+        return ctypes.CDLL("libgomp.so.1")
+    except OSError:
+        return None
 
 
 def loads(name: str) -> bool:
@@ -98,7 +110,7 @@ def count(asked: int | None) -> int:
     return min(asked, available())
 
 
-def use(threads: int) -> None:
-    """Lets this Python thread's parallel regions take that many threads."""
+def use_numba(threads: int) -> None:
+    """Lets this Python thread's parallel functions of Numba take that many threads."""
     layer()
     numba.set_num_threads(threads)

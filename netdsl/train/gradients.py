@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.cpu import arrange, memory
+from netdsl.cpu import arrange, memory, region
 from netdsl.cpu import threads as _threads
 from netdsl.cpu.backward import arrange as back_arrange
 from netdsl.cpu.backward.conv_plan import trained
@@ -227,7 +227,7 @@ class TrainingPlan:
 
     def changed(self) -> None:
         """Packs the weights anew for the kernels that read them packed."""
-        _threads.use(self.threads)
+        self._use_threads()
         for start, places, counts, stride in self._params.moved:
             parts = self.threads if len(places) > 1024 else 1
             if stride is None:
@@ -237,6 +237,10 @@ class TrainingPlan:
         for kernel, d, packed, floats, made, more in self._params.transforms:
             kernel(self.params[packed : packed + floats], self.params[made : made + more], d)
 
+    def _use_threads(self) -> None:
+        region.use(self.threads)
+        _threads.use_numba(self.threads)
+
     def forward(
         self, inputs: Mapping[str, Floats], *, step: int | None = None
     ) -> dict[str, Floats]:
@@ -245,7 +249,7 @@ class TrainingPlan:
         step: the number of the training step, from which dropout draws; None tries the net as
         `run` would: no dropout, batch norms with their running statistics.
         """
-        _threads.use(self.threads)
+        self._use_threads()
         for name, port in self._inputs.items():
             shape = (self.batch, *self.graph[name].shape)
             array = np.require(inputs[name], np.float32, ["C", "W"])
@@ -273,7 +277,7 @@ class TrainingPlan:
 
         slopes: the loss's gradient in each output, by name, (batch, *shape).
         """
-        _threads.use(self.threads)
+        self._use_threads()
         for name, port in self._seeds.items():
             array = np.require(slopes[name], np.float32, ["C", "W"]).reshape(-1)
             port.kernel(self.arena, array, port.d)

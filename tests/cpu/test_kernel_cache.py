@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import njit
 from numba.core.caching import NullCache
+from numpy.typing import NDArray
 
-from netdsl.cpu import cache
-from netdsl.cpu.launch import ARRAYS, PARTS, Worker, compile_all, launch
+from netdsl.cpu import cache, native, region
+from netdsl.cpu.cache import cache_for
+from netdsl.cpu.launch import PARTS, Worker, compile_all
 
 TWICE = """
 import numpy as np
@@ -50,15 +53,22 @@ def doubles(worker: Worker) -> bool:
     return bool((arena == 2 * np.arange(8)).all())
 
 
+def compiled(worker: Worker) -> int:
+    """How many kernels are compiled to make the worker ready."""
+    region.prepare()
+    return compile_all([worker], None)
+
+
 def test_a_kernel_is_compiled_once(kept: Callable[[], Worker]) -> None:
     first = kept()
     assert not first.ready
-    assert doubles(first)
+    assert compiled(first) == 1
     assert first.ready
+    assert doubles(first)
     again = kept()
     assert again.ready
+    assert compiled(again) == 0
     assert doubles(again)
-    assert again._compiled.cache_hits == 1
 
 
 def test_progress_is_told_of_what_has_to_be_compiled(kept: Callable[[], Worker]) -> None:
@@ -67,7 +77,7 @@ def test_progress_is_told_of_what_has_to_be_compiled(kept: Callable[[], Worker])
     def progress(done: int, total: int, name: str) -> None:
         steps.append((done, total, name))
 
-    launch.compile(ARRAYS.args)
+    region.prepare()
     compile_all([kept()], progress)
     assert steps == [(0, 1, "double"), (1, 1, "")]
     steps.clear()
@@ -75,14 +85,32 @@ def test_progress_is_told_of_what_has_to_be_compiled(kept: Callable[[], Worker])
     assert steps == []
 
 
-@pytest.mark.parametrize("content", [b"", b"not a cache", b"\x80\x04"])
-def test_damaged_files_are_compiled_again(kept: Callable[[], Worker], content: bytes) -> None:
+DAMAGES: list[Callable[[bytes], bytes]] = [
+    lambda code: b"",
+    lambda code: b"not code",
+    lambda code: code[:-100],
+    lambda code: code[:-500] + bytes([code[-500] ^ 1]) + code[-499:],
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_files_are_compiled_again(
+    kept: Callable[[], Worker], damage: Callable[[bytes], bytes]
+) -> None:
     assert doubles(kept())
-    files = [path for path in cache.folder().rglob("*") if path.is_file()]
-    assert len(files) == 2
-    for path in files:
-        path.write_bytes(content)
-    assert doubles(kept())
+    (path,) = cache.folder().iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    again = kept()
+    assert compiled(again) == 1
+    assert doubles(again)
+    assert compiled(kept()) == 0
+
+
+def test_code_that_names_what_is_not_here_is_not_taken(kept: Callable[[], Worker]) -> None:
+    native.keep("some", "symbol", ["no_such_function_anywhere"], b"code")
+    assert native.place("some").is_file()
+    assert native.load("some") is None
 
 
 def test_a_full_disk_costs_time_alone(
@@ -91,10 +119,9 @@ def test_a_full_disk_costs_time_alone(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    worker = kept()
-    monkeypatch.setattr(worker._compiled._cache._cache_file, "_save_data", full)
-    assert doubles(worker)
-    # The index names a file that is not there.
+    monkeypatch.setattr(Path, "replace", full)
+    assert doubles(kept())
+    assert list(cache.folder().iterdir()) == []
     assert doubles(kept())
 
 
@@ -104,9 +131,38 @@ def test_a_folder_that_cannot_be_written_is_no_cache(
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(cache, "folder", lambda: tmp_path / "file" / "kernels")
     worker = Worker(double)
-    assert isinstance(worker._compiled._cache, NullCache)
     assert not worker.ready
     assert doubles(worker)
+
+
+def scaled(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return 3 * x
+
+
+@pytest.mark.parametrize("content", [b"", b"not a cache", b"\x80\x04"])
+def test_parallel_functions_are_kept_by_numba_and_damage_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path / "kernels")
+    x = np.ones(3, np.float32)
+    for damaged in (False, True):
+        made = njit(scaled)
+        made._cache = cache_for(scaled)
+        assert (made(x) == 3).all()
+        assert made._cache_hits[made.signatures[0]] == 0
+        files = [path for path in cache.folder().rglob("*") if path.is_file()]
+        assert len(files) == 2
+        if not damaged:
+            for path in files:
+                path.write_bytes(content)
+
+
+def test_parallel_functions_without_a_folder_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path / "file" / "kernels")
+    assert isinstance(cache_for(scaled), NullCache)
 
 
 def test_the_folder_is_the_users_and_named_by_the_sources(

@@ -13,7 +13,7 @@ from agree import drawn_inputs
 from numba.core import config
 
 from netdsl import cpu
-from netdsl.cpu import threads
+from netdsl.cpu import region, threads
 from netdsl.faults import NetError
 from netdsl.lang import load
 
@@ -75,13 +75,13 @@ def test_pypis_tbb_serves_where_openmp_is_missing() -> None:
 
 RUN = """
 import numpy as np
-from numba import threading_layer
 from netdsl import cpu
+from netdsl.cpu import threads
 from netdsl.lang import load
 
 x = np.arange(-1024, 1024, dtype=np.float32).reshape(1, 2, 32, 32)
 found = cpu.compile(load("input 2x32x32; relu"), {}, batch=1, threads=2).run({"input": x})
-print(threading_layer(), (found["relu1"] == np.maximum(x, 0)).all())
+print(threads.layer(), (found["relu1"] == np.maximum(x, 0)).all())
 """
 
 
@@ -126,3 +126,42 @@ def test_info_says_what_there_is() -> None:
     found = cpu.info()
     assert set(found) >= {"cpu", "isa", "threads", "threading_layer", "cache"}
     assert found["threads"] >= 1
+
+
+def test_without_openmp_numba_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = load("input 2x32x32; relu -> maxpool2")
+    x = drawn_inputs(graph, 2)
+    wanted = cpu.compile(graph, {}, batch=2, threads=2).run(x)["maxpool1"]
+    monkeypatch.setattr(region, "run", lambda: None)
+    found = cpu.compile(graph, {}, batch=2, threads=2).run(x)["maxpool1"]
+    np.testing.assert_array_equal(found, wanted)
+
+
+FORK = """
+import os
+import numpy as np
+from netdsl import cpu
+from netdsl.lang import load
+
+x = np.arange(-1024, 1024, dtype=np.float32).reshape(1, 2, 32, 32)
+plan = cpu.compile(load("input 2x32x32; relu"), {}, batch=1, threads=2)
+
+def right():
+    return (plan.run({"input": x})["relu1"] == np.maximum(x, 0)).all()
+
+assert right()
+child = os.fork()
+if child == 0:
+    os._exit(0 if right() else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert right()
+print("both")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_runs_a_plan() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", FORK], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert told.stdout == "both\n", told.stderr
