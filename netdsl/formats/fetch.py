@@ -1,8 +1,8 @@
-"""Files from the net, whole or not at all: broken downloads go on where they stopped.
+"""Files from the net by pooch, whole or not at all: broken downloads go on where they stopped.
 
-A file is written beside as `NAME.part` until it is whole and its checksum is right. pooch, which
-fetches data sets, starts again at the beginning and wants the whole checksum; published weights
-give its first eight digits, in their names.
+pooch by itself starts again at the beginning, and wants the whole checksum where published weights
+give its first eight digits, in their names. So it is given a downloader that writes beside, as
+`NAME.part`, until the file is whole and its checksum is right.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ Progress = Callable[[int, int], None]
 
 
 def fetch(url: str, to: Path, digest: str, progress: Progress | None = None) -> Path:
-    """Fetches a file unless it is there, and checks the beginning of its SHA-256.
+    """Fetches a file unless it is there, and checks the beginning of its checksum.
 
-    digest: the first digits of its checksum, in hexadecimal. Raises NetError: no connection, no
-    such file there, no space, or a file that is not the one it should be, which is removed.
+    digest: the first digits of its SHA-256, in hexadecimal, or of another sum: `md5:` and so on.
+    Raises NetError: no connection, no such file there, no space, or a file that is not the one it
+    should be, which is removed.
     """
     if to.is_file():
         return to
     part = to.with_name(f"{to.name}.part")
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+
+    def download(url: str, output: str, _: object) -> None:
         _download(url, part, progress)
-        found = _digest(part)
-        if not found.startswith(digest):
-            part.unlink()
-            raise error(
-                "wrong-checksum",
-                f"{url} gave a file whose checksum begins with {found[:8]}, not {digest}",
-                help="it was removed; try again, or fetch it another way",
-            )
-        part.replace(to)
+        _check(url, part, digest)
+        part.replace(output)
+
+    try:
+        pooch.retrieve(url, None, to.name, to.parent, downloader=download)
     except urllib.error.HTTPError as problem:
         problem.close()
         raise error("cannot-fetch", f"{url} cannot be fetched: {problem}") from None
@@ -62,6 +62,20 @@ def fetch(url: str, to: Path, digest: str, progress: Progress | None = None) -> 
         said = problem.strerror or str(problem)
         raise error("cannot-write", f"{part} cannot be written: {said}") from None
     return to
+
+
+def _check(url: str, part: Path, digest: str) -> None:
+    """That a file is the one it should be; one that is not is removed. Raises NetError."""
+    kind, _, wanted = digest.rpartition(":")
+    with part.open("rb") as file:
+        found = hashlib.file_digest(file, kind or "sha256").hexdigest()
+    if not found.startswith(wanted):
+        part.unlink()
+        raise error(
+            "wrong-checksum",
+            f"{url} gave a file whose checksum begins with {found[:8]}, not {wanted[:8]}",
+            help="it was removed; try again, or fetch it another way",
+        )
 
 
 def _no_connection(url: str, said: str, to: Path) -> NetError:
@@ -121,8 +135,3 @@ def _copy(
             progress(have, total)
     if have < total:
         raise ConnectionError(f"the connection ended after {have:,} of {total:,} bytes")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.server
 import shutil
+import struct
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from netdsl.formats import pretrained
 from netdsl.formats.fetch import fetch
 from netdsl.graph.weights import initialise
 from netdsl.net import Net
+from netdsl.train.data import named
 
 CONTENT = bytes(range(256)) * 4000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()[:8]
@@ -146,6 +150,36 @@ def test_no_space(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_folder_that_cannot_be_made(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert code(server, tmp_path / "file" / "a.bin") == "cannot-write"
+
+
+def test_sets_of_examples_come_the_same_way(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MNIST in small: a download that broke off goes on, and four whole files are the set."""
+    pictures = struct.pack(">4i", 0x803, 4, 28, 28) + bytes(4 * 784)
+    classes = struct.pack(">2i", 0x801, 4) + bytes([3, 1, 4, 1])
+    packed = [gzip.compress(x, mtime=0) for x in (pictures, classes, pictures, classes)]
+    server.files |= {f"{name}.gz": x for name, x in zip(named.FILES, packed, strict=True)}
+    sums = tuple(f"md5:{hashlib.md5(x).hexdigest()}" for x in packed)
+    one = named.NamedSet(f"{server.url}/", sums, "mnist")
+    monkeypatch.setitem(named.SETS, "mnist", one)
+    monkeypatch.setattr(named, "user_folder", lambda: tmp_path)
+    monkeypatch.delenv("NETDSL_DATA", raising=False)
+    server.cut = 20
+    with pytest.raises(NetError, match=r"the connection ended after 20 of .* try again"):
+        named.read_named("mnist")
+    server.cut = None
+    data = named.read_named("mnist")
+    assert server.asked[:2] == [None, "bytes=20-"]
+    assert data.test is not None
+    assert data.test.targets.tolist() == [3, 1, 4, 1]
+    server.files.clear()
+    named.read_named("mnist")
+    broken = replace(one, packed=("md5:00", *sums[1:]))
+    monkeypatch.setitem(named.SETS, "fashion_mnist", broken)
+    server.files |= {f"{name}.gz": x for name, x in zip(named.FILES, packed, strict=True)}
+    with pytest.raises(NetError, match="gave a file whose checksum begins with"):
+        named.read_named("fashion_mnist")
 
 
 def test_every_published_net_is_in_the_zoo_and_has_a_map() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 import zlib
 from math import prod
@@ -17,28 +18,41 @@ from netdsl.train.data.examples import Data, Examples
 
 KINDS = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 PARTS = {"train": "train", "t10k": "test", "test": "test"}
-LARGEST = 1 << 34
+LARGEST = 1 << 32
 """Bytes of the largest idx file that is read."""
 
 
 def read_idx(path: Path) -> NDArray[Any]:
-    """The array of an idx file, gzipped or not. Raises NetError: unreadable, not idx, truncated."""
+    """The array of an idx file, gzipped or not. Raises NetError: unreadable, not idx, truncated,
+    too large."""
     try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
+        with path.open("rb") as plain:
+            packed = plain.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            return _read(file, path)
     except (OSError, EOFError, zlib.error) as problem:
         raise error("unreadable", f"{path} cannot be read: {problem}") from None
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in KINDS or not 1 <= data[3] <= 8:
+
+
+def _read(file: io.BufferedIOBase, path: Path) -> NDArray[Any]:
+    """No more is unpacked than the sizes say."""
+    head = file.read(4)
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in KINDS or not 1 <= head[3] <= 8:
         raise error("not-idx", f"{path} is not an idx file")
-    rank = data[3]
-    start = 4 + 4 * rank
-    kind = np.dtype(KINDS[data[2]])
-    shape = struct.unpack(f">{rank}I", data[4:start]) if len(data) >= start else (LARGEST,)
-    needed = start + prod(shape) * kind.itemsize
+    kind, rank = np.dtype(KINDS[head[2]]), head[3]
+    sizes = file.read(4 * rank)
+    if len(sizes) < 4 * rank:
+        raise error("truncated", f"{path} breaks off within its sizes")
+    shape = struct.unpack(f">{rank}I", sizes)
+    needed = prod(shape) * kind.itemsize
+    if needed > LARGEST:
+        raise error("too-large", f"{path} says that it has {needed:,} bytes")
+    data = file.read(needed)
     if len(data) < needed:
-        raise error("truncated", f"{path} breaks off: {len(data):,} of {needed:,} bytes are there")
-    values = np.frombuffer(data, kind, prod(shape), start).reshape(shape)
+        start = 4 + 4 * rank
+        said = f"{start + len(data):,} of {start + needed:,} bytes are there"
+        raise error("truncated", f"{path} breaks off: {said}")
+    values = np.frombuffer(data, kind).reshape(shape)
     return np.ascontiguousarray(values, kind.newbyteorder("="))
 
 

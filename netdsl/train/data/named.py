@@ -13,6 +13,7 @@ from pathlib import Path
 
 from netdsl import resources
 from netdsl.faults import error
+from netdsl.formats.fetch import fetch
 from netdsl.resources import user_folder
 from netdsl.train.data.examples import Data
 from netdsl.train.data.idx import idx_files, read_idx_folder
@@ -91,26 +92,9 @@ def _whole(folder: Path) -> bool:
 
 
 def _fetch(name: str, found: NamedSet) -> Path:
-    try:
-        import pooch
-    except ImportError:
-        raise error(
-            "missing-package",
-            f"{name} is not on this machine, and fetching it needs the package pooch",
-            help=f"pip install pooch, or put its files into {_cache(name)}",
-        ) from None
     folder = _cache(name)
-    try:
-        for file, checksum in zip(FILES, found.packed, strict=True):
-            pooch.retrieve(f"{found.base}{file}.gz", checksum, f"{file}.gz", folder)
-    except (OSError, ValueError) as problem:
-        # pooch raises ValueError for a wrong checksum; requests' errors are OSErrors.
-        said = str(problem).partition("\n")[0]
-        raise error(
-            "cannot-fetch",
-            f"{name} cannot be fetched: {said}",
-            help=f"put its four idx files into {folder}, or give the folder they lie in",
-        ) from None
+    for file, checksum in zip(FILES, found.packed, strict=True):
+        fetch(f"{found.base}{file}.gz", folder / f"{file}.gz", checksum)
     return folder
 
 

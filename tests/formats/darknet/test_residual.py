@@ -110,17 +110,20 @@ def test_raw_weights(name: str, shared: Path, tmp_path: Path) -> None:
     """The same results from the file that import writes, and from the raw one given to its text."""
     text = (shared / "data/netdefs/darknet" / f"{name}.cfg").read_text()
     text = text.replace("height=256", "height=32").replace("width=256", "width=32")
-    net = sections(text)
-    numbers = drawn(net)
+    described = sections(text)
+    numbers = drawn(described)
     cfg, raw, out = (tmp_path / f"a.{ending}" for ending in ("cfg", "weights", "net"))
     cfg.write_text(text)
     raw.write_bytes(struct.pack("<3iq", 0, 2, 0, 7) + numbers.tobytes())
     assert main_ends_well("import", str(cfg), "--weights", str(raw), "-o", str(out))
     x = np.random.default_rng(1).random((3, 32, 32))
-    right = outputs(net, numbers, x)[:, 0, 0]
-    for weights in (None, raw):
-        ours = netdsl.load(out, weights=weights).run(x[None].astype(np.float32), exact=True)
-        np.testing.assert_allclose(np.ravel(np.asarray(ours)), right, rtol=1e-4)
+    right = outputs(described, numbers, x)[:, 0, 0]
+    net, again = netdsl.load(out), netdsl.load(out, weights=raw)
+    ours = net.run(x[None].astype(np.float32), device="reference")
+    np.testing.assert_allclose(np.ravel(np.asarray(ours)), right, rtol=1e-4)
+    assert net.weights.keys() == again.weights.keys()
+    for key, values in net.weights.items():
+        np.testing.assert_array_equal(values, again.weights[key])
     assert right.max() > 2 * right.mean()
 
 
