@@ -37,7 +37,9 @@ def plan_of(graph: Graph, weights: Arrays, batch: int) -> TrainingPlan:
     learned = Places(graph)
     places = {**learned.places, **statistics_of(graph, learned.length)}
     plan = TrainingPlan(graph.name, prepared(graph), places, learned.length, batch=batch)
-    plan.arena.copy_to_device(np.full(plan.arena.shape, np.nan, np.float32))
+    arena = plan.arena.copy_to_host()
+    arena[plan.length :] = np.nan
+    plan.arena.copy_to_device(arena)
     plan.load(weights)
     return plan
 

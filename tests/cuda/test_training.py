@@ -32,7 +32,22 @@ DENSE: Cases = [
     ("input 70; fc(9)", 3),
 ]
 
-FAMILIES = {"convolutions": CONVOLUTIONS, "transposed": TRANSPOSED, "dense": DENSE}
+JOINED: Cases = [
+    ("input 2x4; conv1(3) -> [id + conv2p1(pad_end=0) -> relu + conv1] -> relu -> conv1(2)", 1),
+    ("input 2x3; conv1(3) -> [id + id] -> [id * id] -> conv1(2)", 2),
+    ("input 2x3; conv1(3) -> [id * gap -> conv1(3) -> sigmoid] -> conv1(2)", 2),
+    ("input 2x3; conv1(3) as a -> aux(weight=0.3) { gap -> fc(3) } -> conv1(2) -> [id | a]", 2),
+    ("input 2x3; conv1(3) as a -> relu as b -> conv1(3) as c; output a, b, c", 2),
+    ("input 2x4; conv1(2) -> tanh as t -> [id | t -> relu] -> flatten as f -> fc(3); output f", 2),
+    ("input 1x4x4; conv1(2) -> bn -> sigmoid -> maxpool2 -> flatten -> dropout -> fc(2)", 2),
+]
+
+FAMILIES = {
+    "convolutions": CONVOLUTIONS,
+    "transposed": TRANSPOSED,
+    "dense": DENSE,
+    "joined": JOINED,
+}
 
 # Of float32, against the largest number of each array: the sums are a few hundred products long.
 TOLERANCE = 1e-6
