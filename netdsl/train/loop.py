@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.faults import error
+from netdsl.faults import NetError, error
 from netdsl.formats.safetensors import save as save_weights
 from netdsl.graph import Graph
 from netdsl.train.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
@@ -26,6 +26,9 @@ from netdsl.train.settings import Settings
 from netdsl.train.stepper import Outcome, Stepper
 
 Floats = NDArray[np.float32]
+
+CARD_FAULTS = ("card-lost", "cuda-failed", "out-of-memory")
+"""Codes of what may end a run on the card for no fault of the net's."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ class Trainer:
         )
         self.output = self.stepper.graph.outputs[0]
         self.at = Progressed()
+        self.saved: tuple[int, int] | None = None
         self.history: list[EpochReport] = []
         self._stop = False
 
@@ -152,12 +156,29 @@ class Trainer:
     def run(self, callbacks: Iterable[Callback] = ()) -> Result:
         """Trains to the end, saving as it goes. Ctrl-C ends it after the step at work, saved.
 
-        Raises NetError: labels out of range, a loss that is not finite, a disk that is full.
+        Raises NetError: labels out of range, a loss that is not finite, a disk that is full, a
+        card that fails (the last checkpoint is whole then, and it is said how to go on from it).
         """
         told = list(callbacks)
         with self._interruptible():
-            reason = self._epochs(told)
+            try:
+                reason = self._epochs(told)
+            except NetError as problem:
+                told_better = self._with_way_on(problem)
+                if told_better is problem:
+                    raise
+                raise told_better from problem
         return Result(reason, self.history)
+
+    def _with_way_on(self, problem: NetError) -> NetError:
+        """An error of the card, with where training can go on; any other as it is."""
+        where, (fault, *others) = self.checkpoint_path, problem.faults
+        if self.saved is None or where is None or fault.code not in CARD_FAULTS:
+            return problem
+        epoch, step = self.saved
+        at = f"epoch {epoch}" + (f" and {step} steps" if step else "")
+        way = f"{where} is whole, from after {at}: --resume goes on from it, also with --device cpu"
+        return NetError(replace(fault, help=way), *others)
 
     def _epochs(self, told: list[Callback]) -> str:
         pace = _Pace(self.settings.epochs * self.batches.steps)
@@ -244,6 +265,7 @@ class Trainer:
         save_checkpoint(
             self.checkpoint_path, plan.parameters(), self.stepper.state(), self._facts()
         )
+        self.saved = self.at.epoch, self.at.step
 
     def _facts(self) -> dict[str, Any]:
         examples = self.batches.examples
@@ -277,6 +299,8 @@ class Trainer:
         self.stepper.restore(found.weights, found.state, found.facts["count"])
         self.at = Progressed(**found.facts["at"])
         self.history = [EpochReport(**report) for report in found.facts["history"]]
+        if where == self.checkpoint_path:
+            self.saved = self.at.epoch, self.at.step
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

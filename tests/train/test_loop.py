@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from netdsl import lang
-from netdsl.faults import NetError
+from netdsl.faults import NetError, error
 from netdsl.graph.weights import initialise
 from netdsl.train import Callback, EpochReport, Examples, Settings, Stepper, StepReport, Trainer
 from netdsl.train.checkpoint import read_checkpoint
@@ -118,6 +118,46 @@ def test_nan_stops_with_the_layer_named(tmp_path: Path) -> None:
     trainer = Trainer(GRAPH, settings, examples(), out=tmp_path / "w.safetensors")
     with pytest.raises(NetError, match=r"the loss is \w+ at step \d+: \w+ is the first layer"):
         trainer.run()
+
+
+def test_a_card_that_fails_leaves_a_checkpoint_to_go_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(GRAPH, SETTINGS, examples(), out=tmp_path / "net.safetensors")
+    step = trainer.stepper.step
+
+    def failing(*given: object) -> object:
+        if trainer.stepper.count == 8:  # in the second epoch of 6 steps
+            raise error("card-lost", "the card failed", help="run anew")
+        return step(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer.stepper, "step", failing)
+    with pytest.raises(NetError, match="the card failed") as caught:
+        trainer.run()
+    (fault,) = caught.value.faults
+    assert str(trainer.checkpoint_path) in (fault.help or "")
+    assert "after epoch 1:" in (fault.help or "")
+    again = Trainer(GRAPH, SETTINGS, examples(), out=tmp_path / "net.safetensors")
+    again.resume()
+    again.run()
+    whole = Trainer(GRAPH, SETTINGS, examples())
+    whole.run()
+    _same(_vectors(again), _vectors(whole))
+
+
+def test_before_the_first_checkpoint_an_error_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(GRAPH, SETTINGS, examples(), out=tmp_path / "net.safetensors")
+    fault = error("card-lost", "the card failed", help="run anew")
+
+    def failing(*given: object) -> object:
+        raise fault
+
+    monkeypatch.setattr(trainer.stepper, "step", failing)
+    with pytest.raises(NetError) as caught:
+        trainer.run()
+    assert caught.value is fault
 
 
 def test_interrupt_saves(tmp_path: Path) -> None:
