@@ -16,6 +16,7 @@ from netdsl.formats.source.parts import (
     Ref,
     Statement,
     Use,
+    depth,
 )
 from netdsl.formats.source.segments import Piece, branch_names, segments
 from netdsl.formats.source.tree import Scope
@@ -24,6 +25,9 @@ from netdsl.ops import Add, Concat, Join
 
 Fold = Callable[[tuple[Module, ...]], tuple[Module, ...]]
 """Puts modules that come in a row again and again together."""
+
+DEEP = 4
+"""Expressions within each other from which on one gets a name."""
 
 Layers = Callable[[Graph, Node, str], tuple[Module, ...]]
 """The modules of a node, which is called by a name in its scope."""
@@ -214,7 +218,8 @@ class _Maker:
         (result,) = item.outputs
         after = self.starts.get(result)
         goes_on = after is not None and bool(after.modules[0].function)
-        if self.uses[result] == 1 and (result in self.joins or goes_on or self._only(result)):
+        inline = result in self.joins or goes_on or self._only(result)
+        if self.uses[result] == 1 and inline and depth(expression) < DEEP:
             self.pending[result] = expression
         else:
             self._state((result,), expression)
@@ -239,7 +244,7 @@ class _Maker:
                 self.names[between] = "y"
                 self._state((between,), expression, chain.result)
                 expression = Ref(between)
-        if chain.result in self.joins or self._only(chain.result):
+        if (chain.result in self.joins or self._only(chain.result)) and depth(expression) < DEEP:
             self.pending[chain.result] = expression
         else:
             self._state((chain.result,), expression)

@@ -72,12 +72,17 @@ class _Writer:
         if isinstance(expression, Use):
             return Code(f"self.{self.attributes[expression.attribute]}(", inside, ")")
         if isinstance(expression, Infix):
-            made = tuple(
-                Code("(", (c,), ")") if isinstance(e, Infix) else c
-                for e, c in zip(expression.inside, inside, strict=True)
-            )
-            return Code("", made, "", expression.sign)
+            first, *others = expression.inside
+            same = isinstance(first, Infix) and first.sign == expression.sign
+            made = inside[0].parts if same else (_enclosed(first, inside[0]),)
+            rest = map(_enclosed, others, inside[1:])
+            return Code("", (*made, *rest), "", expression.sign)
         return _applied(expression, expression.inside, inside)
+
+
+def _enclosed(expression: Expression, code: Code) -> Code:
+    """A term of a sum or a product, in parentheses where it is one itself."""
+    return Code("(", (code,), ")") if isinstance(expression, Infix) else code
 
 
 def _applied(apply: Apply, given: Sequence[Expression], inside: tuple[Code, ...]) -> Code:

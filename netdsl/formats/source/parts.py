@@ -126,3 +126,10 @@ def refs(expression: Expression) -> Iterator[str]:
     elif not isinstance(expression, Text):
         for inner in expression.inside:
             yield from refs(inner)
+
+
+def depth(expression: Expression) -> int:
+    """How many expressions are within each other."""
+    if isinstance(expression, Ref | Text):
+        return 0
+    return 1 + max(map(depth, expression.inside), default=0)

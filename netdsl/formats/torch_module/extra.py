@@ -6,7 +6,14 @@ MEAN_POOL = '''class MeanPool{r}d(nn.Module):
     """The mean of each window. Cells of padding that are counted count as zeros, the rest do not
     count; both are given as F.pad takes them."""
 
-    def __init__(self, kernel_size, stride, dilation, counted, uncounted) -> None:
+    def __init__(
+        self,
+        kernel_size: tuple[int, ...],
+        stride: tuple[int, ...],
+        dilation: tuple[int, ...],
+        counted: tuple[int, ...],
+        uncounted: tuple[int, ...],
+    ) -> None:
         super().__init__()
         self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
         self.counted, self.uncounted = counted, uncounted

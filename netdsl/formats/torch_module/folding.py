@@ -51,16 +51,18 @@ class Recorder:
 
     def __init__(self) -> None:
         self.found: dict[Pattern, list[Row]] = {}
-        self.places: dict[Pattern, set[object]] = {}
+        self.places: dict[Pattern, set[tuple[int, int]]] = {}
+        self.rows: dict[object, int] = {}
 
     def __call__(self, row: Row) -> Row:
+        # In a block that is called again, the names are the same.
+        key = tuple((module.callee, module.name) for module in row)
+        number = self.rows.setdefault(key, len(self.rows))
         for start, end in matches(row):
             part = row[start:end]
             pattern = tuple(module.callee for module in part)
             self.found.setdefault(pattern, []).append(part)
-            # In a block that is called again, the names are the same.
-            place = (start, tuple((module.callee, module.name) for module in row))
-            self.places.setdefault(pattern, set()).add(place)
+            self.places.setdefault(pattern, set()).add((start, number))
         return row
 
     def frequent(self) -> dict[Pattern, list[Row]]:

@@ -68,13 +68,14 @@ def _class(made: Class) -> list[str]:
     base = "nn.Sequential" if made.row else "nn.Module"
     text = [f"class {made.name}({base}):", *_doc(made.about, 4), ""]
     parts = [Code("self"), *map(_parameter, made.parameters)]
-    text += lines(call("__init__", parts), 4, "def ", " -> None:")
+    start = lines(call("__init__", parts), 4, "def ", " -> None:")
     if made.row:
         (row,) = made.attributes
-        return [*text, *lines(call("super().__init__", _row(row.modules)), 8)]
-    text += ["        super().__init__()", *_attributes(made.attributes)]
+        return [*text, *start, *lines(call("super().__init__", _row(row.modules)), 8)]
+    if made.attributes:
+        text += [*start, "        super().__init__()", *_attributes(made.attributes), ""]
     assert made.body is not None
-    return [*text, "", *forward(made.body)]
+    return [*text, *forward(made.body)]
 
 
 def _doc(text: str, indent: int) -> list[str]:
@@ -113,8 +114,10 @@ def _net(graph: Graph, name: str, root: Body) -> list[str]:
     text = [f"class {name}(nn.Module):", *_doc(f"{takes} -> {gives}.", 4), ""]
     if graph.aux:
         text[1:] = _heads(graph, text[1].removesuffix('"""'))
-    text += ["    def __init__(self) -> None:", "        super().__init__()"]
-    return [*text, *_attributes(root.attributes), "", *forward(root)]
+    if root.attributes:
+        text += ["    def __init__(self) -> None:", "        super().__init__()"]
+        text += [*_attributes(root.attributes), ""]
+    return [*text, *forward(root)]
 
 
 def _heads(graph: Graph, first: str) -> list[str]:
