@@ -6,7 +6,7 @@
 The first takes lists of cases by mode: "ops", "losses", "updates", "ties" of a max pool, "masks" of
 dropout; it prints how far each case is from what it should be, in the order given, and the kernels
 that no case met. Op cases are [text, batch, gap]: tensors lie `gap` floats past a multiple of 64,
-their samples as many apart; what lies between is NaN and must stay so.
+their samples as many apart; nothing may be written between them.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class Memory:
     known: dict[int, Floats] = field(default_factory=dict)
     buffers: list[Buffer] = field(default_factory=list)
     arena: Any = None
+    before: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def tensor(self, batch: int, shape: tuple[int, ...], values: Floats | None = None) -> Buffer:
         """Room for a tensor, and what it holds."""
@@ -107,11 +108,17 @@ class Memory:
         return SCRATCH
 
     def start(self) -> None:
-        """Takes the memory, all of it poisoned but the tensors that are known."""
+        """Takes the memory, all of it poisoned but the tensors that are known; around those that
+        kernels write stands a number, over which a NaN would show."""
         arena = np.full(SCRATCH + self.scratch + 1, np.nan, np.float32)
         assert self.floats <= SCRATCH
-        for i, values in self.known.items():
-            self.view(arena, self.buffers[i])[...] = values.reshape(len(values), -1)
+        for i, buffer in enumerate(self.buffers):
+            if i in self.known:
+                self.view(arena, buffer)[...] = self.known[i].reshape(buffer.batch, -1)
+            else:
+                arena[buffer.offset - self.gap : buffer.offset + buffer.floats] = AROUND
+                self.view(arena, buffer)[...] = np.nan
+        self.before = arena.copy()
         self.arena = launch.on_device(arena)
 
     def view(self, arena: Floats, buffer: Buffer) -> Floats:
@@ -133,15 +140,17 @@ class Memory:
 
     def torn(self) -> bool:
         """Whether something was written between the samples of tensors."""
-        arena = self.arena.copy_to_host()
+        now, before = self.arena.copy_to_host(), self.before.copy()
         for buffer in self.buffers:
-            self.view(arena, buffer)[...] = np.nan
+            for arena in (now, before):
+                self.view(arena, buffer)[...] = np.nan
         ends = [(b.offset - self.gap, b.offset + b.floats) for b in self.buffers]
-        return any(not np.isnan(arena[low:high]).all() for low, high in ends)
+        return not all(np.array_equal(now[a:b], before[a:b], equal_nan=True) for a, b in ends)
 
 
 SCRATCH = 1 << 13
 """Where scratch begins."""
+AROUND = np.float32(1e30)
 
 
 @dataclass
@@ -510,6 +519,9 @@ def spoiled(name: str, old: str, new: str) -> Iterator[None]:
                     if held is value:
                         setattr(other, at, vars(made)[key])
                         swapped.append((other, at, value))
+        elif isinstance(value, dict) and key.isupper():
+            setattr(module, key, vars(made)[key])
+            swapped.append((module, key, value))
     yield
     for other, at, value in swapped:
         setattr(other, at, value)
