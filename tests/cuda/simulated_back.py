@@ -3,10 +3,10 @@
     NUMBA_ENABLE_CUDASIM=1 python simulated_back.py agree < cases.json     differences, kernels left
     NUMBA_ENABLE_CUDASIM=1 python simulated_back.py planted < bugs.json    what planted bugs lead to
 
-The first takes lists of cases by mode: "ops", "losses", "updates", "ties" of a max pool, "masks" of
-dropout; it prints how far each case is from what it should be, in the order given, and the kernels
-that no case met. Op cases are [text, batch, gap]: tensors lie `gap` floats past a multiple of 64,
-their samples as many apart; nothing may be written between them.
+The first takes lists of cases by mode: "ops", "losses", "updates", "biases", "ties" of a max pool,
+"masks" of dropout; it prints how far each case is from what it should be, in the order given, and
+the kernels that no case met. Op cases are [text, batch, gap]: tensors lie `gap` floats past a
+multiple of 64, their samples as many apart; nothing may be written between them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from zlib import crc32
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from simulated import poisonous
 
 from netdsl.cuda import launch
-from netdsl.cuda.backward import losses, update
+from netdsl.cuda.backward import losses, sums, update
 from netdsl.cuda.backward.table import BACKS
 from netdsl.cuda.backward.task import (
     NUMBERS,
@@ -427,6 +427,30 @@ def update_outcome(name: str, length: int, clip: float | None, loss: float) -> f
     return max(difference(f, v) for f, v in zip(found, (w, *slots), strict=True))
 
 
+def bias_outcome(shape: list[int], batch: int, gap: int, relu: bool) -> float:
+    """How far a bias's gradient, and what a relu before it leaves of its own, are from NumPy's."""
+    from agree import difference
+
+    random = np.random.default_rng(8)
+    g = random.normal(size=(batch, *shape)).astype(np.float32)
+    y = np.maximum(random.normal(size=g.shape), 0).astype(np.float32)
+    memory = Memory(gap, TrainedParams(0))
+    into = memory.room(shape[0])
+    source, output = memory.tensor(batch, tuple(shape), g), memory.tensor(batch, tuple(shape), y)
+    task: Any = SimpleNamespace(
+        processors=launch.SIMULATED_PROCESSORS, scratch=memory.scratched, ints=memory.ints
+    )
+    calls = sums.bias_sums(task, source, into, output if relu else None)
+    memory.start()
+    memory.run(calls, launch.on_device(memory.params.joined()))
+    left = np.where(y > 0, g, 0) if relu else g
+    arena = memory.arena.copy_to_host()
+    found = arena[into : into + shape[0]]
+    assert np.isnan(arena[into + shape[0] : into + shape[0] + 8]).all()
+    wanted = left.astype(np.float64).sum((0, *range(2, g.ndim)))
+    return max(difference(found, wanted), difference(memory.found(source), left))
+
+
 def ties(text: str, batch: int, gap: int) -> float:
     """A max pool's gradient where many values are the same: the first of a window has it all."""
     from agree import difference
@@ -531,6 +555,7 @@ MODES: dict[str, Callable[..., float]] = {
     "ops": outcome,
     "losses": loss_outcome,
     "updates": update_outcome,
+    "biases": bias_outcome,
     "ties": ties,
     "masks": masks,
 }

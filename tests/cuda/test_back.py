@@ -114,6 +114,14 @@ UPDATES = [
     ["momentum", 48, None, float("inf")],
 ]
 
+BIASES = [
+    [[3, 2, 2], 2, 0, False],
+    [[1, 9, 8], 2, 1, True],
+    [[2, 5, 4], 4, 0, True],
+    [[11], 5, 1, False],
+    [[9], 1, 0, False],
+]
+
 TIES = [
     ["input 2x5x5; maxpool3s2p1", 2, 0],
     ["input 3x7; maxpool3s1", 2, 1],
@@ -147,7 +155,14 @@ OPS = [[text, batch, gap] for cases in TEXTS.values() for text, batch in cases f
 
 
 def test_gradients_equal_differences_and_every_kernel_is_met() -> None:
-    cases = {"ops": OPS, "losses": LOSSES, "updates": UPDATES, "ties": TIES, "masks": MASKS}
+    cases = {
+        "ops": OPS,
+        "losses": LOSSES,
+        "updates": UPDATES,
+        "biases": BIASES,
+        "ties": TIES,
+        "masks": MASKS,
+    }
     found, left = simulate("agree", cases)
     wrong = [
         (case, apart)
@@ -299,6 +314,34 @@ BUGS = {
         *SLOPES,
     ),
     "parts lie on each other": ("backward.sums", "q * parts + part", "q * parts", *SLOPES),
+    "a relu passes what it took": (
+        "backward.sums",
+        "if not y[k] > ZERO:",
+        "if y[k] < ZERO:",
+        "biases",
+        BIASES[1],
+    ),
+    "a relu leaves its gradient": (
+        "backward.sums",
+        "            give(arena, place, wide, g)\n",
+        "",
+        "biases",
+        BIASES[2],
+    ),
+    "channels past the last have a bias": (
+        "backward.sums",
+        "if c >= ints[uint32(at + GROUPS)]:",
+        "if c < 0:",
+        "biases",
+        [[9], 1, 1, False],
+    ),
+    "samples of a bias are left out": (
+        "backward.sums",
+        "(part + 1) * rows)",
+        "(part + 1) * (rows - 1))",
+        "biases",
+        BIASES[3],
+    ),
     "squares are read too early": (
         "backward.response",
         "x * x\n    cuda.syncthreads()\n",

@@ -37,7 +37,7 @@ from netdsl.cuda.functions import (
     ZERO,
     sigmoid,
 )
-from netdsl.cuda.layout import Buffer, blocks, spread
+from netdsl.cuda.layout import Buffer, Call, blocks, spread
 from netdsl.cuda.rows import place, rows_of
 from netdsl.cuda.sizes import THREADS
 from netdsl.cuda.softmax import WIDE_PLANE
@@ -195,6 +195,14 @@ def activation_back(task: Task, places: BackPlaces) -> Calls:
     own = task.params.add(values)
     at = task.ints.add([*head(places, target, other), *rows.fields, kind, own])
     return [rows.call(bent_back if isinstance(op, STRAIGHT) else curved_back, at)]
+
+
+def relu_back(task: Task, g: Buffer, y: Buffer, target: Buffer) -> Call:
+    """The call of a relu whose output is y, whatever else the node is."""
+    rows = rows_of(g, target, y)
+    ends = [*place(g), *place(target), *place(y)]
+    at = task.ints.add([*ends, *rows.fields, RELU, task.params.add([0.0, 0.0])])
+    return rows.call(bent_back, at)
 
 
 def softmax_back(task: Task, places: BackPlaces) -> Calls:

@@ -9,43 +9,23 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
-import numpy as np
-from numba import cuda, int32, uint32
-
-from netdsl.cuda.activation import ends
-from netdsl.cuda.backward.products import Product, plan_direct, plan_product
+from netdsl.cuda.backward.activation import relu_back
+from netdsl.cuda.backward.products import Product, plan_product
+from netdsl.cuda.backward.sums import bias_sums
 from netdsl.cuda.backward.task import BackPlaces, Calls, TrainedParams
 from netdsl.cuda.conv import plan_conv, taps
-from netdsl.cuda.layout import Buffer, axes, spread
+from netdsl.cuda.layout import Buffer, axes
 from netdsl.cuda.task import Task
 from netdsl.cuda.transposed import plan_transposed
 from netdsl.graph import Node
 from netdsl.ops import Conv, ConvTranspose
-
-ZERO = np.float32(0)
-
-SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, COUNT = range(5)
-
-
-@cuda.jit
-def relu_back(arena, params, ints, at):  # type: ignore[no-untyped-def]
-    """Zeroes the target where the source, a relu's output, is zero: grid (elements of a sample /
-    threads, samples)."""
-    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
-    n = int32(cuda.blockIdx.y)
-    if i < ints[uint32(at + COUNT)]:
-        y = arena[uint32(ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + i)]
-        if y <= ZERO:
-            to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + i)
-            arena[uint32(to)] = ZERO
 
 
 def conv_back(task: Task, places: BackPlaces) -> Calls:
     """The calls of a convolution's way back; a relu may be fused into it."""
     op, x, g = task.whole.base, places.inputs[0], places.gradient
     assert isinstance(op, Conv)
-    calls = bent(task, places)
-    calls += bias_back(task, places)
+    calls = bias_back(task, places)
     calls += weights_back(task, op, g, x, places.into["weight"])
     window = ConvTranspose(x.channels, op.window, (0,) * len(op.window.kernel), op.groups, False)
     return calls + _input_back(task, places, window)
@@ -55,40 +35,19 @@ def transposed_back(task: Task, places: BackPlaces) -> Calls:
     """The calls of a transposed convolution's way back."""
     op, x, g = task.whole.base, places.inputs[0], places.gradient
     assert isinstance(op, ConvTranspose)
-    calls = bent(task, places)
-    calls += bias_back(task, places)
+    calls = bias_back(task, places)
     calls += weights_back(task, op, x, g, places.into["weight"])
     return calls + _input_back(task, places, Conv(x.channels, op.window, op.groups, False))
 
 
-def bent(task: Task, places: BackPlaces) -> Calls:
-    """What a relu in the layer makes of its gradient."""
-    if task.whole.activation is None:
-        return []
-    g = places.gradient
-    d = [*ends(places.output, g), g.sample]
-    return [spread(relu_back, g.sample, task.ints.add(d), g.batch)]
-
-
 def bias_back(task: Task, places: BackPlaces) -> Calls:
-    """The bias's gradient: the sums of each filter's."""
-    if "bias" not in places.into:
-        return []
-    g = places.gradient
-    sums = Product(
-        rows=g.channels,
-        groups=1,
-        samples=g.batch,
-        out=g.size,
-        left=(g.offset, g.batch_stride, g.plane, 0),
-        source=(0, 0, 0),
-        size=(0, 0, 0),
-        stride=(0, 0, 0),
-        start=(0, 0, 0),
-        table=np.zeros((1, 4), np.int32),
-        target=(places.into["bias"], 0, 1, 0),
-    )
-    return plan_direct(task, sums)
+    """The bias's gradient, the sums of each filter's; before it what a relu in the layer makes of
+    its own."""
+    g, y = places.gradient, places.output
+    relu = None if task.whole.activation is None else y
+    if "bias" in places.into:
+        return bias_sums(task, g, places.into["bias"], relu)
+    return [] if relu is None else [relu_back(task, g, y, g)]
 
 
 def weights_back(

@@ -17,7 +17,7 @@ import numpy as np
 from numba import cuda, float32, int32, uint32
 
 from netdsl.cuda.arith import quotient, remainder
-from netdsl.cuda.backward.sums import add_up
+from netdsl.cuda.backward.sums import add_up, column_parts
 from netdsl.cuda.backward.task import BackPlaces, Calls
 from netdsl.cuda.groups import (
     CHANNELS,
@@ -33,7 +33,6 @@ from netdsl.cuda.groups import (
     TARGET,
     TARGET_BATCH,
     WIDE,
-    Groups,
     give,
     group_at,
     groups_of,
@@ -52,7 +51,7 @@ from netdsl.cuda.norm import (
     number_of,
 )
 from netdsl.cuda.rows import place
-from netdsl.cuda.sizes import SIMULATED, THREADS
+from netdsl.cuda.sizes import THREADS
 from netdsl.cuda.task import Task
 from netdsl.cuda.wide import EACH, SUMS, block_sums
 from netdsl.ops import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
@@ -64,9 +63,6 @@ channel of all samples, takes the gradients of scale and shift (-1: not here).""
 TABLE_GROUPS, TABLE_CHANNELS, SUMS_WEIGHT, SUMS_BIAS = OWN + 1, OWN + 2, OWN + 3, OWN + 4
 """Of the scale's sums: the norm's own groups a sample, and channels of each; where sums go."""
 OF_TABLE = OWN
-
-ROWS_LEAST = 2 if SIMULATED else 16
-"""Samples below which a part of a column is not worth a block."""
 
 ZERO, ONE = np.float32(0), np.float32(1)
 
@@ -330,9 +326,3 @@ def _scale_back(task: Task, places: BackPlaces, ends: list[int], there: list[Buf
         call = spread(scale_columns, channels, at, parts)
     adds = [add_up(task, channels, parts, a, b) for a, b in zip(to, into, strict=True)]
     return [call, *adds[0], *adds[1]]
-
-
-def column_parts(groups: Groups, processors: int) -> int:
-    """How many blocks should share the samples of THREADS columns."""
-    blocks_there = -(-groups.count // THREADS)
-    return max(1, min(-(-processors // blocks_there), groups.rows // ROWS_LEAST))

@@ -13,14 +13,17 @@ from numba import cuda, float32, int32, uint32
 
 from netdsl.cuda.arith import quotient
 from netdsl.cuda.groups import (
+    GROUPS,
     OTHER,
     OTHER_BATCH,
     OWN,
+    ROWS,
     SOURCE,
     SOURCE_BATCH,
     TARGET,
     TARGET_BATCH,
     WIDE,
+    Groups,
     give,
     group_at,
     groups_of,
@@ -31,7 +34,7 @@ from netdsl.cuda.groups import (
 )
 from netdsl.cuda.layout import Buffer, Call, spread
 from netdsl.cuda.rows import place
-from netdsl.cuda.sizes import THREADS
+from netdsl.cuda.sizes import SIMULATED, THREADS
 from netdsl.cuda.task import Task
 from netdsl.cuda.wide import EACH, WARPS, block_sum
 
@@ -40,7 +43,67 @@ INTO, SLOPES = OWN, OWN + 1
 COUNT, PARTS, FROM, TO = range(4)
 """Of sum_parts: sums, parts of each, where the parts lie and the sums go."""
 
+ROWS_LEAST = 2 if SIMULATED else 16
+"""Samples below which a part of a column is not worth a block."""
+
 ZERO = np.float32(0)
+
+
+@cuda.jit
+def channel_sums(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """The sum of the source over a part of a channel.
+
+    Where OTHER is the output of a relu, the source is the gradient of that, and is zeroed first
+    where the output is zero, in its own place.
+    """
+    shared = cuda.shared.array(WARPS, float32)
+    q, t = int32(cuda.blockIdx.x), int32(cuda.threadIdx.x)
+    part, parts = int32(cuda.blockIdx.y), int32(cuda.gridDim.y)
+    wide, bent = ints[uint32(at + WIDE)] != 0, ints[uint32(at + OTHER)] >= 0
+    unit, step = int32(EACH if wide else 1), ints[uint32(at + SOURCE_BATCH)]
+    first, end, units = span(ints, at, part, parts)
+    source = group_at(ints, at, SOURCE, q)
+    other = group_at(ints, at, OTHER, q) if bent else source
+    row = quotient(int32(first + t), units)
+    column = int32(first + t - row * units)
+    g, y = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
+    total = ZERO
+    for _ in range(int32(first + t), end, int32(THREADS)):
+        across = int32(column * unit)
+        place = int32(source + row * step + across)
+        take(g, arena, place, wide, ZERO)
+        if bent:
+            saved = int32(other + row * ints[uint32(at + OTHER_BATCH)] + across)
+            take(y, arena, saved, wide, ZERO)
+            for k in range(EACH):
+                if not y[k] > ZERO:
+                    g[k] = ZERO
+            give(arena, place, wide, g)
+        total += (g[0] + g[1]) + (g[2] + g[3])
+        row, column = stepped(row, column, units)
+    total = block_sum(shared, t, total)
+    if t == 0:
+        arena[uint32(ints[uint32(at + INTO)] + q * parts + part)] = total
+
+
+@cuda.jit
+def column_sums(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """The sum of the source over some samples where channels have one position: a thread a channel,
+    grid (channels / threads, parts)."""
+    c = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    if c >= ints[uint32(at + GROUPS)]:
+        return
+    part, parts, rows = (
+        int32(cuda.blockIdx.y),
+        int32(cuda.gridDim.y),
+        ints[uint32(at + ROWS)],
+    )
+    source, step = group_at(ints, at, SOURCE, c), ints[uint32(at + SOURCE_BATCH)]
+    end = quotient(int32((part + 1) * rows), parts)
+    total = ZERO
+    for row in range(quotient(int32(part * rows), parts), end):
+        total += arena[uint32(source + row * step)]
+    arena[uint32(ints[uint32(at + INTO)] + c * parts + part)] = total
 
 
 @cuda.jit
@@ -116,9 +179,34 @@ def sums(
     groups = groups_of(source.channels, *there, batch=True)
     parts = groups.parts(task.processors)
     start = into if parts == 1 else task.scratch(groups.count * parts)
-    ends = [*place(source), *(place(target) if target else (-1, 0)), *place(other or source)]
+    ends = [n for b in (source, target, other) for n in (place(b) if b else (-1, 0))]
     at = task.ints.add([*ends, *groups.fields, start, *own])
     return [
         shared_by(kernel, groups, parts, at),
         *add_up(task, groups.count, parts, start, into),
     ]
+
+
+def bias_sums(task: Task, g: Buffer, into: int, relu: Buffer | None = None) -> list[Call]:
+    """The gradient of a bias, to `into` in the arena: the sum of each channel of g.
+
+    relu: the layer's output, where it is a relu's; then g is made the gradient of what is before.
+    """
+    if relu is not None:
+        return sums(task, channel_sums, g, into, target=g, other=relu)
+    if g.plane > 1:
+        return sums(task, channel_sums, g, into)
+    groups = groups_of(g.channels, g, batch=True)
+    parts = column_parts(groups, task.processors)
+    start = into if parts == 1 else task.scratch(groups.count * parts)
+    at = task.ints.add([*place(g), -1, 0, -1, 0, *groups.fields, start])
+    return [
+        spread(column_sums, groups.count, at, parts),
+        *add_up(task, groups.count, parts, start, into),
+    ]
+
+
+def column_parts(groups: Groups, processors: int) -> int:
+    """How many blocks should share the samples of THREADS columns."""
+    blocks_there = -(-groups.count // THREADS)
+    return max(1, min(-(-processors // blocks_there), groups.rows // ROWS_LEAST))
