@@ -1,6 +1,7 @@
-"""Activations, batch norm and sums: what passes once over the elements, a thread an element.
+"""Activations, batch norm and sums: what passes once over the elements.
 
-Grid (elements of a sample / threads, samples). A pass may write where it reads.
+Four elements a thread: grid (elements of a row / 4 / threads, rows). A pass may write where it
+reads.
 """
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numba import cuda, int32, uint32
+from numba import cuda, float32, int32, uint32
 from numpy.typing import NDArray
 
-from netdsl.cuda.arith import quotient
+from netdsl.cuda.arith import quotient, remainder
 from netdsl.cuda.functions import (
     CLIP,
     ELU,
@@ -28,8 +29,11 @@ from netdsl.cuda.functions import (
     bend,
     curve,
 )
-from netdsl.cuda.layout import Buffer, Call, spread
+from netdsl.cuda.layout import Buffer, Call
+from netdsl.cuda.rows import place, rows_of
+from netdsl.cuda.sizes import THREADS
 from netdsl.cuda.task import Task
+from netdsl.cuda.wide import EACH, fetch, first_of, put, row_of
 from netdsl.graph.passes import scale_and_shift
 from netdsl.ops import (
     Activation,
@@ -47,11 +51,12 @@ from netdsl.ops import (
     Tanh,
 )
 
-SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, COUNT, PLANE, KIND, NUMBERS = range(8)
-"""COUNT elements of a sample, PLANE of a channel; where the activation's numbers lie: of all
-elements a and b in turn (`bent`, `curved`), or of a channel."""
+SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, COUNT, WIDE, KIND, NUMBERS = range(8)
+"""COUNT elements of a row, whether four lie together; the activation, and where params hold its
+numbers: of all elements a and b in turn (`bent`, `curved`), or of a channel."""
 
-SCALE, SHIFT = 8, 9
+PLANE, CHANNELS, SCALE, SHIFT = range(8, 12)
+"""Positions of a channel, channels; where params hold what each is multiplied by and moved."""
 OTHER, OTHER_BATCH = 8, 9
 
 STRAIGHT = (Relu, Relu6, Leaky, HardSigmoid, HardSwish)
@@ -61,69 +66,91 @@ STRAIGHT = (Relu, Relu6, Leaky, HardSigmoid, HardSwish)
 @cuda.jit
 def bent(arena, params, ints, at):  # type: ignore[no-untyped-def]
     """An activation made of straight pieces."""
-    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    count, wide = ints[uint32(at + COUNT)], ints[uint32(at + WIDE)] != 0
     n = int32(cuda.blockIdx.y)
-    if i < ints[uint32(at + COUNT)]:
-        x = arena[uint32(ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + i)]
-        numbers = ints[uint32(at + NUMBERS)]
-        a, b = params[uint32(numbers)], params[uint32(numbers + 1)]
-        to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + i)
-        arena[uint32(to)] = bend(ints[uint32(at + KIND)], x, a, b)
+    i = first_of(cuda.blockIdx.x, cuda.threadIdx.x, wide)
+    if i < count:
+        x = cuda.local.array(EACH, float32)
+        fetch(x, arena, row_of(ints, at + SOURCE, n), i, count, wide)
+        kind, own = ints[uint32(at + KIND)], ints[uint32(at + NUMBERS)]
+        a, b = params[uint32(own)], params[uint32(own + 1)]
+        for k in range(EACH):
+            x[k] = bend(kind, x[k], a, b)
+        put(arena, row_of(ints, at + TARGET, n), i, count, wide, x)
 
 
 @cuda.jit
 def curved(arena, params, ints, at):  # type: ignore[no-untyped-def]
     """An activation that takes an exponential."""
-    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    count, wide = ints[uint32(at + COUNT)], ints[uint32(at + WIDE)] != 0
     n = int32(cuda.blockIdx.y)
-    if i < ints[uint32(at + COUNT)]:
-        x = arena[uint32(ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + i)]
-        a = params[uint32(ints[uint32(at + NUMBERS)])]
-        to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + i)
-        arena[uint32(to)] = curve(ints[uint32(at + KIND)], x, a)
+    i = first_of(cuda.blockIdx.x, cuda.threadIdx.x, wide)
+    if i < count:
+        x = cuda.local.array(EACH, float32)
+        fetch(x, arena, row_of(ints, at + SOURCE, n), i, count, wide)
+        kind, a = ints[uint32(at + KIND)], params[uint32(ints[uint32(at + NUMBERS)])]
+        for k in range(EACH):
+            x[k] = curve(kind, x[k], a)
+        put(arena, row_of(ints, at + TARGET, n), i, count, wide, x)
+
+
+@cuda.jit(device=True)
+def channel_of(ints, at, i, k, wide):  # type: ignore[no-untyped-def]
+    """The channel of a thread's k-th element."""
+    j = int32(i + k) if wide else int32(i + k * THREADS)
+    return remainder(quotient(j, ints[uint32(at + PLANE)]), ints[uint32(at + CHANNELS)])
 
 
 @cuda.jit
 def sloped(arena, params, ints, at):  # type: ignore[no-untyped-def]
     """Leaky with a slope a channel."""
-    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    count, wide = ints[uint32(at + COUNT)], ints[uint32(at + WIDE)] != 0
     n = int32(cuda.blockIdx.y)
-    if i < ints[uint32(at + COUNT)]:
-        x = arena[uint32(ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + i)]
-        c = quotient(i, ints[uint32(at + PLANE)])
-        slope = params[uint32(ints[uint32(at + NUMBERS)] + c)]
-        to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + i)
-        arena[uint32(to)] = bend(LEAKY, x, slope, slope)
+    i = first_of(cuda.blockIdx.x, cuda.threadIdx.x, wide)
+    if i < count:
+        x = cuda.local.array(EACH, float32)
+        fetch(x, arena, row_of(ints, at + SOURCE, n), i, count, wide)
+        for k in range(EACH):
+            c = channel_of(ints, at, i, k, wide)
+            slope = params[uint32(ints[uint32(at + NUMBERS)] + c)]
+            x[k] = bend(LEAKY, x[k], slope, slope)
+        put(arena, row_of(ints, at + TARGET, n), i, count, wide, x)
 
 
 @cuda.jit
 def affine(arena, params, ints, at):  # type: ignore[no-untyped-def]
     """x scale + shift, by channel, and an activation."""
-    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    count, wide = ints[uint32(at + COUNT)], ints[uint32(at + WIDE)] != 0
     n = int32(cuda.blockIdx.y)
-    if i < ints[uint32(at + COUNT)]:
-        x = arena[uint32(ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + i)]
-        c = quotient(i, ints[uint32(at + PLANE)])
-        scale = params[uint32(ints[uint32(at + SCALE)] + c)]
-        shift = params[uint32(ints[uint32(at + SHIFT)] + c)]
-        numbers = ints[uint32(at + NUMBERS)]
-        a, b = params[uint32(numbers)], params[uint32(numbers + 1)]
-        to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + i)
-        arena[uint32(to)] = bend(ints[uint32(at + KIND)], x * scale + shift, a, b)
+    i = first_of(cuda.blockIdx.x, cuda.threadIdx.x, wide)
+    if i < count:
+        x = cuda.local.array(EACH, float32)
+        fetch(x, arena, row_of(ints, at + SOURCE, n), i, count, wide)
+        kind, own = ints[uint32(at + KIND)], ints[uint32(at + NUMBERS)]
+        a, b = params[uint32(own)], params[uint32(own + 1)]
+        for k in range(EACH):
+            c = channel_of(ints, at, i, k, wide)
+            scale = params[uint32(ints[uint32(at + SCALE)] + c)]
+            shift = params[uint32(ints[uint32(at + SHIFT)] + c)]
+            x[k] = bend(kind, x[k] * scale + shift, a, b)
+        put(arena, row_of(ints, at + TARGET, n), i, count, wide, x)
 
 
 @cuda.jit
 def add(arena, params, ints, at):  # type: ignore[no-untyped-def]
     """The sum of two tensors, and an activation."""
-    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    count, wide = ints[uint32(at + COUNT)], ints[uint32(at + WIDE)] != 0
     n = int32(cuda.blockIdx.y)
-    if i < ints[uint32(at + COUNT)]:
-        x = arena[uint32(ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + i)]
-        y = arena[uint32(ints[uint32(at + OTHER)] + n * ints[uint32(at + OTHER_BATCH)] + i)]
-        numbers = ints[uint32(at + NUMBERS)]
-        a, b = params[uint32(numbers)], params[uint32(numbers + 1)]
-        to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + i)
-        arena[uint32(to)] = bend(ints[uint32(at + KIND)], x + y, a, b)
+    i = first_of(cuda.blockIdx.x, cuda.threadIdx.x, wide)
+    if i < count:
+        x, y = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
+        fetch(x, arena, row_of(ints, at + SOURCE, n), i, count, wide)
+        fetch(y, arena, row_of(ints, at + OTHER, n), i, count, wide)
+        kind, own = ints[uint32(at + KIND)], ints[uint32(at + NUMBERS)]
+        a, b = params[uint32(own)], params[uint32(own + 1)]
+        for k in range(EACH):
+            x[k] = bend(kind, x[k] + y[k], a, b)
+        put(arena, row_of(ints, at + TARGET, n), i, count, wide, x)
 
 
 def ends(source: Buffer, target: Buffer) -> list[int]:
@@ -154,12 +181,29 @@ def numbers(op: Activation | None) -> tuple[int, tuple[float, float]]:
 
 
 def passes(
-    task: Task, kernel: object, source: Buffer, target: Buffer, op: Activation | None, *own: int
+    task: Task,
+    kernel: object,
+    source: Buffer,
+    target: Buffer,
+    op: Activation | None,
+    *own: int,
+    other: Buffer | None = None,
 ) -> Call:
-    """A pass over every element of the target, with an activation."""
+    """A pass over every element of the target, with an activation. own: the fields after NUMBERS,
+    which are those of `other` where there is one."""
     kind, values = numbers(op)
-    head = [*ends(source, target), target.sample, target.plane, kind, task.params.add(values)]
-    return spread(kernel, target.sample, task.ints.add([*head, *own]), target.batch)
+    rows = rows_of(source, target, *([other] if other else []))
+    more = place(other) if other else own
+    head = [*ends(source, target), *rows.fields, kind, task.params.add(values)]
+    return rows.call(kernel, task.ints.add([*head, *more]))
+
+
+def slopes_call(task: Task, slopes: int) -> Call:
+    """A leaky with a slope a channel, which lie in params from `slopes` on."""
+    source, target = task.inputs[0], task.output
+    rows = rows_of(source, target)
+    d = [*ends(source, target), *rows.fields, LEAKY, slopes, target.plane, target.channels]
+    return rows.call(sloped, task.ints.add(d))
 
 
 def plan_activation(task: Task) -> list[Call]:
@@ -168,18 +212,24 @@ def plan_activation(task: Task) -> list[Call]:
     assert isinstance(op, Activation)
     source, target = task.inputs[0], task.output
     if isinstance(op, PRelu):
-        slopes = task.params.add(task.weights["weight"])
-        d = [*ends(source, target), target.sample, target.plane, LEAKY, slopes]
-        return [spread(sloped, target.sample, task.ints.add(d), target.batch)]
+        return [slopes_call(task, task.params.add(task.weights["weight"]))]
     return [passes(task, bent if isinstance(op, STRAIGHT) else curved, source, target, op)]
 
 
 def plan_batch_norm(task: Task) -> list[Call]:
     """Batch norm by its running statistics, where no layer could take it over."""
-    op = task.whole.base
+    op, source, target = task.whole.base, task.inputs[0], task.output
     assert isinstance(op, BatchNorm)
-    own = (task.params.add(values) for values in scale_and_shift(op, task.weights))
-    return [passes(task, affine, task.inputs[0], task.output, task.whole.activation, *own)]
+    own = [task.params.add(values) for values in scale_and_shift(op, task.weights)]
+    act = task.whole.activation
+    return [passes(task, affine, source, target, act, target.plane, target.channels, *own)]
+
+
+def added(
+    task: Task, source: Buffer, other: Buffer, target: Buffer, op: Activation | None = None
+) -> Call:
+    """The sum of two tensors, and an activation."""
+    return passes(task, add, source, target, op, other=other)
 
 
 def plan_add(task: Task) -> list[Call]:
@@ -188,8 +238,7 @@ def plan_add(task: Task) -> list[Call]:
     calls = []
     for i, other in enumerate(others):
         op = task.whole.activation if i == len(others) - 1 else None
-        source = out if i else task.inputs[0]
-        calls.append(passes(task, add, source, out, op, other.offset, other.batch_stride))
+        calls.append(added(task, out if i else task.inputs[0], other, out, op))
     return calls or [copy(task, task.inputs[0], out)]
 
 

@@ -313,7 +313,13 @@ BUGS = {
         "for part in range(1, parts):",
         *SLOPES,
     ),
-    "parts lie on each other": ("backward.sums", "q * parts + part", "q * parts", *SLOPES),
+    "parts lie on each other": (
+        "backward.sums",
+        "q * parts + part)] = total\n\n\n@cuda.jit\ndef column",
+        "q * parts)] = total\n\n\n@cuda.jit\ndef column",
+        "biases",
+        BIASES[1],
+    ),
     "a relu passes what it took": (
         "backward.sums",
         "if not y[k] > ZERO:",

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import cuda, float32, int32, uint32
 
-from netdsl.cuda.activation import STRAIGHT, numbers, sloped
+from netdsl.cuda.activation import STRAIGHT, numbers, slopes_call
 from netdsl.cuda.arith import quotient
 from netdsl.cuda.backward.sums import slope_back, sums
 from netdsl.cuda.backward.task import BackPlaces, Calls
@@ -227,8 +227,5 @@ def slopes_back(task: Task, places: BackPlaces) -> Calls:
 
 def slopes_forward(task: Task, places: BackPlaces) -> tuple[Calls, Calls]:
     """The same on both ways forward, with the slopes where they are learned."""
-    source, target = task.inputs[0], task.output
-    own = [target.sample, target.plane, LEAKY, places.weights["weight"]]
-    at = task.ints.add([*place(source), *place(target), *own])
-    calls = [spread(sloped, target.sample, at, target.batch)]
+    calls = [slopes_call(task, places.weights["weight"])]
     return calls, calls

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from netdsl.cuda import launch
-from netdsl.cuda.activation import add, passes
+from netdsl.cuda.activation import added
 from netdsl.cuda.backward.gather import plan_gather
 from netdsl.cuda.backward.losses import LOSSES
 from netdsl.cuda.backward.place import back_of, ends_of, lay_out, wanted
@@ -231,8 +231,7 @@ class Making:
             target = layout.gradients[name]
             if name in self.written:
                 share = layout.shares[node.name, i]
-                other = share.offset, share.batch_stride
-                adds.append(passes(task, add, target, target, None, *other))
+                adds.append(added(task, target, share, target))
                 target = share
             self.written.add(name)
             targets.append(target)
