@@ -34,6 +34,7 @@ class Compiled(NamedTuple):
     wide_divisions: int
     multiply_adds: int
     wide_loads: int
+    fours: int
     share: float
     home: str
 
@@ -128,6 +129,7 @@ def assembled(
         len(re.findall(r"\b(?:div|rem)\.[us]64\b", ptx)),
         len(re.findall(r"\bfma\.rn\.f32\b", ptx)),
         len(re.findall(r"\bld\.shared\.v4\.f32\b", ptx)),
+        len(re.findall(r"\b(?:ld|st)\.global\.v4\.f32\b", ptx)),
         share_of(ptx, "fma.rn.f32"),
         "",
     )
@@ -211,6 +213,22 @@ def test_two_blocks_of_the_widest_tile_fit_a_multiprocessor(rows: list[Compiled]
     assert len(tiles) == 8
     assert max(r.registers for r in tiles) <= 128
     assert max(r.shared for r in tiles) <= 48 * 1024
+
+
+FOURS = {
+    "bent curved affine sloped add bent_back curved_back drop norm_apply pair_loss descend": 2,
+    "norm_whole slope_back momentum by_squares norm_combine channel_sums": 3,
+    "norm_back_whole adam": 5,
+    "norm_moments norm_pulls scale_sums square_parts": 1,
+}
+"""The least number of loads and stores of four floats in each of these kernels."""
+
+
+def test_passes_over_elements_take_four_at_a_time(rows: list[Compiled]) -> None:
+    least = {kernel: n for names, n in FOURS.items() for kernel in names.split()}
+    found = {(r.kernel, r.card): r.fours for r in rows if r.kernel in least}
+    assert len(found) == len(least) * len(CARDS)
+    assert {key: n for key, n in found.items() if n < least[key[0]]} == {}
 
 
 @pytest.mark.parametrize(

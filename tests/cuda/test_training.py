@@ -42,11 +42,25 @@ JOINED: Cases = [
     ("input 1x4x4; conv1(2) -> bn -> sigmoid -> maxpool2 -> flatten -> dropout -> fc(2)", 2),
 ]
 
+NETS: Cases = [
+    (
+        "input 2x6x6; conv3x3(3) -> bn -> relu -> maxpool3s1p1 -> flatten -> dropout(0.4) -> fc(4)",
+        3,
+    ),
+    (
+        "input 2x4x4; conv1x1(4) -> hswish -> [conv1x1(2) | conv3x3p1(3) -> relu | maxpool3s1p1] "
+        "-> shuffle(9) -> up2(bilinear) -> pad(1, mode=reflect) -> gn3 -> silu -> gmp",
+        2,
+    ),
+]
+"""Ops whose kernels are tested one by one in test_back.py, where they share memory."""
+
 FAMILIES = {
     "convolutions": CONVOLUTIONS,
     "transposed": TRANSPOSED,
     "dense": DENSE,
     "joined": JOINED,
+    "nets": NETS,
 }
 
 # Of float32, against the largest number of each array: the sums are a few hundred products long.
