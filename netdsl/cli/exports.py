@@ -41,7 +41,7 @@ def exports(
     ] = False,
 ) -> None:
     """Write a net, with its weights where the format holds some, for another program."""
-    from netdsl.formats.exchange import DRAWN, WRITES, write_foreign
+    from netdsl.formats.exchange import WRITES, write_foreign
     from netdsl.net import Net
 
     if to not in WRITES:
@@ -49,22 +49,33 @@ def exports(
             "unknown-format", f"there is no format {to}", help=f"formats: {', '.join(WRITES)}"
         )
     held = Net.load(net, text=text)
-    if to in DRAWN:
-        if weights:
-            raise error("unknown-setting", f"a {to} file holds no weights: leave --weights out")
-        found = None
-    else:
-        found = _weights(held, weights)
+    found = _weights(held, weights, to)
     for path in write_foreign(held.graph, found, to, Path(out), aux=aux):
         print(f"wrote {path}")
 
 
-def _weights(net: Net, file: str) -> Weights:
-    """The net's weights: of this file, or those beside the net, else random."""
+def _weights(net: Net, file: str, to: str) -> Weights | None:
+    """The net's weights: of this file, or those beside the net; where there are none, random
+    ones for a file of weights, and none beside source."""
+    from netdsl.formats.exchange import DRAWN, SOURCES
+
+    if to in DRAWN:
+        if file:
+            raise error("unknown-setting", f"a {to} file holds no weights: leave --weights out")
+        return None
     if file:
         net.load_weights(file)
-    else:
+    elif to not in SOURCES or _beside(net):
         net.find_weights()
+    else:
+        typer.echo("no weights are here: --weights FILE writes them too", err=True)
+        return None
     if not net.trained:
         typer.echo("weights are random: --weights FILE gives trained ones", err=True)
     return net.weights
+
+
+def _beside(net: Net) -> bool:
+    """Whether weights lie beside the net's file."""
+    file = net.graph.file
+    return file is not None and Path(file).with_suffix(".safetensors").is_file()

@@ -21,6 +21,8 @@ WEIGHTS_ALONE = (".pth", ".pt", ".safetensors", ".weights")
 WRITES = ("onnx", "pytorch", "keras", "caffe", "darknet", "mermaid", "dot")
 DRAWN = ("mermaid", "dot")
 """Those that hold no weights."""
+SOURCES = ("pytorch", "keras")
+"""Those that are source, with weights beside it where there are any."""
 HEADLESS = ("caffe", "darknet")
 """Those that hold no auxiliary heads."""
 

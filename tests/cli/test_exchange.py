@@ -140,6 +140,12 @@ def test_source_and_its_weights(
     compile(out.read_text(), "net.py", "exec")
     assert call("export", "lenet5", "--to", to, "-o", str(tmp_path / "net")) == 2
     assert "written to a .py file" in capsys.readouterr().err
+    out = tmp_path / "large.py"
+    assert call("export", "vgg16", "--to", to, "-o", str(out)) == 0
+    told = capsys.readouterr()
+    assert told.out == f"wrote {out}\n"
+    assert "no weights are here" in told.err
+    assert "load" not in out.read_text()
 
 
 def test_what_keras_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

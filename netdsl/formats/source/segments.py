@@ -120,7 +120,7 @@ def branch_names(join: Join, rows: Sequence[Row]) -> list[str]:
         if not row:
             names.append("")
         elif len(row) == 1 and row[0].block:
-            names.append(row[0].kind or row[0].name)
+            names.append(row[0].name)
         elif isinstance(join, Multiply):
             names.append("gate")
         else:
