@@ -67,13 +67,19 @@ class Rep(BackendRep):
 
     def _named(self, inputs: Any) -> dict[str, Array]:
         if isinstance(inputs, Mapping):
-            return {name: np.asarray(x) for name, x in inputs.items()}
+            return {name: _array(name, x) for name, x in inputs.items()}
         given = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
         if len(given) != len(self.inputs):
             raise error(
                 "missing-input", f"the model takes {len(self.inputs)} inputs, not {len(given)}"
             )
-        return dict(zip(self.inputs, map(np.asarray, given), strict=True))
+        return {n: _array(n, x) for n, x in zip(self.inputs, given, strict=True)}
+
+
+def _array(name: str, value: Any) -> Array:
+    if isinstance(value, list | tuple):
+        raise error("not-numbers", f"{name} is a sequence of tensors, which the language lacks")
+    return np.asarray(value)
 
 
 ENGINES = ("cpu", "reference")

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from netdsl.faults import error
 from netdsl.formats.onnx.step import Array
 from netdsl.formats.onnx.view import N, View
 from netdsl.graph import Graph
 from netdsl.ops import Shape
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,12 @@ class Port:
     relaid: View | None = None
 
     def taken(self, values: Array) -> Array:
-        """The model's array, for this input, as our node's: (N, C, *spatial), float32."""
+        """The model's array, for this input, as our node's: (N, C, *spatial), float32.
+
+        Raises NetError for a number that single precision does not hold.
+        """
+        if values.dtype == np.float64 and (np.isfinite(values) & (np.abs(values) > LARGEST)).any():
+            raise error("too-large", f"{self.name} holds numbers beyond single precision")
         own = values.reshape(len(values) if N in self.view.atoms else 1, *self.shape)
         own = own if self.relaid is None else self.relaid.own_order(own)
         return np.ascontiguousarray(own, np.float32)

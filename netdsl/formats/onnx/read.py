@@ -26,6 +26,7 @@ from onnx import (
 )
 
 from netdsl.faults import error
+from netdsl.formats.finite import check_finite
 from netdsl.formats.imported import Trouble
 from netdsl.formats.onnx import load, metadata
 from netdsl.formats.onnx.call import Call, Value
@@ -157,6 +158,8 @@ class Reading:
         net = finish.graph(self._named(), steps)
         self.trouble.check("onnx-ops", name)
         net = metadata.take(self.model, net) if self.ours else net
+        for parameter, values in finish.weights.items():
+            check_finite(values, f"{name}: {parameter}")
         return self._imported(net, finish, made)
 
     def _named(self) -> dict[str, Step]:

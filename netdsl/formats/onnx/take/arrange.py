@@ -44,6 +44,14 @@ def cast(call: Call) -> Value:
     return call.tensor()
 
 
+def cast_like(call: Call) -> Value:
+    """As functions write their constants; a tensor stays what it is."""
+    value = call.inputs[0] if call.inputs else None
+    if value is None:
+        raise Unsupported("it has no input")
+    return value
+
+
 def shape(call: Call) -> Value:
     sizes = call.tensor().view.stated
     return constant(sizes[call.attribute("start", 0) : call.attribute("end", len(sizes))])
@@ -257,6 +265,7 @@ def means(op: AdaptiveAveragePool, spatial: Shape) -> list[Array]:
 TAKE = {
     "Identity": identity,
     "Cast": cast,
+    "CastLike": cast_like,
     "Shape": shape,
     "Reshape": reshape,
     "Flatten": flatten,
