@@ -35,6 +35,7 @@ COMMANDS = {
     "weights": "weights",
     "nets": "nets",
     "warm": "warm",
+    "tune": "tune",
     "info": "info",
 }
 """Each command and the module and function that hold it, in the order that help shows."""

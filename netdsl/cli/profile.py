@@ -17,6 +17,7 @@ COLUMNS = (
     Column("op"),
     Column("ms", lambda ms: f"{ms:.3f}", right=True, bar=True),
     Column("GFLOP/s", lambda rate: f"{rate:.1f}", right=True),
+    Column("way"),
 )
 
 
@@ -26,11 +27,11 @@ def show_profile(plan: Profiled, inputs: Arrays, precision: str) -> None:
     precision: what the plan computes in.
     """
     timings = plan.profile(inputs, REPEATS)
-    rows = tuple((t.name, t.word, t.ms, _rate(t.macs, t.ms)) for t in timings)
+    rows = tuple((t.name, t.word, t.ms, _rate(t.macs, t.ms), t.way or None) for t in timings)
     ms, macs = sum(t.ms for t in timings), sum(t.macs for t in timings)
     samples = "1 sample" if plan.batch == 1 else f"{plan.batch} samples"
     notes = (f"The median of {REPEATS} runs of {samples}; a FLOP is half a multiply-add.",)
-    total = ("total", None, ms, _rate(macs, ms))
+    total = ("total", None, ms, _rate(macs, ms), None)
     show_sheet(Sheet(f"time by layer, {precision}", COLUMNS, rows, (total,), notes))
 
 

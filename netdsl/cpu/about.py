@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
 from numba.core import config
 
-from netdsl.cpu import cache, threads
+from netdsl.cpu import cache, threads, tuned
 from netdsl.cpu.micro import dots
+from netdsl.cpu.processor import cpu_name as cpu_name
 
 ISAS = (
     ("avx512f", "AVX-512"),
@@ -31,20 +31,10 @@ def info() -> dict[str, Any]:
         "threads": threads.available(),
         "threading_layer": threads.layer(),
         "cache": str(cache.folder()),
+        "tuned": tuned.about() or "nothing: netdsl tune NET measures a net's layers here",
     }
     advice = threads.advice()
     return found | ({"advice": advice} if advice else {})
-
-
-def cpu_name() -> str:
-    """The processor as its maker calls it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def features() -> frozenset[str]:

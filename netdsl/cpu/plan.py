@@ -12,7 +12,8 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.cpu import arrange, memory, region, threads
+from netdsl.cpu import arrange, memory, region, threads, tuned
+from netdsl.cpu.choices import choice
 from netdsl.cpu.launch import Progress, Worker, compile_all, watched
 from netdsl.cpu.layout import Call, aligned
 from netdsl.cpu.place import Placement, place
@@ -27,19 +28,25 @@ from netdsl.graph.fused import fuse, parts
 from netdsl.graph.passes import lowered, own_weights
 from netdsl.graph.timing import Timing
 from netdsl.graph.weights import check_weights
-from netdsl.ops import Input, Shape, show
+from netdsl.ops import Conv, Input, Shape, show
 
 Weights = Mapping[str, NDArray[np.float32]]
 
 
+TUNED = ", tuned"
+"""What a way's name ends with where tuning chose it."""
+
+
 @dataclass(frozen=True)
 class Step:
-    """A node's part of a plan: its name, the word of its op, its multiply-adds, its calls."""
+    """A node's part of a plan: its name, the word of its op, its multiply-adds, its calls, and for
+    a convolution the name of the way it is done (choices.py)."""
 
     name: str
     word: str
     macs: int
     calls: tuple[Call, ...]
+    way: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,9 @@ class Plan:
                     chain(self.arena, self.packed.base)
                     times.append(1000 * (perf_counter() - start))
         return [
-            Timing(step.name, step.word, step.macs * self.batch, median(times), min(times))
+            Timing(
+                step.name, step.word, step.macs * self.batch, median(times), min(times), step.way
+            )
             for step, times in zip(self.steps, found, strict=True)
         ]
 
@@ -172,7 +181,9 @@ def compile(  # noqa: A001 - called as cpu.compile
     check_weights(whole, weights)
     low, packed = lowered(whole, weights, lambda g: fuse(g, takes))
     held = (*low.outputs, *(a.output for a in low.aux)) if aux else low.outputs
-    making = Making(low, packed, max(batch, 1), count, exact, precision)
+    plain = precision == "fp32" and not exact
+    known = tuned.choices(max(batch, 1), count) if plain else None
+    making = Making(low, packed, max(batch, 1), count, exact, precision, known)
     with watched(making.kernels(), progress):
         return making.plan(batch, dict(zip(ends, held, strict=True)), ends)
 
@@ -191,8 +202,10 @@ class Making:
         threads: int,
         exact: bool,
         precision: str = "fp32",
+        choices: tuned.Choices | None = None,
     ) -> None:
         self.weights, self.batch, self.threads = weights, batch, threads
+        self.choices = choices
         self.exact, self.precision = exact, precision
         self.params = LooseParams()
         self._take(graph)
@@ -205,12 +218,19 @@ class Making:
         """Makes this graph the plan's."""
         self.graph = graph
         how = (self.batch, self.threads, self.exact)
-        self.tasks = {
+        tasks = {
             n.name: Task(n, graph.input_shapes(n), *how, precision=self.precision)
             for n in graph
             if not isinstance(n.op, Input)
         }
+        self.tasks = {name: self._chosen(task) for name, task in tasks.items()}
         self.needs = {name: recipe(t.node).needs(t) for name, t in self.tasks.items()}
+
+    def _chosen(self, task: Task) -> Task:
+        """The task with the way that tuning chose for it, where it did."""
+        if not self.choices or not isinstance(task.whole.base, Conv):
+            return task
+        return replace(task, choice=self.choices.get(tuned.layer(task)))
 
     def kernels(self) -> list[Worker]:
         """Those that the plan may take."""
@@ -223,7 +243,7 @@ class Making:
         """held: the node that holds each output; shapes: the outputs' shapes."""
         placement = self.place(frozenset(held.values()))
         memory.check(self.graph.name, self.batch, 4 * placement.floats)
-        steps = self._steps(placement)
+        steps = list(self.steps(placement).values())
         inputs = [self._port(n, n, self.graph[n].shape, placement) for n in self.graph.inputs]
         outputs = [self._port(n, held[n], shapes[n], placement, out=True) for n in held]
         memory.check(self.graph.name, self.batch, 4 * (placement.floats + self.params.floats))
@@ -257,9 +277,9 @@ class Making:
             and all(self.needs[reader].planar for reader in readers[name])
         )
 
-    def _steps(self, placement: Placement) -> list[Step]:
-        """All steps in the graph's order. The largest weights are packed first, while little else
-        is in memory beside them."""
+    def steps(self, placement: Placement) -> dict[str, Step]:
+        """All steps by their nodes' names, in the graph's order. The largest weights are packed
+        first, while little else is in memory beside them."""
         for weight in self.weights.values():
             memory.let_go(weight)
 
@@ -268,10 +288,11 @@ class Making:
 
         found = {}
         for task in sorted(self.tasks.values(), key=size, reverse=True):
-            found[task.node.name] = self._step(task, placement)
-        return [found[name] for name in self.tasks]
+            found[task.node.name] = self.step(task, placement)
+        return {name: found[name] for name in self.tasks}
 
-    def _step(self, task: Task, placement: Placement) -> Step:
+    def step(self, task: Task, placement: Placement) -> Step:
+        """A node's part of the plan, its weights packed."""
         node, whole = task.node, task.whole
         own = own_weights(self.graph, node, whole.source, self.weights)
         places = Places(
@@ -284,7 +305,10 @@ class Making:
         calls = tuple(recipe(node).calls(task, places))
         for weight in own.values():
             memory.let_go(weight)
-        return Step(whole.source, node.op.word(), node.op.macs(task.shapes), calls)
+        way = choice(task).name if isinstance(whole.base, Conv) else ""
+        if task.choice == way:
+            way += TUNED
+        return Step(whole.source, node.op.word(), node.op.macs(task.shapes), calls, way)
 
     def _port(
         self, name: str, node: str, shape: Shape, placement: Placement, *, out: bool = False

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a node took, in ms of one run: the median and the least; macs of the batch."""
+    """How long a node took, in ms of one run: the median and the least; macs of the batch.
+
+    way: how a convolution is done, where a device has several ways.
+    """
 
     name: str
     word: str
     macs: int
     ms: float
     least_ms: float
+    way: str = ""
