@@ -26,11 +26,12 @@ def compile(  # noqa: A001 - called as cuda.compile
     *,
     batch: int,
     aux: bool = False,
+    precision: str = "fp32",
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Plan:
     """Plans a graph for the card, see `netdsl.cuda.plan.make`. Raises NetError, also where there
-    is no card or numba-cuda is not installed."""
-    check()
+    is no card that computes in this precision, or numba-cuda is not installed."""
+    check(precision)
     from netdsl.cuda.plan import make
 
-    return make(graph, weights, batch=batch, aux=aux, progress=progress)
+    return make(graph, weights, batch=batch, aux=aux, precision=precision, progress=progress)

@@ -34,6 +34,7 @@ def plan_dense(task: Task) -> list[Call]:
         origin=0,
         steps=(0, 0, 0),
         group_floats=0,
+        channels=source.sample,
     )
     return plan_sums(task, [whole])
 

@@ -21,6 +21,9 @@ INSTALL = "pip install 'netdsl[cuda]'"
 OLDEST = (7, 5)
 """The compute capability that CUDA 13 asks for: Turing."""
 
+TENSOR = (8, 0)
+"""The compute capability of tensor cores for TF32 and bfloat16: Ampere."""
+
 WITHOUT = "--device cpu runs without"
 
 Version = tuple[int, int]
@@ -188,9 +191,23 @@ def _memory(number: int) -> int | None:
     return None
 
 
-def check() -> None:
-    """Raises NetError where there is no card to run on."""
+def too_old(card: Card, precision: str) -> Fault | None:
+    """What keeps a card from computing in a precision; None if nothing does."""
+    if precision == "fp32" or card.capability >= TENSOR:
+        return None
+    return Fault(
+        "old-card",
+        f"{card.name} has compute capability {_dotted(card.capability)}, {precision} asks for "
+        f"{_dotted(TENSOR)} (Ampere) or later",
+        help="--precision fp32 runs on it",
+    )
+
+
+def check(precision: str = "fp32") -> None:
+    """Raises NetError where there is no card to run on, or not in this precision."""
     fault = missing()
+    if fault is None and not simulated():
+        fault = too_old(found().cards[0], precision)
     if fault is not None:
         raise NetError(fault)
 

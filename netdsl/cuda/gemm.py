@@ -22,6 +22,7 @@ from netdsl.cuda.sums import (
     BIAS,
     DEPTH,
     EDGE,
+    EDGE_BITS,
     EDGES,
     FILTERS,
     GROUPS,
@@ -31,6 +32,7 @@ from netdsl.cuda.sums import (
     OUT_DEPTH,
     OUT_HEIGHT,
     OUT_WIDTH,
+    OUTSIDE,
     PARTIAL,
     POSITIONS,
     PRODUCTS,
@@ -62,15 +64,6 @@ from netdsl.cuda.warp import load4, load_if, store4
 
 ALIGNED = 16
 """Bytes: four floats are then read at once."""
-
-EDGE_BITS = 30
-"""Edges that a word of the table tells of."""
-
-MOST_EDGES = 2 * EDGE_BITS
-
-OUTSIDE = 1 << EDGE_BITS
-"""The bit of the first word that says a position exists, and of the second for products past the
-last: what a table's entry has set and a thread has too is zero."""
 
 
 @cuda.jit(device=True)

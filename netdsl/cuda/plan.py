@@ -195,12 +195,14 @@ def make(
     *,
     batch: int,
     aux: bool = False,
+    precision: str = "fp32",
     progress: Progress | None = None,
 ) -> Plan:
     """Plans a graph for the card, compiles the kernels and uploads the weights.
 
     weights: by `node.parameter`. batch: samples in a run, 1 or more. aux: the auxiliary heads'
-    outputs too. progress: called before each kernel is compiled.
+    outputs too. precision: what the factors of convolutions and fully connected layers are rounded
+    to, "fp32", "tf32" or "bf16". progress: called before each kernel is compiled.
 
     Raises NetError: a batch out of range, weights that are missing or of another shape, more
     memory than the card has, a card or driver that fails.
@@ -213,7 +215,7 @@ def make(
     low, folded = lowered(whole, weights, lambda g: fuse(g, takes))
     held = (*low.outputs, *(a.output for a in low.aux)) if aux else low.outputs
     with faults_of(graph.name, batch):
-        making = _Making(low, folded, batch, frozenset(held))
+        making = _Making(low, folded, batch, frozenset(held), precision)
         compiled(making.kernels(), progress)
         return making.plan(
             [Port(n, graph[n].shape, making.buffers[h]) for n, h in zip(names, held, strict=True)]
@@ -248,8 +250,11 @@ def check_memory(name: str, batch: int, tensors: int, *others: int, fixed: int =
 class _Making:
     """A plan while it is made."""
 
-    def __init__(self, graph: Graph, weights: Weights, batch: int, held: frozenset[str]) -> None:
+    def __init__(
+        self, graph: Graph, weights: Weights, batch: int, held: frozenset[str], precision: str
+    ) -> None:
         self.graph, self.weights, self.batch = graph, weights, batch
+        self.precision = precision
         nodes = [node for node in graph if not isinstance(node.op, Input)]
         over = {node.name: RECIPES[type(parts(node).base)].over for node in nodes}
         self.buffers, self.floats = place(graph, batch, over, held | frozenset(graph.inputs))
@@ -298,6 +303,7 @@ class _Making:
             own_weights(self.graph, node, whole.source, self.weights),
             self.params,
             self.ints,
+            self.precision,
         )
         calls = tuple(RECIPES[type(whole.base)].calls(task))
         return Step(whole.source, node.op.word(), node.op.macs(shapes), calls)

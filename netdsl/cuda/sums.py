@@ -52,8 +52,9 @@ from netdsl.cuda.functions import bend
     SLICES,
     PARTIAL,
     GROUPS,
+    CELL,
     FIELDS,
-) = range(40)
+) = range(41)
 """What the descriptor holds. Of the sums: POSITIONS in the batch, OUT_* of them along each axis,
 PRODUCTS each, FILTERS in each of GROUPS. Of the input: where it begins, how far apart samples and
 groups lie, its axes, where a window starts. EDGES pairs from EDGE on: an axis and a cell's distance
@@ -61,7 +62,17 @@ along it from the window's start, for cells that may lie outside. TABLE: see gem
 `conv_direct`. The weights are a matrix (PRODUCTS, WEIGHTS_ROW) a
 group. Of the output: where its first value goes, and how far apart samples, filters and positions
 lie. RESIDUAL is -1 without one. With SPLITS above 1 each of so many blocks sums SLICES slices and
-writes to PARTIAL, (splits, groups x filters, positions)."""
+writes to PARTIAL, (splits, groups x filters, positions). CELL: how far apart neighbouring cells of
+the input lie, see tensor.py."""
+
+EDGE_BITS = 30
+"""Edges that a word of the table tells of."""
+
+MOST_EDGES = 2 * EDGE_BITS
+
+OUTSIDE = 1 << EDGE_BITS
+"""The bit of the first word that says a position exists, and of the second for products past the
+last: what a table's entry has set and a thread has too is zero."""
 
 ZERO = np.float32(0)
 

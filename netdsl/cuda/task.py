@@ -68,7 +68,7 @@ class Task:
 
     shapes: its inputs', without the batch. inputs, output: where its tensors lie. scratch: gives
     the place of so many floats that the node alone uses while it runs. weights: by parameter name.
-    processors: the device's multiprocessors.
+    processors: the device's multiprocessors. precision: what factors may be rounded to.
     """
 
     node: Node
@@ -81,6 +81,7 @@ class Task:
     weights: Mapping[str, Floats]
     params: Params
     ints: Descriptors
+    precision: str = "fp32"
 
     @property
     def whole(self) -> Fused:

@@ -57,4 +57,5 @@ def _remainder(task: Task, op: ConvTranspose, first: Axes) -> Sum | None:
         origin=(first[0] * height + first[1]) * width + first[2],
         steps=(stride[0] * height * width, stride[1] * width, stride[2]),
         group_floats=inside * source.plane,
+        channels=inside,
     )

@@ -1,0 +1,117 @@
+"""Tensors made ready for tensor cores: rounded, channels next to each other, in whole 16 bytes.
+
+A position's channels become words: TF32 one to a word, bfloat16 two, the first in the lower half;
+zeros up to a multiple of four words. Weights are rounded here on the host, once.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+from numba import cuda, float32, int32, uint32
+
+from netdsl.cuda.arith import quotient, remainder
+from netdsl.cuda.layout import Buffer, Call, Floats, spread
+from netdsl.cuda.sizes import SIMULATED, THREADS
+from netdsl.cuda.task import Task
+from netdsl.cuda.warp import as_bf16, as_tf32
+from netdsl.ops import Shape
+
+SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, CHANNELS, PLANE, WORDS, EACH = range(8)
+"""Of both kernels: WORDS of a position, EACH (1 or 2) channels of a word."""
+
+SIDE = 4 if SIMULATED else 32
+"""Positions and channels of a block's square of `pack_planes`."""
+LINE = SIDE + 1
+SQUARE = SIDE * LINE
+STEPS = SIDE * SIDE // THREADS
+
+ZERO = np.float32(0)
+
+PER_WORD = {"tf32": 1, "bf16": 2}
+
+
+@cuda.jit
+def pack_planes(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """Turns channels of positions into positions of channels: grid (positions / SIDE, channels /
+    SIDE, samples)."""
+    square = cuda.shared.array(SQUARE, float32)
+    t = int32(cuda.threadIdx.x)
+    n = int32(cuda.blockIdx.z)
+    first_p = int32(cuda.blockIdx.x * SIDE)
+    first_c = int32(cuda.blockIdx.y * SIDE)
+    channels = ints[uint32(at + CHANNELS)]
+    plane = ints[uint32(at + PLANE)]
+    words = ints[uint32(at + WORDS)]
+    each = ints[uint32(at + EACH)]
+    source = int32(ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)])
+    for step in range(STEPS):
+        i = int32(t + step * THREADS)
+        c, p = quotient(i, int32(SIDE)), remainder(i, int32(SIDE))
+        value = ZERO
+        if first_c + c < channels and first_p + p < plane:
+            value = arena[uint32(source + (first_c + c) * plane + first_p + p)]
+        square[uint32(c * LINE + p)] = value
+    cuda.syncthreads()
+    across = quotient(int32(SIDE), each)
+    first_w = quotient(first_c, each)
+    target = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)])
+    i = t
+    while i < SIDE * across:
+        p, w = quotient(i, across), remainder(i, across)
+        if first_p + p < plane and first_w + w < words:
+            if each == 1:
+                word = as_tf32(square[uint32(w * LINE + p)])
+            else:
+                low = square[uint32(2 * w * LINE + p)]
+                word = as_bf16(low, square[uint32((2 * w + 1) * LINE + p)])
+            arena[uint32(target + (first_p + p) * words + first_w + w)] = word
+        i = int32(i + THREADS)
+
+
+@cuda.jit
+def pack_rows(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """The same for a single position, a thread a word: grid (words / threads, samples)."""
+    w = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    n = int32(cuda.blockIdx.y)
+    if w >= ints[uint32(at + WORDS)]:
+        return
+    channels = ints[uint32(at + CHANNELS)]
+    each = ints[uint32(at + EACH)]
+    source = int32(ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)])
+    c = int32(each * w)
+    low = arena[uint32(source + c)] if c < channels else ZERO
+    high = arena[uint32(source + c + 1)] if each == 2 and c + 1 < channels else ZERO
+    word = as_tf32(low) if each == 1 else as_bf16(low, high)
+    arena[uint32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + w)] = word
+
+
+def words_of(channels: int, precision: str) -> int:
+    """Words of a position."""
+    return 4 * -(-channels // (4 * PER_WORD[precision]))
+
+
+def plan_pack(task: Task, source: Buffer, shape: Shape, target: int) -> Call:
+    """The call that makes a tensor ready, from `target` in the arena on. shape: what it is taken
+    for, channels and axes."""
+    channels, plane, each = shape[0], prod(shape[1:]), PER_WORD[task.precision]
+    words = words_of(channels, task.precision)
+    d = [source.offset, source.batch_stride, target, plane * words]
+    at = task.ints.add([*d, channels, plane, words, each])
+    if plane == 1:
+        return spread(pack_rows, words, at, source.batch)
+    squares = (-(-plane // SIDE), -(-words * each // SIDE), source.batch)
+    return Call(pack_planes, squares, THREADS, at)
+
+
+def rounded_words(values: Floats, precision: str) -> Floats:
+    """Values (..., n), n even, as the words that stand for them, rounded as the kernels do."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    if precision == "tf32":
+        near = (bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+        return np.where(np.isfinite(values), near, bits).astype(np.uint32).view(np.float32)
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    near = (bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)
+    halves = np.where(np.isnan(values), np.uint32(0x7FFF), near).astype(np.uint32)
+    return (halves[..., ::2] | (halves[..., 1::2] << np.uint32(16))).view(np.float32)

@@ -1,0 +1,311 @@
+"""The tiled convolution on tensor cores: factors in TF32 or bfloat16, sums in float32.
+
+The same implicit matrix product as gemm.py's. Its input lies packed (`pack`), so that a table's
+entry stands for 16 bytes: a unit of 4 or 8 channels of one cell of the window. A slice is four
+units deep. Units come by asynchronous copies into one of three stages of shared memory, two slices
+ahead of the one that is multiplied; what lies outside is filled with zeros.
+
+A stage holds a row of four units for every position and every filter. Unit u of row r lies at
+place u ^ (r / 2 % 4), so that eight rows of one unit fill all banks, both as copies write them and
+as `matrices` reads them. A warp multiplies 16 positions by 8 filters at a time, two units deep; how
+the fragments lie is told in docs/cuda.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numba import cuda, float32, int32, uint32
+
+from netdsl.cuda.arith import quotient, remainder
+from netdsl.cuda.gemm import edges_of
+from netdsl.cuda.sizes import LIMITED, SIMULATED
+from netdsl.cuda.sums import (
+    BIAS,
+    CELL,
+    FILTERS,
+    HEIGHT,
+    KIND,
+    NUMBERS,
+    OUT_DEPTH,
+    OUT_HEIGHT,
+    OUT_WIDTH,
+    PARTIAL,
+    POSITIONS,
+    PRODUCTS,
+    SLICES,
+    SOURCE,
+    SOURCE_BATCH,
+    SPLITS,
+    START_X,
+    START_Y,
+    START_Z,
+    STRIDE_X,
+    STRIDE_Y,
+    STRIDE_Z,
+    TABLE,
+    TARGET,
+    TARGET_BATCH,
+    TARGET_FILTER,
+    WEIGHTS,
+    WEIGHTS_ROW,
+    WIDTH,
+    ZERO,
+    finished,
+    residual_of,
+    target_of,
+)
+from netdsl.cuda.warp import arrived, commit, copy16, load4, matrices, mma_bf16, mma_tf32
+
+ALIGNED = 128
+UNITS = 4
+"""Units of a slice: 64 bytes of every row."""
+DEEP = 4 * UNITS
+"""Words of a row's slice."""
+STAGES = 3
+AHEAD = STAGES - 1
+LANES = 32
+
+
+class WarpTile(NamedTuple):
+    """What a block computes: m positions by n filters; each warp wm by wn of them."""
+
+    m: int
+    n: int
+    wm: int
+    wn: int
+
+    @property
+    def threads(self) -> int:
+        return (self.m // self.wm) * (self.n // self.wn) * LANES
+
+
+WIDE = WarpTile(32, 32, 16, 16) if SIMULATED else WarpTile(128, 128, 64, 32)
+MEDIUM = WarpTile(32, 16, 16, 16) if SIMULATED else WarpTile(128, 64, 64, 32)
+SMALL = WarpTile(16, 16, 16, 16) if SIMULATED else WarpTile(64, 64, 32, 32)
+TILES = (WIDE, MEDIUM, SMALL)
+
+all_arrived, next_arrived = arrived(0), arrived(AHEAD - 1)
+
+
+@cuda.jit(device=True)
+def place(row, unit):  # type: ignore[no-untyped-def]
+    """Where in a stage a unit lies."""
+    return int32(row * DEEP + 4 * (unit ^ ((row >> 1) & 3)))
+
+
+def multiplied(size: WarpTile, mma: Any) -> Any:
+    """The device function that adds half a slice, two units, to a warp's sums. It is given where in
+    shared memory this lane's rows of the first fragments begin."""
+    DOWN, ACROSS = size.wm // 16, size.wn // 8
+    PAIRS = ACROSS // 2
+
+    @cuda.jit(device=True)
+    def multiply(tile, left, right, sums, a, b):  # type: ignore[no-untyped-def]
+        for i in range(DOWN):
+            r0, r1, r2, r3 = matrices(tile, uint32(a + i * 16 * DEEP))
+            left[4 * i], left[4 * i + 1], left[4 * i + 2], left[4 * i + 3] = r0, r1, r2, r3
+        for j in range(PAIRS):
+            r0, r1, r2, r3 = matrices(tile, uint32(b + j * 16 * DEEP))
+            right[4 * j], right[4 * j + 1], right[4 * j + 2], right[4 * j + 3] = r0, r1, r2, r3
+        for i in range(DOWN):
+            for j in range(ACROSS):
+                s = 4 * (i * ACROSS + j)
+                c0, c1, c2, c3 = mma(
+                    sums[s],
+                    sums[s + 1],
+                    sums[s + 2],
+                    sums[s + 3],
+                    left[4 * i],
+                    left[4 * i + 1],
+                    left[4 * i + 2],
+                    left[4 * i + 3],
+                    right[2 * j],
+                    right[2 * j + 1],
+                )
+                sums[s], sums[s + 1], sums[s + 2], sums[s + 3] = c0, c1, c2, c3
+
+    return multiply
+
+
+def tiled(size: WarpTile, mma: Any) -> Any:
+    """The kernel for one size of tile and one product of fragments."""
+    TM, TN, WM, WN = size
+    THREADS = size.threads
+    DOWN, ACROSS = WM // 16, WN // 8
+    WARPS_DOWN = TM // WM
+    WARPS_ACROSS = TN // WN
+    LEFT, RIGHT, SUMS = 4 * DOWN, 2 * ACROSS, 4 * DOWN * ACROSS
+    ROWS = THREADS // UNITS
+    A_ROWS, B_ROWS = TM // ROWS, TN // ROWS
+    A_STAGE = TM * DEEP
+    STAGE = (TM + TN) * DEEP
+    SHARED = STAGES * STAGE
+    LINE, COLUMNS = TM + 4, 8 * WARPS_ACROSS
+    STEP = THREADS // TM
+    assert A_ROWS * ROWS == TM
+    assert B_ROWS * ROWS == TN
+    assert STEP * TM == THREADS
+    assert LINE * COLUMNS <= SHARED <= 48 * 1024 // 4
+    assert ACROSS % 2 == 0
+    multiply = multiplied(size, mma)
+
+    @cuda.jit(**LIMITED)
+    def conv_tensor(arena, params, ints, at):  # type: ignore[no-untyped-def]
+        """A tile of sums: grid (tiles of positions, tiles of filters, splits)."""
+        tile = cuda.shared.array(SHARED, float32, ALIGNED)
+        sums = cuda.local.array(SUMS, float32)
+        left = cuda.local.array(LEFT, uint32)
+        right = cuda.local.array(RIGHT, uint32)
+        a_at = cuda.local.array(A_ROWS, int32)
+        crossed = cuda.local.array(A_ROWS, int32)
+        crossed_more = cuda.local.array(A_ROWS, int32)
+        t = int32(cuda.threadIdx.x)
+        positions = ints[uint32(at + POSITIONS)]
+        filters = ints[uint32(at + FILTERS)]
+        splits = ints[uint32(at + SPLITS)]
+        split = int32(cuda.blockIdx.z)
+        slices = ints[uint32(at + SLICES)]
+        first = int32(split * slices)
+        rest = int32(quotient(ints[uint32(at + PRODUCTS)], int32(UNITS)) - first)
+        if rest < slices:
+            slices = rest
+
+        # What this thread copies: one unit of several positions and of several filters.
+        unit = remainder(t, int32(UNITS))
+        row = quotient(t, int32(UNITS))
+        for i in range(A_ROWS):
+            m = int32(cuda.blockIdx.x * TM + row + i * ROWS)
+            lines = quotient(m, ints[uint32(at + OUT_WIDTH)])
+            planes = quotient(lines, ints[uint32(at + OUT_HEIGHT)])
+            n = quotient(planes, ints[uint32(at + OUT_DEPTH)])
+            x0 = int32(
+                int32(m - lines * ints[uint32(at + OUT_WIDTH)]) * ints[uint32(at + STRIDE_X)]
+                + ints[uint32(at + START_X)]
+            )
+            y0 = int32(
+                int32(lines - planes * ints[uint32(at + OUT_HEIGHT)]) * ints[uint32(at + STRIDE_Y)]
+                + ints[uint32(at + START_Y)]
+            )
+            z0 = int32(
+                int32(planes - n * ints[uint32(at + OUT_DEPTH)]) * ints[uint32(at + STRIDE_Z)]
+                + ints[uint32(at + START_Z)]
+            )
+            cell = int32((z0 * ints[uint32(at + HEIGHT)] + y0) * ints[uint32(at + WIDTH)] + x0)
+            a_at[i] = int32(
+                ints[uint32(at + SOURCE)]
+                + n * ints[uint32(at + SOURCE_BATCH)]
+                + cell * ints[uint32(at + CELL)]
+            )
+            one, two = edges_of(ints, at, z0, y0, x0, m < positions)
+            crossed[i] = one
+            crossed_more[i] = two
+        b_row = ints[uint32(at + WEIGHTS_ROW)]
+        b_at = int32(
+            ints[uint32(at + WEIGHTS)]
+            + (cuda.blockIdx.y * TN + row) * b_row
+            + first * DEEP
+            + 4 * unit
+        )
+        entry = int32(ints[uint32(at + TABLE)] + 4 * (first * UNITS + unit))
+        a_to = place(row, unit)
+        far, bits, bits_more, _ = load4(ints, uint32(entry))
+
+        for i in range(SUMS):
+            sums[i] = ZERO
+        # Where this lane's rows of a warp's fragments begin, in a stage.
+        warp = quotient(t, int32(LANES))
+        lane = remainder(t, int32(LANES))
+        down = remainder(warp, int32(WARPS_DOWN))
+        across = quotient(warp, int32(WARPS_DOWN))
+        a_read = place(int32(down * WM + (lane & 15)), int32(lane >> 4))
+        b_read = int32(
+            A_STAGE
+            + place(int32(across * WN + (lane & 7) + 8 * (lane >> 4)), int32((lane >> 3) & 1))
+        )
+        fill, stage = int32(0), int32(0)
+        s = int32(-AHEAD)
+        while s < slices:
+            if s >= 0:
+                # All but the newest slice have come, to every thread, and the stage that is filled
+                # next is done with.
+                next_arrived()
+                cuda.syncthreads()
+            if s + AHEAD < slices:
+                for i in range(A_ROWS):
+                    there = (bits & crossed[i]) | (bits_more & crossed_more[i]) == 0
+                    copy16(
+                        tile,
+                        uint32(fill + a_to + i * ROWS * DEEP),
+                        arena,
+                        uint32(a_at[i] + far if there else ints[uint32(at + SOURCE)]),
+                        there,
+                    )
+                for i in range(B_ROWS):
+                    copy16(
+                        tile,
+                        uint32(fill + a_to + A_STAGE + i * ROWS * DEEP),
+                        params,
+                        uint32(b_at + i * ROWS * b_row),
+                        True,
+                    )
+                entry = int32(entry + 4 * UNITS)
+                far, bits, bits_more, _ = load4(ints, uint32(entry))
+                b_at = int32(b_at + DEEP)
+            commit()
+            fill = int32(fill + STAGE) if fill < AHEAD * STAGE else int32(0)
+            if s >= 0:
+                a, b = int32(stage + a_read), int32(stage + b_read)
+                multiply(tile, left, right, sums, a, b)
+                multiply(tile, left, right, sums, a ^ 8, b ^ 8)
+                stage = int32(stage + STAGE) if stage < AHEAD * STAGE else int32(0)
+            s = int32(s + 1)
+        all_arrived()
+        cuda.syncthreads()
+
+        # The sums go out by way of shared memory, eight columns of each warp at a time, so that
+        # neighbouring threads write neighbouring positions.
+        column = remainder(t, int32(TM))
+        m = int32(cuda.blockIdx.x * TM + column)
+        n, step = target_of(ints, at, m)
+        residual = residual_of(ints, at, n, step)
+        base = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + step)
+        apart = ints[uint32(at + TARGET_FILTER)]
+        if splits > 1:
+            apart = positions
+            base = int32(ints[uint32(at + PARTIAL)] + split * filters * positions + m)
+        bias = ints[uint32(at + BIAS)]
+        kind = ints[uint32(at + KIND)]
+        numbers = ints[uint32(at + NUMBERS)]
+        one, two = params[uint32(numbers)], params[uint32(numbers + 1)]
+        write = int32((across * 8 + 2 * (lane & 3)) * LINE + down * WM + (lane >> 2))
+        for chosen in range(int32(ACROSS)):
+            for j in range(ACROSS):
+                if j == chosen:
+                    for i in range(DOWN):
+                        k = 4 * (i * ACROSS + j)
+                        tile[uint32(write + 16 * i)] = sums[k]
+                        tile[uint32(write + 16 * i + LINE)] = sums[k + 1]
+                        tile[uint32(write + 16 * i + 8)] = sums[k + 2]
+                        tile[uint32(write + 16 * i + 8 + LINE)] = sums[k + 3]
+            cuda.syncthreads()
+            c = quotient(t, int32(TM))
+            while c < COLUMNS:
+                f = int32(cuda.blockIdx.y * TN + (c >> 3) * WN + chosen * 8 + (c & 7))
+                if m < positions and f < filters:
+                    total = tile[uint32(c * LINE + column)]
+                    if splits == 1:
+                        other = int32(residual + f * apart) if residual >= 0 else int32(-1)
+                        total = finished(arena, params, total, bias + f, other, kind, one, two)
+                    arena[uint32(base + f * apart)] = total
+                c = int32(c + STEP)
+            cuda.syncthreads()
+
+    return conv_tensor
+
+
+TENSOR_KERNELS: dict[tuple[WarpTile, str], Any] = {
+    (tile, precision): tiled(tile, mma)
+    for tile in TILES
+    for precision, mma in (("tf32", mma_tf32), ("bf16", mma_bf16))
+}
