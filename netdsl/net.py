@@ -294,7 +294,14 @@ class Net:
         if device == "cuda":
             from netdsl import cuda
 
-            return cuda.compile(self.graph, self.weights, batch=batch, aux=aux, progress=progress)
+            return cuda.compile(
+                self.graph,
+                self.weights,
+                batch=batch,
+                aux=aux,
+                precision=precision,
+                progress=progress,
+            )
         from netdsl import cpu
 
         return cpu.compile(

@@ -24,7 +24,7 @@ DEVICES = ("cpu", "cuda", "reference")
 PRECISIONS = ("fp32", "tf32", "bf16")
 """What factors are rounded to before they are multiplied; sums are float32 always."""
 
-COMPUTES = {"cpu": ("fp32", "bf16"), "cuda": ("fp32",), "reference": ("fp32",)}
+COMPUTES = {"cpu": ("fp32", "bf16"), "cuda": PRECISIONS, "reference": ("fp32",)}
 """The precisions of each device. The reference computes in float64, whatever is asked."""
 
 AUTO = "auto"

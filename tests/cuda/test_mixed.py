@@ -1,0 +1,187 @@
+"""Convolutions on tensor cores, in Numba's simulator: right to the last bit that their precision
+keeps, and bugs planted in the pipeline show."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netdsl.cuda.device import Card, too_old
+
+SCRIPT = Path(__file__).parent / "simulated_mixed.py"
+
+Case = tuple[str, int, str, int]
+
+CHOSEN: list[Case] = [
+    ("input 3x5x4; conv3x3s2p1(5) -> relu", 2, "tf32", 3),
+    ("input 2x7; conv3p1d2(3, bias=no, pad_end=2) -> leaky(0.2)", 3, "bf16", 4),
+    ("input 5x2x3x3; conv2p1(7)", 1, "tf32", 4),
+    ("input 3x9x11; conv2x2(17)", 1, "tf32", 5),
+    ("input 9x9x11; conv1x1(18)", 1, "bf16", 5),
+    ("input 3x10x10; conv3x3p1(5)", 1, "bf16", 5),
+    ("input 3x10x10; conv1x1(5)", 1, "tf32", 5),
+    ("input 80x2x2; conv3x3p1(3)", 1, "tf32", 5),
+    ("input 160x2x2; conv3x3p1(3)", 1, "bf16", 5),
+    ("input 3x4x4; tconv2x2s2(3)", 2, "bf16", 5),
+    ("input 3x3x2; fc(5) -> relu", 9, "bf16", 6),
+    ("input 11; fc(4)", 9, "tf32", 6),
+]
+
+# Of sums in float32: a hundred terms or so, each half of the last of 24 bits off.
+TOLERANCE = 100 * 2.0**-24
+
+
+def simulate(mode: str, given: object) -> Any:
+    """What the script prints, run with these cases."""
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), mode],
+        input=json.dumps(given),
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout)
+
+
+def agree(cases: list[Case]) -> None:
+    found = simulate("agree", cases)
+    assert len(found) == len(cases)
+    for case, (apart, share) in zip(cases, found, strict=True):
+        assert apart <= TOLERANCE, case
+        assert share <= 1, case
+        assert share > 1e-3, f"{case} is not rounded"
+
+
+def test_factors_are_rounded_and_sums_are_not() -> None:
+    agree(CHOSEN)
+
+
+def drawn(chance: random.Random) -> Case:
+    """A small convolution of any rank."""
+    rank = chance.choice((1, 2, 2, 3))
+    kernel = [chance.randint(1, 3) for _ in range(rank)]
+    dilation = [chance.choice((1, 1, 2)) for _ in range(rank)]
+    size = [(k - 1) * d + chance.randint(1, 4) for k, d in zip(kernel, dilation, strict=True)]
+
+    def spelled(values: list[int]) -> str:
+        return "x".join(map(str, values))
+
+    stride = [chance.choice((1, 1, 2)) for _ in range(rank)]
+    padding = [chance.randint(0, k // 2) for k in kernel]
+    word = f"conv{spelled(kernel)}s{spelled(stride)}p{spelled(padding)}d{spelled(dilation)}"
+    text = f"input {chance.randint(1, 12)}x{spelled(size)}; {word}({chance.randint(1, 9)})"
+    precision = chance.choice(("tf32", "bf16"))
+    return text, chance.randint(1, 3), precision, chance.randrange(2**20)
+
+
+def test_shapes_that_nobody_chose() -> None:
+    chance = random.Random()
+    agree([drawn(chance) for _ in range(5)])
+
+
+def test_the_cases_meet_every_tile() -> None:
+    found = simulate("kernels", CHOSEN)
+    assert set(found["all"]) - set(found["met"]) == set()
+    assert {"pack_planes", "pack_rows", "conv_finish"} <= set(found["met"])
+
+
+BUGS = {
+    "no barrier after a slice has come": (
+        "tensor",
+        "                next_arrived()\n                cuda.syncthreads()\n",
+        "                next_arrived()\n",
+    ),
+    "a slice is not waited for": ("tensor", "                next_arrived()\n", ""),
+    "one slice too few is waited for": ("tensor", "arrived(AHEAD - 1)", "arrived(AHEAD)"),
+    "copies are in no group": ("tensor", "            commit()\n", ""),
+    "two stages instead of three": (
+        "tensor",
+        "fill = int32(fill + STAGE) if fill < AHEAD * STAGE",
+        "fill = int32(fill + STAGE) if fill < STAGE",
+    ),
+    "the next stage is multiplied": (
+        "tensor",
+        "fill, stage = int32(0), int32(0)",
+        "fill, stage = int32(0), int32(STAGE)",
+    ),
+    "no barrier before columns are read": (
+        "tensor",
+        "            cuda.syncthreads()\n            c = quotient(",
+        "            c = quotient(",
+    ),
+    "no barrier before the next columns are written": (
+        "tensor",
+        "                c = int32(c + STEP)\n            cuda.syncthreads()\n",
+        "                c = int32(c + STEP)\n",
+    ),
+    "edges are not looked at": ("tensor", "(bits & crossed[i]) |", "(0 & crossed[i]) |"),
+    "positions past the last are written": ("tensor", "if m < positions and f", "if f"),
+    "filters past the last are written": ("tensor", "and f < filters:", "and f >= 0:"),
+    "the last part of a split sum is as long as the others": ("tensor", "if rest <", "if 0 >"),
+    "rows of a fragment in other lanes": (
+        "tensor",
+        "down * WM + (lane & 15)",
+        "down * WM + lane // 2",
+    ),
+    "units of a fragment in other lanes": ("tensor", "int32(lane >> 4))\n", "int32(lane & 1))\n"),
+    "filters' rows in other lanes": ("tensor", "(lane & 7) + 8 * (lane >> 4)", "(lane & 15)"),
+    "filters' units in other lanes": ("tensor", "int32((lane >> 3) & 1)", "int32(lane >> 4)"),
+    "the second half is not the other units": ("tensor", "a ^ 8, b ^ 8", "a ^ 4, b ^ 8"),
+    "places are not mixed where they are read": (
+        "tensor",
+        "a_read = place(int32(down * WM + (lane & 15)), int32(lane >> 4))",
+        "a_read = int32((down * WM + (lane & 15)) * DEEP + 4 * (lane >> 4))",
+    ),
+    "sums' columns are exchanged": ("tensor", "+ LINE)] = sums[k + 1]", "+ LINE)] = sums[k]"),
+    "sums' rows are exchanged": ("tensor", "write + 16 * i + 8)]", "write + 16 * i + 4)]"),
+    "no barrier in the square": ("pack", "    cuda.syncthreads()\n", ""),
+    "channels past the last are read": ("pack", "if first_c + c < channels and", "if"),
+    "positions past the last are packed": (
+        "pack",
+        "if first_p + p < plane and first_w",
+        "if first_w",
+    ),
+    "halves are exchanged": ("pack", "as_bf16(low, square[", "as_bf16(-low, square["),
+    "a word's second channel is past the last": (
+        "pack",
+        "if each == 2 and c + 1 < channels",
+        "if each == 2",
+    ),
+}
+
+SHOWING: list[Case] = [
+    ("input 5x3x5; conv3x3p1(5)", 1, "bf16", 1),
+    ("input 9x5x3; conv3x3p1(3)", 1, "tf32", 1),
+    ("input 144x2x2; conv3x3p1(2)", 1, "tf32", 1),
+    ("input 9; fc(3)", 9, "bf16", 1),
+    ("input 9x70; conv3p1(3)", 1, "tf32", 1),
+    ("input 64x2; conv1(2)", 1, "bf16", 1),
+]
+
+
+def test_planted_bugs_are_found() -> None:
+    same = ("tensor", "ALIGNED = 128\n", "ALIGNED = 128\n\n")
+    found = simulate("planted", {"bugs": [same, *BUGS.values()], "cases": SHOWING})
+    assert found[0] == ""
+    missed = [name for name, shown in zip(BUGS, found[1:], strict=True) if not shown]
+    assert not missed
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_a_card_without_these_tensor_cores_says_so(precision: str) -> None:
+    fault = too_old(Card("Tesla T4", (7, 5)), precision)
+    assert fault is not None
+    assert "Tesla T4" in fault.message
+    assert precision in fault.message
+    assert fault.help == "--precision fp32 runs on it"
+    assert too_old(Card("Tesla T4", (7, 5)), "fp32") is None
+    assert too_old(Card("A100", (8, 0)), precision) is None
