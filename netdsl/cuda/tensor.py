@@ -94,11 +94,18 @@ def place(row, unit):  # type: ignore[no-untyped-def]
     return int32(row * DEEP + 4 * (unit ^ ((row >> 1) & 3)))
 
 
-def multiplied(size: WarpTile, mma: Any) -> Any:
+def multiplied(size: WarpTile, precision: str) -> Any:
     """The device function that adds half a slice, two units, to a warp's sums. It is given where in
     shared memory this lane's rows of the first fragments begin."""
+    HALVES = precision == "bf16"
     DOWN, ACROSS = size.wm // 16, size.wn // 8
     PAIRS = ACROSS // 2
+
+    @cuda.jit(device=True)
+    def mma(c0, c1, c2, c3, a0, a1, a2, a3, b0, b1):  # type: ignore[no-untyped-def]
+        if HALVES:
+            return mma_bf16(c0, c1, c2, c3, a0, a1, a2, a3, b0, b1)
+        return mma_tf32(c0, c1, c2, c3, a0, a1, a2, a3, b0, b1)
 
     @cuda.jit(device=True)
     def multiply(tile, left, right, sums, a, b):  # type: ignore[no-untyped-def]
@@ -128,8 +135,8 @@ def multiplied(size: WarpTile, mma: Any) -> Any:
     return multiply
 
 
-def tiled(size: WarpTile, mma: Any) -> Any:
-    """The kernel for one size of tile and one product of fragments."""
+def tiled(size: WarpTile, precision: str) -> Any:
+    """The kernel for one size of tile and one precision."""
     TM, TN, WM, WN = size
     THREADS = size.threads
     DOWN, ACROSS = WM // 16, WN // 8
@@ -148,7 +155,7 @@ def tiled(size: WarpTile, mma: Any) -> Any:
     assert STEP * TM == THREADS
     assert LINE * COLUMNS <= SHARED <= 48 * 1024 // 4
     assert ACROSS % 2 == 0
-    multiply = multiplied(size, mma)
+    multiply = multiplied(size, precision)
 
     @cuda.jit(**LIMITED)
     def conv_tensor(arena, params, ints, at):  # type: ignore[no-untyped-def]
@@ -305,7 +312,5 @@ def tiled(size: WarpTile, mma: Any) -> Any:
 
 
 TENSOR_KERNELS: dict[tuple[WarpTile, str], Any] = {
-    (tile, precision): tiled(tile, mma)
-    for tile in TILES
-    for precision, mma in (("tf32", mma_tf32), ("bf16", mma_bf16))
+    (tile, precision): tiled(tile, precision) for tile in TILES for precision in ("tf32", "bf16")
 }

@@ -36,6 +36,7 @@ class Compiled(NamedTuple):
     wide_loads: int
     fours: int
     share: float
+    fragments: tuple[int, int, int]
     home: str
 
 
@@ -56,10 +57,13 @@ def kernels() -> dict[str, Any]:
 
     from netdsl.cuda.backward.product import KERNELS as PRODUCTS
     from netdsl.cuda.gemm import KERNELS
+    from netdsl.cuda.tensor import TENSOR_KERNELS
 
     names = {id(kernel): f"conv_tile {t.m}x{t.n}x{t.k}" for t, kernel in KERNELS.items()}
     for (tile, weighted), kernel in PRODUCTS.items():
         names[id(kernel)] = f"product{'_w' * weighted} {tile.m}x{tile.n}x{tile.k}"
+    for (tensor, precision), kernel in TENSOR_KERNELS.items():
+        names[id(kernel)] = f"conv_tensor {tensor.m}x{tensor.n} {precision}"
     found: dict[str, Any] = {}
     for kernel in made:
         name = names.get(id(kernel)) or kernel.py_func.__name__
@@ -131,6 +135,16 @@ def assembled(
         len(re.findall(r"\bld\.shared\.v4\.f32\b", ptx)),
         len(re.findall(r"\b(?:ld|st)\.global\.v4\.f32\b", ptx)),
         share_of(ptx, "fma.rn.f32"),
+        (
+            len(
+                re.findall(
+                    r"\bmma\.sync\.aligned\.m16n8k(?:8\.row\.col\.f32\.tf32|16\.row\.col\.f32\.bf16)",
+                    ptx,
+                )
+            ),
+            len(re.findall(r"\bldmatrix\.sync\.aligned\.m8n8\.x4\.shared", ptx)),
+            len(re.findall(r"\bcp\.async\.cg\.shared\.global", ptx)),
+        ),
         "",
     )
 
@@ -153,10 +167,11 @@ def share_of(ptx: str, word: str) -> float:
 def table(rows: list[Compiled]) -> str:
     """The rows as text."""
     head = f"{'kernel':24} {'card':6} {'registers':>9} {'shared':>7} {'stack':>6} {'spills':>6}"
-    head += f" {'products':>8}"
+    head += f" {'products':>8} {'mma':>3} {'matrices':>8} {'copies':>6}"
     lines = [
         f"{r.kernel:24} {r.card:6} {r.registers:9} {r.shared:7} {r.stack:6} {r.spills:6}"
-        + (f" {r.share:8.1%}" if r.share > 0.4 else "")
+        + (f" {r.share:8.1%}" if r.share > 0.4 else " " * 9)
+        + (" {:3} {:8} {:6}".format(*r.fragments) if any(r.fragments) else "")
         for r in rows
     ]
     return "\n".join([head, *lines])
@@ -248,6 +263,22 @@ def test_tiles_are_multiplied_out_of_vectors(
     assert len(wide) == 2
     assert all(r.multiply_adds >= products and r.wide_loads >= loads for r in wide)
     assert all(r.share >= share for r in wide)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize(
+    ("tile", "fragments"),
+    [("128x128", (32, 12, 4)), ("128x64", (32, 12, 6)), ("64x64", (16, 8, 4))],
+)
+def test_tensor_cores_are_fed_by_matrix_loads_and_asynchronous_copies(
+    rows: list[Compiled], tile: str, fragments: tuple[int, int, int], precision: str
+) -> None:
+    """A slice's products of fragments stand unrolled, a half's fragments are loaded once, and every
+    thread's copies of 16 bytes stand once. Two blocks share a multiprocessor."""
+    found = [r for r in rows if r.kernel == f"conv_tensor {tile} {precision}"]
+    assert len(found) == 2
+    assert all(tuple(r.fragments) == fragments for r in found)
+    assert all(r.registers <= 128 and r.shared <= 48 * 1024 for r in found)
 
 
 if __name__ == "__main__":

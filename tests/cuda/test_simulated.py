@@ -185,6 +185,8 @@ def test_the_cases_meet_every_kernel_and_every_op() -> None:
 def test_a_net_runs_on_the_device_it_is_told_to() -> None:
     found = simulate("net", None)
     assert max(found["apart"]) < TOLERANCE
+    tf32, bf16 = found["rounded"]
+    assert TOLERANCE < tf32 < bf16 < 0.1
     assert found["layers"] == ["conv1", "gap1", "fc1"]
     assert "no CUDA graphs" in found["note"]
     too_many, too_large = found["said"]
