@@ -70,6 +70,9 @@ def _weights(net: Net, file: str, to: str) -> Weights | None:
     else:
         typer.echo("no weights are here: --weights FILE writes them too", err=True)
         return None
+    heads = net.graph.aux and not net.graph.all_parameters().keys() <= net.weights.keys()
+    if to == "pytorch" and heads:
+        typer.echo(f"{net.weights_source} has no auxiliary heads: they are left out", err=True)
     if not net.trained:
         typer.echo("weights are random: --weights FILE gives trained ones", err=True)
     return net.weights

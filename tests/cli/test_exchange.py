@@ -9,6 +9,7 @@ import pytest
 from onnx import parser
 
 from netdsl.cli.main import main
+from netdsl.formats.safetensors import save
 from netdsl.net import Net
 
 TEXT = """net small
@@ -155,3 +156,15 @@ def test_what_keras_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "mode=edge" in told
     assert "maxpool2s1d2" in told
     assert not list(tmp_path.iterdir())
+
+
+def test_heads_without_weights_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "input 4x4x4; conv1x1(4) -> aux(weight=0.3) { fc(2) } -> fc(3)"
+    (tmp_path / "a.net").write_text(text.replace("; ", "\n"))
+    net = Net.load(tmp_path / "a.net")
+    main = net.graph.without_aux().all_parameters()
+    save(tmp_path / "a.safetensors", {name: net.weights[name] for name in main})
+    out = tmp_path / "out.py"
+    assert call("export", str(tmp_path / "a.net"), "--to", "pytorch", "-o", str(out)) == 0
+    assert "has no auxiliary heads: they are left out" in capsys.readouterr().err
+    assert "training" not in out.read_text()
