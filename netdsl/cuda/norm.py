@@ -43,16 +43,22 @@ from netdsl.ops import GroupNorm, InstanceNorm, LayerNorm
 
 ZERO, ONE, FOUR = np.float32(0), np.float32(1), np.float32(EACH)
 
-(SCALE, SHIFT, SETTINGS, PARTS, TABLE, RUNNING, VARIANCE) = range(OWN, OWN + 7)
+SCALE, SHIFT, SETTINGS, PARTS, TABLE, RUNNING, VARIANCE, RELU = range(OWN, OWN + 8)
 """Of the norms: where params hold the scale and the shift of each channel, eps, and momentum; where
 the arena takes what the parts of a group found, and each group's mean and 1 / deviation; where
-params hold the running mean and variance. -1: there is none."""
+params hold the running mean and variance. -1: there is none. Whether a relu follows."""
 
 
 @cuda.jit(device=True)
 def number_of(params, place, c, missing):  # type: ignore[no-untyped-def]
     """A channel's number, where there are any."""
     return params[uint32(place + c)] if place >= 0 else missing
+
+
+@cuda.jit(device=True)
+def scaled(x, mean, rate, scale, shift):  # type: ignore[no-untyped-def]
+    """A number normalised; on the way back the same bits again."""
+    return (x - mean) * (rate * scale) + shift
 
 
 @cuda.jit(device=True)
@@ -124,7 +130,7 @@ def settled(arena, params, ints, at, q, t, mean, squares):  # type: ignore[no-un
 
 @cuda.jit(device=True)
 def normalised(arena, params, ints, at, q, part, parts, t, mean, rate):  # type: ignore[no-untyped-def]
-    """Writes (x - mean) rate scale + shift of a part of a group."""
+    """Writes (x - mean) rate scale + shift of a part of a group, or the relu of it."""
     wide, plane = ints[uint32(at + WIDE)] != 0, ints[uint32(at + PLANE)]
     first, end, units = span(ints, at, part, parts)
     unit, apart = int32(EACH if wide else 1), int32(1 if wide and plane == 1 else 0)
@@ -133,6 +139,7 @@ def normalised(arena, params, ints, at, q, part, parts, t, mean, rate):  # type:
     channel = int32(group * ints[uint32(at + CHANNELS)])
     row = quotient(int32(first + t), units)
     column = int32(first + t - row * units)
+    relu = ints[uint32(at + RELU)] != 0
     values = cuda.local.array(EACH, float32)
     for _ in range(int32(first + t), end, int32(THREADS)):
         across = int32(column * unit)
@@ -147,7 +154,9 @@ def normalised(arena, params, ints, at, q, part, parts, t, mean, rate):  # type:
         for k in range(EACH):
             scale = number_of(params, ints[uint32(at + SCALE)], c + k * apart, ONE)
             shift = number_of(params, ints[uint32(at + SHIFT)], c + k * apart, ZERO)
-            values[k] = (values[k] - mean) * (rate * scale) + shift
+            values[k] = scaled(values[k], mean, rate, scale, shift)
+            if relu and values[k] < ZERO:
+                values[k] = ZERO
         give(arena, int32(target + row * ints[uint32(at + TARGET_BATCH)] + across), wide, values)
         row, column = stepped(row, column, units)
 
@@ -188,12 +197,12 @@ def norm_apply(arena, params, ints, at):  # type: ignore[no-untyped-def]
 
 
 def norm_calls(task: Task, groups: Groups, own: list[int]) -> list[Call]:
-    """Measuring and normalising. own: the fields from SCALE on, but for PARTS."""
+    """Measuring and normalising. own: the fields from SCALE on, but for PARTS and RELU."""
     parts = groups.parts(task.processors)
     scratch = task.scratch(2 * groups.count * parts)
     source, target = task.inputs[0], task.output
     d = [*place(source), *place(target), *place(source), *groups.fields, *own[:3], scratch]
-    at = task.ints.add([*d, *own[3:]])
+    at = task.ints.add([*d, *own[3:], int(task.whole.activation is not None)])
     if parts == 1:
         return [blocks(norm_whole, groups.count, at)]
     return [shared_by(kernel, groups, parts, at) for kernel in (norm_moments, norm_apply)]

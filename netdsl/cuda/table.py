@@ -114,4 +114,6 @@ def takes(base: Op, residual: bool, act: Activation | None) -> bool:
         return False
     if isinstance(base, Conv | ConvTranspose):
         return True
+    if isinstance(base, GroupNorm | InstanceNorm | LayerNorm):
+        return isinstance(act, Relu) and not residual
     return isinstance(base, Linear | BatchNorm | Add) and not residual

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cuda.backward.plan import TrainingPlan
+from netdsl.cuda.backward.table import takes
 from netdsl.cuda.backward.task import Learning
 from netdsl.graph import Graph
 from netdsl.graph.weights import check_weights
@@ -44,7 +45,7 @@ class CudaPlan(TrainingPlan):
         length = self.vectors.length
         super().__init__(
             graph.name,
-            prepared(graph),
+            prepared(graph, takes),
             {**self.vectors.places, **statistics_of(graph, length)},
             length,
             batch=settings.batch,

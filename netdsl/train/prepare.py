@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from netdsl.cpu.table import takes
+from netdsl.cpu.table import takes as taken
 from netdsl.faults import error
 from netdsl.graph import Graph, Node
-from netdsl.graph.fused import fuse
+from netdsl.graph.fused import Takes, fuse
 from netdsl.graph.passes import bypass
 from netdsl.ops import (
     Activation,
@@ -26,22 +26,22 @@ from netdsl.ops import (
 )
 
 
-def prepared(graph: Graph) -> Graph:
+def prepared(graph: Graph, takes: Takes | None = None) -> Graph:
     """The graph that training runs: only what its outputs need, products two at a time, vectors
-    before fully connected layers, relu fused into convolutions."""
+    before fully connected layers, relu fused into what `takes` it (the CPU's kernels)."""
     wanted = graph.needed((*graph.outputs, *(aux.output for aux in graph.aux)))
     keep = wanted | set(graph.inputs)
     graph = replace(graph, nodes=tuple(node for node in graph if node.name in keep))
     nodes: list[Node] = []
     for node in graph:
         nodes += _spelled(graph, node)
-    return fuse(replace(graph, nodes=tuple(nodes)), fused_in_training)
+    return fuse(replace(graph, nodes=tuple(nodes)), takes or fused_in_training)
 
 
 def fused_in_training(base: Op, residual: bool, act: Activation | None) -> bool:
-    """What a layer's kernel may take over: a relu, whose slope its own output tells."""
+    """What a layer's kernel on the CPU may take over: a relu, whose slope its own output tells."""
     layer = isinstance(base, Conv | ConvTranspose)
-    return layer and not residual and isinstance(act, Relu) and takes(base, residual, act)
+    return layer and not residual and isinstance(act, Relu) and taken(base, residual, act)
 
 
 def _spelled(graph: Graph, node: Node) -> list[Node]:

@@ -27,7 +27,7 @@ from simulated import poisonous
 
 from netdsl.cuda import launch
 from netdsl.cuda.backward import losses, sums, update
-from netdsl.cuda.backward.table import BACKS
+from netdsl.cuda.backward.table import BACKS, takes
 from netdsl.cuda.backward.task import (
     NUMBERS,
     BackPlaces,
@@ -42,6 +42,7 @@ from netdsl.cuda.table import RECIPES
 from netdsl.cuda.task import Descriptors, Task
 from netdsl.cuda.warp import emulated
 from netdsl.graph import Graph, Node
+from netdsl.graph.fused import fuse, parts
 from netdsl.lang import load
 from netdsl.ops import BatchNorm
 from netdsl.train.central import outputs
@@ -176,9 +177,10 @@ def run(text: str, batch: int, gap: int, inputs: dict[str, Floats] | None = None
 
     graph = load(text)
     weights, inputs = drawn_weights(graph), inputs or drawn_inputs(graph, batch)
-    node = graph.nodes[-1]
-    shapes = graph.input_shapes(node)
-    own = {p.name: p for p in graph.parameters(node)}
+    low = fuse(graph, takes)
+    node = low.nodes[-1]
+    whole, shapes = parts(node), low.input_shapes(node)
+    own = {p.name: p for p in whole.base.parameters(shapes)}
     starts, end = {}, 0
     for name, parameter in own.items():
         starts[name], end = end, end + -(-parameter.size // 16) * 16
@@ -198,21 +200,21 @@ def run(text: str, batch: int, gap: int, inputs: dict[str, Floats] | None = None
         ins,
         y,
         memory.scratched,
-        {name: weights[f"{node.name}.{name}"] for name in own},
+        {name: weights[f"{whole.source}.{name}"] for name in own},
         params,
         memory.ints,
     )
-    back = BACKS[type(node.op)]
+    back = BACKS[type(whole.base)]
     kept = memory.room(back.kept(task))
     places = BackPlaces(ins, y, g, targets, kept, starts, into, step)
     bare = replace(places, gradients=(None,) * len(ins))
     forward = (
-        back.forward(task, bare) if back.forward else (RECIPES[type(node.op)].calls(task),) * 2
+        back.forward(task, bare) if back.forward else (RECIPES[type(whole.base)].calls(task),) * 2
     )
     calls = back.calls(task, places)
     held = params.joined()
     for name, start in starts.items():
-        held[start : start + own[name].size] = weights[f"{node.name}.{name}"].reshape(-1)
+        held[start : start + own[name].size] = weights[f"{whole.source}.{name}"].reshape(-1)
     memory.start()
     there = launch.on_device(held)
     memory.run([*forward[0], *calls], there)
@@ -257,13 +259,14 @@ def outcome(text: str, batch: int, gap: int) -> float:
         )
         worst = max(worst, difference(found, slope))
     for name, found in ran.learned.items():
-        full = f"{ran.node.name}.{name}"
+        full = f"{parts(ran.node).source}.{name}"
         slope = differences(
             lambda w, n=full: value({**ran.weights, n: w}, ran.inputs), ran.weights[full]
         )
         worst = max(worst, difference(found, slope))
-    if isinstance(ran.node.op, BatchNorm):
-        worst = max(worst, moved(ran, ran.node.op))
+    base = parts(ran.node).base
+    if isinstance(base, BatchNorm):
+        worst = max(worst, moved(ran, base))
     return worst
 
 
@@ -282,22 +285,22 @@ def moved(ran: Ran, op: BatchNorm) -> float:
     """How far a batch norm's running statistics, and its output by these, lie from right."""
     from agree import difference
 
-    x = next(iter(ran.inputs.values())).astype(np.float64)
+    x, source = next(iter(ran.inputs.values())).astype(np.float64), parts(ran.node).source
     axes = (0, *range(2, x.ndim))
     new = {"mean": x.mean(axes), "var": x.var(axes, ddof=1)}
     keep, worst = 1 - op.momentum, 0.0
     for name, values in new.items():
-        old = ran.weights[f"{ran.node.name}.{name}"]
+        old = ran.weights[f"{source}.{name}"]
         wanted = keep * old + op.momentum * values
         worst = max(worst, difference(ran.params[name], wanted))
         new[name] = wanted
     shape = (1, -1, *(1,) * (x.ndim - 2))
     apart = (x - new["mean"].reshape(shape)) / np.sqrt(new["var"] + op.eps).reshape(shape)
     if op.affine:
-        scale, shift = (
-            ran.weights[f"{ran.node.name}.{n}"].reshape(shape) for n in ("weight", "bias")
-        )
+        scale, shift = (ran.weights[f"{source}.{n}"].reshape(shape) for n in ("weight", "bias"))
         apart = apart * scale + shift
+    if parts(ran.node).activation is not None:
+        apart = np.maximum(apart, 0.0)
     assert ran.tried is not None
     return max(worst, difference(ran.tried, apart))
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from simulated import poisonous, with_bug
 
 from netdsl.cuda.backward.plan import TrainingPlan
+from netdsl.cuda.backward.table import takes
 from netdsl.graph import Graph
 from netdsl.lang import load
 from netdsl.train.gradients import TrainingPlan as CpuPlan
@@ -36,7 +37,7 @@ def plan_of(graph: Graph, weights: Arrays, batch: int) -> TrainingPlan:
     """A plan in poisoned memory."""
     learned = Places(graph)
     places = {**learned.places, **statistics_of(graph, learned.length)}
-    plan = TrainingPlan(graph.name, prepared(graph), places, learned.length, batch=batch)
+    plan = TrainingPlan(graph.name, prepared(graph, takes), places, learned.length, batch=batch)
     arena = plan.arena.copy_to_host()
     arena[plan.length :] = np.nan
     plan.arena.copy_to_device(arena)

@@ -52,6 +52,11 @@ TEXTS = {
         ("input 132; ln", 1),
         ("input 2x9x8; ln(affine=no)", 1),
         ("input 1x5x9; bn", 3),
+        ("input 2x3x4; bn -> relu", 3),
+        ("input 1x5x9; bn(affine=no) -> relu", 3),
+        ("input 8x2x2; gn2 -> relu", 2),
+        ("input 132; ln -> relu", 1),
+        ("input 2x3x5; in -> relu", 2),
     ],
     "responses": [
         ("input 6x2x3; lrn3(beta=0.6, alpha=1)", 2),
@@ -294,6 +299,41 @@ BUGS = {
     ),
     "the mean's own gradient is left out": ("backward.norm", "((wg - pull) - ", "(wg - ", *WHOLE),
     "the deviation's is left out": ("backward.norm", " - (x[k] - mean) * rate * turn", "", *PARTS),
+    "what a relu takes pulls": (
+        "backward.norm",
+        "wg = passed(params, ints, at, c, g[k], x[k], mean, rate)\n                wg *= weighted",
+        "wg = g[k]\n                wg *= weighted",
+        "ops",
+        ["input 2x3x4; bn -> relu", 3, 0],
+    ),
+    "a relu passes what it took": (
+        "backward.norm",
+        "wg = passed(params, ints, at, c, g[k], x[k], mean, rate)\n                wg *= scale",
+        "wg = g[k]\n                wg *= scale",
+        "ops",
+        ["input 2x3x4; bn -> relu", 3, 0],
+    ),
+    "a relu's gradient is the scale's": (
+        "backward.norm",
+        "            own = passed(params, ints, at, c, g[k], x[k], mean, rate)",
+        "            own = g[k]",
+        "ops",
+        ["input 8x2x2; gn2 -> relu", 2, 0],
+    ),
+    "a relu's gradient is a column's": (
+        "backward.norm",
+        "        g = passed(params, ints, at, c, g, x, mean, rate)\n",
+        "",
+        "ops",
+        ["input 132; ln -> relu", 1, 0],
+    ),
+    "no relu after a norm": (
+        "norm",
+        "if relu and values[k] < ZERO:",
+        "if relu and values[k] < mean - mean - 99:",
+        "ops",
+        ["input 2x3x4; bn -> relu", 3, 1],
+    ),
     "only the first part pulls": ("backward.norm", "if t < parts:", "if t < 1:", *PARTS),
     "samples of a part of columns are left out": (
         "backward.norm",
@@ -320,7 +360,7 @@ BUGS = {
         "biases",
         BIASES[1],
     ),
-    "a relu passes what it took": (
+    "a bias is given what a relu took": (
         "backward.sums",
         "if not y[k] > ZERO:",
         "if y[k] < ZERO:",

@@ -68,7 +68,7 @@ NORMS: Cases = [
     ("input 6; ln", 2),
     ("input 3x7; ln(affine=no, eps=0.1)", 2),
     ("input 3x4x3; in", 2),
-    ("input 6x2x3; gn3", 1),
+    ("input 6x2x3; gn3 -> relu", 1),
     ("input 3x7x7; ln", 1),
     ("input 4x4x10; tanh -> gn1", 1),
     ("input 152; ln -> ln(affine=no)", 1),

@@ -9,6 +9,7 @@ from test_place import cells, meet
 
 import netdsl
 from netdsl.cuda.backward.place import Layout, ends_of, lay_out, wanted
+from netdsl.cuda.backward.table import takes
 from netdsl.graph import Graph
 from netdsl.ops import Concat, Flatten
 from netdsl.train.prepare import prepared
@@ -19,7 +20,7 @@ NETS = ["googlenet", "resnet18", "unet", "squeezenet1_1"]
 
 @pytest.fixture(scope="module", params=NETS)
 def case(request: pytest.FixtureRequest) -> tuple[Graph, Layout]:
-    graph = prepared(netdsl.load(request.param).graph)
+    graph = prepared(netdsl.load(request.param).graph, takes)
     return graph, lay_out(graph, BATCH, 64)
 
 

@@ -6,7 +6,8 @@ With z = (x - mean) rate and y = z w + b, the input's gradient is
 
 where the means are over the group. One block finds them, or several that keep what their part gave;
 then every block puts these together and writes its part. The sums of g and of g z over a channel
-are the gradients of b and w: a batch norm's group is a channel, so it has them already.
+are the gradients of b and w: a batch norm's group is a channel, so it has them already. What a relu
+after the norm passed is told by y, computed again.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from netdsl.cuda.norm import (
     norm_calls,
     normalised,
     number_of,
+    scaled,
 )
 from netdsl.cuda.rows import place
 from netdsl.cuda.sizes import THREADS
@@ -56,13 +58,14 @@ from netdsl.cuda.task import Task
 from netdsl.cuda.wide import EACH, SUMS, block_sums
 from netdsl.ops import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 
-SCALE, TABLE, PARTS, INTO_WEIGHT, INTO_BIAS = range(OWN, OWN + 5)
-"""Where params hold the scale of each channel (-1: there is none); where the arena holds each
-group's mean and 1 / deviation, takes what the parts of a group found, and, where a group is a
-channel of all samples, takes the gradients of scale and shift (-1: not here)."""
-TABLE_GROUPS, TABLE_CHANNELS, SUMS_WEIGHT, SUMS_BIAS = OWN + 1, OWN + 2, OWN + 3, OWN + 4
+SCALE, SHIFT, RELU, TABLE = range(OWN, OWN + 4)
+"""Where params hold the scale and the shift of each channel (-1: there is none); whether a relu
+follows, and where the arena holds each group's mean and 1 / deviation."""
+PARTS, INTO_WEIGHT, INTO_BIAS = range(OWN + 4, OWN + 7)
+"""Where the arena takes what the parts of a group found, and, where a group is a channel of all
+samples, the gradients of scale and shift (-1: not here)."""
+TABLE_GROUPS, TABLE_CHANNELS, SUMS_WEIGHT, SUMS_BIAS = range(OWN + 4, OWN + 8)
 """Of the scale's sums: the norm's own groups a sample, and channels of each; where sums go."""
-OF_TABLE = OWN
 
 ZERO, ONE = np.float32(0), np.float32(1)
 
@@ -88,16 +91,36 @@ def single(params, ints, at, q):  # type: ignore[no-untyped-def]
 
 
 @cuda.jit(device=True)
-def weighted(params, ints, at, q, across, k):  # type: ignore[no-untyped-def]
-    """The scale of element `across` of a group of several channels, or of the k-th from it on
-    where channels have one position; 1 in a group of one channel."""
+def channel_at(ints, at, q, across, k):  # type: ignore[no-untyped-def]
+    """The channel of element `across` of a group, or of the k-th from it on where channels have
+    one position."""
     channels, plane = ints[uint32(at + CHANNELS)], ints[uint32(at + PLANE)]
+    group = remainder(q, ints[uint32(at + GROUPS)])
     if channels == 1:
-        return ONE
-    c = int32(remainder(q, ints[uint32(at + GROUPS)]) * channels + quotient(across, plane))
+        return group
+    c = int32(group * channels + quotient(across, plane))
     if plane == 1 and ints[uint32(at + WIDE)] != 0:
         c = int32(c + k)
+    return c
+
+
+@cuda.jit(device=True)
+def weighted(params, ints, at, q, across, k):  # type: ignore[no-untyped-def]
+    """The scale of an element of a group of several channels; 1 in a group of one channel."""
+    if ints[uint32(at + CHANNELS)] == 1:
+        return ONE
+    c = channel_at(ints, at, q, across, k)
     return number_of(params, ints[uint32(at + SCALE)], c, ONE)
+
+
+@cuda.jit(device=True)
+def passed(params, ints, at, c, g, x, mean, rate):  # type: ignore[no-untyped-def]
+    """What a relu after the norm passes of a gradient; all of it where there is none."""
+    if ints[uint32(at + RELU)] == 0:
+        return g
+    scale = number_of(params, ints[uint32(at + SCALE)], c, ONE)
+    shift = number_of(params, ints[uint32(at + SHIFT)], c, ZERO)
+    return g if scaled(x, mean, rate, scale, shift) > ZERO else ZERO
 
 
 @cuda.jit(device=True)
@@ -118,7 +141,9 @@ def pulled(arena, params, ints, at, q, part, parts, t, shared):  # type: ignore[
         take(x, arena, int32(other + row * ints[uint32(at + OTHER_BATCH)] + across), wide, mean)
         for k in range(EACH):
             if wide or k == 0:
-                wg = g[k] * weighted(params, ints, at, q, across, k)
+                c = channel_at(ints, at, q, across, k)
+                wg = passed(params, ints, at, c, g[k], x[k], mean, rate)
+                wg *= weighted(params, ints, at, q, across, k)
                 pull += wg
                 turn += wg * ((x[k] - mean) * rate)
         row, column = stepped(row, column, units)
@@ -153,7 +178,9 @@ def combined(arena, params, ints, at, q, part, parts, t, pull, turn):  # type: i
         take(x, arena, int32(other + row * ints[uint32(at + OTHER_BATCH)] + across), wide, mean)
         for k in range(EACH):
             if wide or k == 0:
-                wg = g[k] * scale * weighted(params, ints, at, q, across, k)
+                c = channel_at(ints, at, q, across, k)
+                wg = passed(params, ints, at, c, g[k], x[k], mean, rate)
+                wg *= scale * weighted(params, ints, at, q, across, k)
                 g[k] = rate * ((wg - pull) - (x[k] - mean) * rate * turn)
         give(arena, int32(target + row * ints[uint32(at + TARGET_BATCH)] + across), wide, g)
         row, column = stepped(row, column, units)
@@ -209,20 +236,21 @@ def scale_sums(arena, params, ints, at):  # type: ignore[no-untyped-def]
     wide = ints[uint32(at + WIDE)] != 0
     unit, groups = int32(EACH if wide else 1), ints[uint32(at + TABLE_GROUPS)]
     first, end, units = span(ints, at, part, parts)
-    table = int32(ints[uint32(at + OF_TABLE)] + 2 * quotient(c, ints[uint32(at + TABLE_CHANNELS)]))
+    table = int32(ints[uint32(at + TABLE)] + 2 * quotient(c, ints[uint32(at + TABLE_CHANNELS)]))
     source, other = group_at(ints, at, SOURCE, c), group_at(ints, at, OTHER, c)
     row = quotient(int32(first + t), units)
     column = int32(first + t - row * units)
     g, x = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
     pull, turn = ZERO, ZERO
     for _ in range(int32(first + t), end, int32(THREADS)):
-        across, own = int32(column * unit), int32(table + 2 * groups * row)
-        mean, rate = arena[uint32(own)], arena[uint32(own + 1)]
+        across, found = int32(column * unit), int32(table + 2 * groups * row)
+        mean, rate = arena[uint32(found)], arena[uint32(found + 1)]
         take(g, arena, int32(source + row * ints[uint32(at + SOURCE_BATCH)] + across), wide, ZERO)
         take(x, arena, int32(other + row * ints[uint32(at + OTHER_BATCH)] + across), wide, mean)
         for k in range(EACH):
-            pull += g[k]
-            turn += g[k] * ((x[k] - mean) * rate)
+            own = passed(params, ints, at, c, g[k], x[k], mean, rate)
+            pull += own
+            turn += own * ((x[k] - mean) * rate)
         row, column = stepped(row, column, units)
     pull, turn = block_sums(shared, t, pull, turn)
     if t == 0:
@@ -240,17 +268,19 @@ def scale_columns(arena, params, ints, at):  # type: ignore[no-untyped-def]
         return
     part, parts = int32(cuda.blockIdx.y), int32(cuda.gridDim.y)
     groups, rows = ints[uint32(at + TABLE_GROUPS)], ints[uint32(at + ROWS)]
-    table = int32(ints[uint32(at + OF_TABLE)] + 2 * quotient(c, ints[uint32(at + TABLE_CHANNELS)]))
+    table = int32(ints[uint32(at + TABLE)] + 2 * quotient(c, ints[uint32(at + TABLE_CHANNELS)]))
     source, other = group_at(ints, at, SOURCE, c), group_at(ints, at, OTHER, c)
     pull, turn = ZERO, ZERO
     for row in range(
         quotient(int32(part * rows), parts), quotient(int32((part + 1) * rows), parts)
     ):
-        own = int32(table + 2 * groups * row)
+        found = int32(table + 2 * groups * row)
+        mean, rate = arena[uint32(found)], arena[uint32(found + 1)]
         g = arena[uint32(source + row * ints[uint32(at + SOURCE_BATCH)])]
         x = arena[uint32(other + row * ints[uint32(at + OTHER_BATCH)])]
+        g = passed(params, ints, at, c, g, x, mean, rate)
         pull += g
-        turn += g * ((x - arena[uint32(own)]) * arena[uint32(own + 1)])
+        turn += g * ((x - mean) * rate)
     to = int32(c * parts + part)
     arena[uint32(ints[uint32(at + SUMS_WEIGHT)] + to)] = turn
     arena[uint32(ints[uint32(at + SUMS_BIAS)] + to)] = pull
@@ -299,15 +329,21 @@ def norm_back(task: Task, places: BackPlaces) -> Calls:
         return calls
     groups = groups_of(norm_groups(task), *there, batch=batch)
     parts = groups.parts(task.processors)
-    scale, scratch = places.weights.get("weight", -1), task.scratch(2 * groups.count * parts)
+    scratch = task.scratch(2 * groups.count * parts)
     into = [places.into["weight"], places.into["bias"]] if learned and batch else [-1, -1]
-    at = task.ints.add([*ends, *groups.fields, scale, places.kept, scratch, *into])
+    at = task.ints.add([*ends, *groups.fields, *_shared(task, places), scratch, *into])
     if parts == 1:
         return [*calls, blocks(norm_back_whole, groups.count, at)]
     return [
         *calls,
         *(shared_by(kernel, groups, parts, at) for kernel in (norm_pulls, norm_combine)),
     ]
+
+
+def _shared(task: Task, places: BackPlaces) -> list[int]:
+    """The fields from SCALE to TABLE."""
+    weights, relu = places.weights, task.whole.activation is not None
+    return [weights.get("weight", -1), weights.get("bias", -1), int(relu), places.kept]
 
 
 def _scale_back(task: Task, places: BackPlaces, ends: list[int], there: list[Buffer]) -> list[Call]:
@@ -319,7 +355,7 @@ def _scale_back(task: Task, places: BackPlaces, ends: list[int], there: list[Buf
     into = [places.into["weight"], places.into["bias"]]
     start = task.scratch(2 * channels * parts)
     to = into if parts == 1 else [start, start + channels * parts]
-    fields = [places.kept, own, channels // own, *to]
+    fields = [*_shared(task, places), own, channels // own, *to]
     at = task.ints.add([*ends, *groups.fields, *fields])
     call = shared_by(scale_sums, groups, parts, at)
     if columns:

@@ -7,6 +7,7 @@ from netdsl.cuda.backward.conv import conv_back, transposed_back
 from netdsl.cuda.backward.dense import dense_back, dense_forward
 from netdsl.cuda.backward.task import Back
 from netdsl.ops import (
+    Activation,
     AdaptiveAveragePool,
     Add,
     AveragePool,
@@ -31,9 +32,11 @@ from netdsl.ops import (
     LogSoftmax,
     MaxPool,
     Multiply,
+    Norm,
     Op,
     Pad,
     PRelu,
+    Relu,
     Shuffle,
     Silu,
     Softmax,
@@ -91,4 +94,10 @@ BACKS: dict[type[Op], Back] = {
     ),
 }
 """For each op its way back. Products of more than two tensors are taken two at a time, a fully
-connected layer reads a vector, and a relu may be fused into a convolution."""
+connected layer reads a vector, and a relu may be fused into a layer before it, see `takes`."""
+
+
+def takes(base: Op, residual: bool, act: Activation | None) -> bool:
+    """Whether in training the kernels of this op also apply this activation: a relu."""
+    layer = isinstance(base, Conv | ConvTranspose | Norm)
+    return layer and not residual and isinstance(act, Relu)
