@@ -1,196 +1,331 @@
 """The CUDA engine on a card, beside PyTorch with cuDNN: right on every op, and how fast.
 
-    python benchmarks/gpu.py [--quick]
+    python benchmarks/gpu.py [--parts ops,nets] [--json FILE]
+    python benchmarks/gpu.py --dry-run
 
-Says versions and card, compares every op forward with the float64 reference on fresh inputs,
-measures passes over memory against a copy on the device, times whole nets, and ends with the
-table. TF32 is off in PyTorch. Ends with status 2 where there is no card, 1 where an op is wrong.
+Says versions and card; compiles all kernels, on every core; compares every op forward and backward
+with PyTorch in double precision, on inputs drawn anew; times whole nets, passes over memory beside
+a copy, and training; runs compute-sanitizer on small shapes where there is one; and ends with the
+table. It takes less than eight minutes: what there is no time for is named. What fails is printed,
+and the rest goes on. Ends with status 2 where there is no card, 1 where something was wrong.
+
+--dry-run does all of it on tiny shapes in Numba's simulator, to see that the script itself works;
+no number that it prints is real.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+HERE = Path(__file__).resolve().parent
+TESTS = HERE.parent / "tests" / "cuda"
 
-import netdsl
-from netdsl import cuda
-from netdsl.faults import NetError
-from netdsl.graph.weights import initialise
-from netdsl.lang import load
-from netdsl.reference import interpret
+BUDGET = 450.0
+"""Seconds for all. A part ends by its share of them, counted from the start."""
 
-NETS = ("vgg16", "alexnet", "googlenet_torchvision", "resnet50")
-BATCHES = (1, 8, 64)
-BUDGET = 400.0
-"""Seconds after which no further net is timed."""
+ENDS = {"compile": 0.2, "ops": 0.45, "nets": 0.8, "passes": 0.87, "train": 0.92, "sanitizer": 1.0}
+"""The parts in their order, and by when each ends."""
 
-OPS = (
-    "input 37x29x31; conv3x3p1(70) -> relu",
-    "input 64x28x28; conv3x3s2p1(128) -> relu6",
-    "input 256x14x14; conv1x1(512) -> leaky",
-    "input 512x7x7; conv3x3p1(512)",
-    "input 3x56x56; conv7x7s2p3(64) -> relu",
-    "input 24x100; conv5p2d2(48)",
-    "input 8x9x20x21; conv3p1(24)",
-    "input 96x14x14; dwconv5x5p2",
-    "input 64x14x14; conv3x3p1g4(128)",
-    "input 32x15x17; tconv3x3s2p1(48)",
-    "input 16x7x8x9; tconv2s2(8)",
-    "input 512x7x7; fc(300) -> relu",
-    "input 33x27x25; maxpool3s2p1ceil",
-    "input 33x27x25; avgpool3s2p1(count_pad=yes)",
-    "input 33x27x25; avgpool(to=7x6)",
-    "input 130x29x31; gap",
-    "input 130x29x31; gmp",
-    "input 48x27x25; [bn + prelu] -> relu",
-    "input 48x27x25; ln",
-    "input 48x27x25; in",
-    "input 48x27x25; gn6",
-    "input 1000; softmax",
-    "input 21x40x41; log_softmax",
-    "input 96x27x27; lrn",
-    "input 50x33; elu -> gelu -> silu -> hswish -> hsigmoid -> tanh -> sigmoid",
-    "input 50x33; gelu(tanh)",
-    "input 24x17x19; up2(bilinear) -> up2",
-    "input 24x17x19; pad(3, mode=reflect) -> shuffle(4)",
-    "input 24x17x19; [relu | tanh] -> [id * gap]",
-)
-
-PASSES = (
-    "input 64x112x112; maxpool3s2p1",
-    "input 64x112x112; avgpool2",
-    "input 64x112x112; bn -> relu",
-    "input 64x112x112; gelu",
-    "input 64x112x112; in",
-    "input 64x112x112; gn8",
-    "input 96x55x55; lrn",
-    "input 1000x14x14; softmax",
-    "input 512x14x14; gap",
-)
-
-# A float32 sum of a few thousand products, against one in float64.
-TOLERANCE = 1e-4
+DRY = "DRY RUN in Numba's simulator: no number here is real."
 
 
-def differs(text: str, batch: int, seed: int) -> float:
-    """The largest difference from the reference, against 1 + size."""
-    random = np.random.default_rng(seed)
-    graph = load(text)
-    weights = initialise(graph, seed)
-    inputs = {n: random.standard_normal((batch, *graph[n].shape), np.float32) for n in graph.inputs}
-    found = cuda.compile(graph, weights, batch=batch).run(inputs)
-    wanted = interpret(graph, weights, inputs)
-    return max(
-        float(np.max(np.abs(found[n] - wanted[n]) / (1 + np.abs(wanted[n])))) for n in wanted
-    )
+@dataclass
+class Report:
+    """What was found so far."""
+
+    dry: bool
+    seed: int
+    began: float = field(default_factory=time.monotonic)
+    lines: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    def time_left(self, part: str) -> float:
+        """Seconds until the part's end."""
+        return BUDGET * ENDS[part] - (time.monotonic() - self.began)
+
+    def cases(self, part: str, found: Any) -> Iterator[Any]:
+        """Those that there is time for; the rest is named."""
+        waiting = list(found)
+        while waiting and self.time_left(part) > 0:
+            yield waiting.pop(0)
+        if waiting:
+            self.say(f"{part}: no time for {len(waiting)} more, from {waiting[0]} on")
+
+    def say(self, line: str) -> None:
+        """A line for now and for the table."""
+        self.lines.append(line)
+        print(line, flush=True)
+
+    @contextmanager
+    def guarded(self, what: str) -> Iterator[None]:
+        """Prints what goes wrong within the block, and goes on."""
+        try:
+            yield
+        except Exception as problem:
+            self.wrong.append(what)
+            said = " ".join(str(problem).split()) or type(problem).__name__
+            self.say(f"FAILED  {what}: {said[:300]}")
+            traceback.print_exc(limit=-3, file=sys.stdout)
 
 
-def seconds(start: Callable[[], Any], wait: Callable[[], Any], least: float = 0.3) -> float:
-    """Seconds of a call, the median of five rounds, each some calls long."""
-    start()
-    wait()
-    began = time.perf_counter()
-    start()
-    wait()
-    calls = max(1, min(200, int(least / 5 / max(time.perf_counter() - began, 1e-6))))
-    rounds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        for _ in range(calls):
-            start()
-        wait()
-        rounds.append((time.perf_counter() - began) / calls)
-    return sorted(rounds)[2]
-
-
-def plan_of(text_or_name: str, batch: int, *, name: bool) -> Any:
-    """A plan whose arena holds noise."""
-    graph = netdsl.load(text_or_name).graph if name else load(text_or_name)
-    plan = cuda.compile(graph, initialise(graph, 0), batch=batch)
-    random = np.random.default_rng(0)
-    plan.run({p.name: random.standard_normal((batch, *p.shape), np.float32) for p in plan.inputs})
-    return plan
-
-
-def torch_seconds(name: str, batch: int, shape: tuple[int, ...]) -> float | None:
-    """The same net of torchvision's, in eager mode with cuDNN; None where it is not installed."""
-    try:
-        import torch
-        import torchvision
-    except ImportError:
-        return None
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True
-    more = {"aux_logits": False, "init_weights": False} if name.startswith("googlenet") else {}
-    model = (
-        getattr(torchvision.models, name.removesuffix("_torchvision"))(weights=None, **more)
-        .eval()
-        .cuda()
-    )
-    x = torch.randn(batch, *shape, device="cuda")
-    with torch.inference_mode():
-        return seconds(lambda: model(x), torch.cuda.synchronize)
-
-
-def say_versions() -> None:
+def versions(report: Report) -> None:
+    """Packages, driver, card."""
     from importlib.metadata import PackageNotFoundError, version
 
-    for package in ("netdsl", "numba", "numba-cuda", "numpy", "torch", "torchvision"):
+    from netdsl import cuda
+
+    for package in ("netdsl", "numba", "numba-cuda", "cuda-core", "numpy", "torch"):
         try:
-            print(f"{package} {version(package)}")
+            report.say(f"{package} {version(package)}")
         except PackageNotFoundError:
-            print(f"{package} is not installed")
-    print("card:", ", ".join(cuda.devices()))
+            report.say(f"{package} is not installed")
+    for name, value in cuda.about().items():
+        report.say(f"{name.replace('_', ' ')}: {value}")
+    if not report.dry and find_spec("torch"):
+        with report.guarded("torch's version of CUDA"):
+            import torch
+
+            report.say(f"torch's CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
+    report.say(f"seed {report.seed}")
+
+
+def compile_all(report: Report) -> None:
+    """Every kernel into the cache, a share of them by each of some processes."""
+    if report.dry:
+        return
+    count = max(1, min(16, os.cpu_count() or 1))
+    command = [sys.executable, str(Path(__file__)), "--share"]
+    running = [subprocess.Popen([*command, f"{i}/{count}"]) for i in range(count)]
+    for process in running:
+        try:
+            process.wait(max(report.time_left("compile"), 1))
+        except subprocess.TimeoutExpired:
+            process.kill()
+    spent = time.monotonic() - report.began
+    report.say(f"kernels compiled by {count} processes, {spent:.0f} s after the start")
+
+
+def compile_share(share: str) -> None:
+    """What one of those processes does."""
+    import registry
+
+    found = registry.kernels()
+    from netdsl.cuda import launch
+
+    part, parts = map(int, share.split("/"))
+    for kernel in found[part::parts]:
+        try:
+            launch.prepare([kernel])
+        except Exception as problem:
+            print(f"FAILED  to compile {registry.home(kernel)}: {problem}", flush=True)
+
+
+def check_ops(report: Report) -> None:
+    """Every op forward, in every precision, and backward."""
+    import gpu_cases as cases
+    import gpu_checks as checks
+
+    found: list[tuple[str, str, Callable[[int], float]]] = []
+    forward = cases.TINY_FORWARD if report.dry else cases.FORWARD
+    backward = cases.TINY_BACKWARD if report.dry else cases.BACKWARD
+    for precision in checks.precisions():
+        # What rounds nothing is the same in all precisions.
+        texts = [t for t in forward if precision == "fp32" or "conv" in t or "fc(" in t]
+        found += [
+            (precision, text, lambda batch, t=text, p=precision: checks.forward(t, batch, seed, p))
+            for text in texts
+        ]
+    found += [
+        ("back", text, lambda batch, t=text: checks.backward(t, batch, seed)) for text in backward
+    ]
+    seed, right = report.seed, 0
+    for kind, text, differs in report.cases("ops", found):
+        with report.guarded(f"{kind} {text}"):
+            apart = max(differs(batch) for batch in ((2,) if report.dry else (1, 9)))
+            limit = checks.TOLERANCE.get(kind, checks.TOLERANCE["fp32"])
+            fine = apart < limit
+            right += fine
+            print(f"{'ok   ' if fine else 'WRONG'} {apart:8.1e}  {kind} {text}", flush=True)
+            report.rows.append({"part": "ops", "kind": kind, "text": text, "apart": apart})
+            if not fine:
+                report.wrong.append(text)
+                report.lines.append(f"WRONG {apart:8.1e}  {kind} {text}")
+    report.say(f"{right} of {len(found)} ops right")
+
+
+def measure(report: Report, part: str, cases: Any) -> None:
+    """Times of (what, function) pairs."""
+    from gpu_speed import HEAD
+
+    report.say(HEAD)
+    for what, run in report.cases(part, cases):
+        with report.guarded(what):
+            found = run()
+            report.say(f"{found}{'  (not real)' if report.dry else ''}")
+            report.rows.append({"part": part, "real": not report.dry, **found._asdict()})
+
+
+def time_nets(report: Report) -> None:
+    import gpu_cases as cases
+    import gpu_checks as checks
+    import gpu_speed as speed
+
+    import netdsl
+    from netdsl.net import Net
+
+    tiny = [Net.load(text=cases.TINY_NET)]
+    nets = tiny if report.dry else [netdsl.load(name) for name in cases.NETS]
+    batches = (1, 2) if report.dry else cases.BATCHES
+    found: list[tuple[str, Callable[[], Any]]] = [
+        (f"{net.name} {batch} {kind}", lambda n=net, b=batch, k=kind: speed.net(n, b, k))
+        for kind in checks.precisions()
+        for net in nets
+        for batch in batches
+    ]
+    last = nets[-1]
+    found.append((f"{last.name}, many batches", lambda: speed.copies(last, batches[-1], 4)))
+    measure(report, "nets", found)
+
+
+def time_passes(report: Report) -> None:
+    import gpu_cases as cases
+    import gpu_speed as speed
+
+    texts, batch = (cases.TINY_PASSES, 2) if report.dry else (cases.PASSES, 64)
+    measure(report, "passes", [(t, lambda t=t: speed.passed(t, batch)) for t in texts])
+
+
+def time_training(report: Report) -> None:
+    import gpu_cases as cases
+    import gpu_speed as speed
+
+    import netdsl
+    from netdsl.net import Net
+
+    net = Net.load(text=cases.TINY_NET) if report.dry else netdsl.load(cases.TRAINED)
+    batch = 2 if report.dry else cases.TRAINED_BATCH
+    measure(report, "train", [(f"{net.name} trains", lambda: speed.trained(net, batch))])
+
+
+def sanitize(report: Report) -> None:
+    """compute-sanitizer over small shapes, where it is installed."""
+    tool = shutil.which("compute-sanitizer", path=f"{os.environ.get('PATH')}:/usr/local/cuda/bin")
+    if tool is None or report.dry:
+        report.say("compute-sanitizer is not here")
+        return
+    for kind in ("memcheck", "racecheck"):
+        left = report.time_left("sanitizer")
+        if left < 10:
+            report.say(f"{kind}: no time left")
+            continue
+        command = [tool, "--tool", kind, "--error-exitcode", "9"]
+        command += [sys.executable, str(Path(__file__)), "--small"]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=left, check=False
+            )
+        except subprocess.TimeoutExpired:
+            report.say(f"{kind}: stopped after {left:.0f} s, nothing found until then")
+            continue
+        report.say(f"{kind}: {'nothing found' if done.returncode == 0 else 'ERRORS'}")
+        if done.returncode:
+            report.wrong.append(kind)
+            print(done.stdout[-6000:], flush=True)
+
+
+def small() -> int:
+    """What the sanitizer looks at: small shapes forward and backward."""
+    import gpu_cases as cases
+    import gpu_checks as checks
+
+    for text in cases.TINY_FORWARD:
+        for precision in checks.precisions():
+            checks.forward(text, 2, 0, precision)
+    for text in cases.TINY_BACKWARD:
+        checks.backward(text, 2, 0)
+    return 0
+
+
+PARTS: dict[str, Callable[[Report], None]] = {
+    "compile": compile_all,
+    "ops": check_ops,
+    "nets": time_nets,
+    "passes": time_passes,
+    "train": time_training,
+    "sanitizer": sanitize,
+}
+
+
+def simulate() -> None:
+    """Has Numba simulate a card. To be called before Numba is imported."""
+    os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+    import simulated
+
+    simulated.poisonous()
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="only check the ops")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", default=",".join(PARTS), help="of " + ", ".join(PARTS))
+    parser.add_argument("--json", type=Path, help="a file for all that was measured")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--share", help=argparse.SUPPRESS)
+    parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    began = time.perf_counter()
-    try:
-        cuda.check()
-    except NetError as problem:
-        print(f"nothing was measured: {problem}", file=sys.stderr)
-        return 2
-    say_versions()
-    seed = time.time_ns() % 2**31
-    print(f"seed {seed}")
-    wrong = 0
-    for text in OPS:
-        apart = max(differs(text, batch, seed) for batch in (1, 9))
-        wrong += not apart < TOLERANCE
-        print(f"{'ok   ' if apart < TOLERANCE else 'WRONG'} {apart:8.1e}  {text}", flush=True)
-    if wrong or args.quick:
-        return int(wrong > 0)
-    from netdsl.cuda import launch
+    parts = args.parts.split(",")
+    if not set(parts) <= set(PARTS):
+        parser.error(f"parts are {', '.join(PARTS)}")
+    sys.path[:0] = [str(HERE), str(HERE.parent), str(TESTS)]
+    if args.share:
+        compile_share(args.share)
+        return 0
+    if args.dry_run:
+        simulate()
+    from netdsl import cuda
 
-    rows = []
-    for text in PASSES:
-        plan = plan_of(text, 64, name=False)
-        moved = sum(port.buffer.floats for port in (*plan.inputs, *plan.outputs))
-        one, two = launch.room(moved // 2), launch.room(moved // 2)
-        copied = seconds(lambda one=one, two=two: two.copy_to_device(one), launch.wait)
-        taken = seconds(plan.start, launch.wait)
-        rows.append(f"{text:45} {1e3 * taken:9.3f} ms {copied / taken:6.0%} of a copy")
-    for name in NETS:
-        for batch in BATCHES:
-            if time.perf_counter() - began > BUDGET:
-                rows.append(f"{name:21} batch {batch:3}: no time left")
-                continue
-            plan = plan_of(name, batch, name=True)
-            ours, shape = seconds(plan.start, launch.wait), plan.inputs[0].shape
-            del plan
-            theirs = torch_seconds(name, batch, shape)
-            beside = f"torch {1e3 * theirs:9.3f} ms {theirs / ours:6.2f}x" if theirs else "no torch"
-            rows.append(f"{name:21} batch {batch:3} fp32 {1e3 * ours:9.3f} ms   {beside}")
-    print("\n" + "\n".join(rows))
-    return 0
+    fault = cuda.missing()
+    if fault is not None:
+        print(f"nothing was measured: {fault.message} ({fault.help})", file=sys.stderr)
+        return 2
+    return small() if args.small else everything(parts, args)
+
+
+def everything(parts: list[str], args: argparse.Namespace) -> int:
+    report = Report(args.dry_run, time.time_ns() % 2**31)
+    if report.dry:
+        report.say(DRY)
+    with report.guarded("versions"):
+        versions(report)
+    for name in PARTS:
+        if name in parts:
+            print(f"\n{name}", flush=True)
+            with report.guarded(name):
+                PARTS[name](report)
+    print("\n" + "\n".join(report.lines))
+    print(
+        f"\n{time.monotonic() - report.began:.0f} s; wrong: {', '.join(report.wrong) or 'nothing'}"
+    )
+    if report.dry:
+        print(DRY)
+    if args.json:
+        args.json.write_text(json.dumps(report.rows, indent=1), encoding="utf-8")
+    return int(bool(report.wrong))
 
 
 if __name__ == "__main__":

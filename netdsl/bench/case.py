@@ -21,7 +21,7 @@ class Case:
     """One thing to time.
 
     folder: where files for other engines may be written; it is there while they load.
-    precision: what factors are rounded to.
+    precision: what factors are rounded to. device: "cpu" or "cuda".
     """
 
     net: Net
@@ -29,6 +29,7 @@ class Case:
     threads: int
     folder: Path
     precision: str = "fp32"
+    device: str = "cpu"
 
     @cached_property
     def graph(self) -> Graph:

@@ -10,7 +10,7 @@ from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
 from netdsl.bench.case import Case
-from netdsl.bench.peers import OURS, Engine, Run, Unfit
+from netdsl.bench.peers import OURS, Engine, Run, Unfit, ours
 from netdsl.bench.quiet import Watch
 from netdsl.bench.rounds import ROUNDS, Times, rounds
 from netdsl.bench.truth import TOLERANCE, error_of, truth
@@ -40,6 +40,7 @@ class Row:
     ratio: float
     max_error: float
     precision: str = "fp32"
+    device: str = "cpu"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -72,6 +73,7 @@ def compare(
     cpu_time: bool = False,
     patience: float = 0.0,
     precision: str = "fp32",
+    device: str = "cpu",
     tell: Tell = lambda what: None,
 ) -> Comparison:
     """Runs a net on our engine and others.
@@ -79,7 +81,7 @@ def compare(
     threads: all that there are unless given. count: rounds. cpu_time: the processor's time counts,
     which others' work hardly stretches; for one thread only, since waiting threads use it too.
     patience: seconds to wait in all for others to be done. precision: what factors are rounded to.
-    tell: told what is being done.
+    device: "cpu", or "cuda" for an NVIDIA card. tell: told what is being done.
 
     Raises NetError where our engine does not know the precision or its outputs are wrong; another
     engine's wrong outputs, or one that cannot run the net, only leave it out.
@@ -88,7 +90,8 @@ def compare(
 
     if batch < 1:
         raise error("out-of-range", f"batch is {batch}, it must be at least 1")
-    check_precision(precision, "cpu", exact=False)
+    check_precision(precision, device, exact=False)
+    check_device(device, threads, layers, cpu_time)
     used = thread_count(threads)
     if cpu_time and used != 1:
         raise error(
@@ -97,8 +100,8 @@ def compare(
             help="give --threads 1 as well",
         )
     with TemporaryDirectory(prefix="netdsl-bench-") as folder:
-        case = Case(net, batch, used, Path(folder), precision)
-        runs, left_out = _loaded(case, [OURS, *engines], tell)
+        case = Case(net, batch, used, Path(folder), precision, device)
+        runs, left_out = _loaded(case, [ours(device), *engines], tell)
     tell("comparing outputs")
     errors, exact = _errors(case, runs, left_out)
     fit = {name: run for name, run in runs.items() if name in errors}
@@ -113,6 +116,18 @@ def compare(
     timings = _layers(case) if layers else ()
     against = "" if exact else "Errors are against the first engine after ours."
     return Comparison(_rows(case, times, errors), left_out, timings, against, watch.busy)
+
+
+def check_device(device: str, threads: int | None, layers: bool, cpu_time: bool) -> None:
+    """That nothing is asked of a card that only a processor has. Raises NetError."""
+    asked = {"threads": threads is not None, "layers": layers, "cpu-time": cpu_time}
+    if device != "cpu" and any(asked.values()):
+        flag = next(name for name, given in asked.items() if given)
+        raise error(
+            "two-views",
+            f"--{flag} is for the cpu, not for {device}",
+            help="netdsl run --profile times the layers" if flag == "layers" else None,
+        )
 
 
 def _loaded(
@@ -162,7 +177,7 @@ def _layers(case: Case) -> tuple[Timing, ...]:
 
 
 def _rows(case: Case, times: dict[str, Times], errors: dict[str, float]) -> tuple[Row, ...]:
-    ours = times[OURS.name].least
+    least = times[OURS.name].least
     return tuple(
         Row(
             case.net.name,
@@ -171,9 +186,10 @@ def _rows(case: Case, times: dict[str, Times], errors: dict[str, float]) -> tupl
             name,
             figures(found.least),
             figures(found.middle),
-            figures(found.least / ours),
+            figures(found.least / least),
             figures(errors[name]),
             case.precision,
+            case.device,
         )
         for name, found in times.items()
     )

@@ -35,7 +35,7 @@ def engine_sheet(found: Comparison, versions: dict[str, str]) -> Sheet:
     notes += [found.against] if found.against else []
     notes += busy_note([found])
     notes += [", ".join(f"{name} {version}" for name, version in versions.items()) + "."]
-    title = f"{first.net}: {samples}, {threads(first.threads)}{_less(first.precision)}"
+    title = f"{first.net}: {samples}, {where(first)}{_less(first.precision)}"
     return Sheet(title, ENGINE_COLUMNS, rows, notes=tuple(notes), subject=first.net, bars="length")
 
 
@@ -50,6 +50,11 @@ def busy_note(found: Sequence[Comparison]) -> list[str]:
 
 def _less(precision: str) -> str:
     return "" if precision == "fp32" else f", {precision}"
+
+
+def where(row: Row) -> str:
+    """What a row was measured on."""
+    return threads(row.threads) if row.device == "cpu" else row.device
 
 
 def threads(count: int) -> str:

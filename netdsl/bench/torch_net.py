@@ -100,6 +100,14 @@ class TorchNet(torch.nn.Module):
                     self.register_parameter(full.replace(".", "/"), value)
                 self.own[node.name][parameter.name] = value
 
+    def moved(self, device: str, kind: torch.dtype) -> TorchNet:
+        """Itself, with all its weights on a device and of a type."""
+        self.to(device, kind)
+        for own in self.own.values():
+            # Parameters have moved in place; statistics are none.
+            own.update((n, v.to(device, kind)) for n, v in own.items() if not v.requires_grad)
+        return self
+
     def to_layout(self, layout: torch.memory_format) -> None:
         """Puts weights of the layout's rank into it."""
         rank = 4 if layout == torch.channels_last else 5

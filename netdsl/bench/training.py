@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from netdsl.bench.compare import Comparison, Row, Tell, figures
+from netdsl.bench.compare import Comparison, Row, Tell, check_device, figures
 from netdsl.bench.peers import OURS, Engine, Torch, Unfit
 from netdsl.bench.quiet import Watch
 from netdsl.bench.rounds import ROUNDS, rounds
@@ -31,8 +31,8 @@ RATE, MOMENTUM, DECAY = 1e-3, 0.9, 5e-4
 class Task:
     """One net to train on noise: inputs, labels, and how."""
 
-    def __init__(self, net: Net, batch: int, threads: int) -> None:
-        self.net, self.threads = net, threads
+    def __init__(self, net: Net, batch: int, threads: int, device: str = "cpu") -> None:
+        self.net, self.threads, self.device = net, threads, device
         self.settings = Settings(
             batch=batch,
             optimiser="momentum",
@@ -40,7 +40,8 @@ class Task:
             momentum=MOMENTUM,
             decay=DECAY,
             schedule="constant",
-            threads=threads,
+            threads=threads if device == "cpu" else None,
+            device=device,
         )
         graph = net.graph
         if any(not is_classifier(graph[name].shape) for name in net.outputs(aux=True)):
@@ -68,12 +69,9 @@ class Task:
 
         torch.set_num_threads(self.threads)
         module, layout = engine.module(graph, self.net.weights)
-        module.train()
-        inputs = {
-            name: torch.from_numpy(x).contiguous(memory_format=layout)
-            for name, x in self.inputs.items()
-        }
-        labels = torch.from_numpy(self.labels)
+        module.moved(self.device, torch.float32).train()
+        given = {name: torch.from_numpy(x) for name, x in self.inputs.items()}
+        told = torch.from_numpy(self.labels)
         named = list(module.named_parameters())
         decayed = [p for name, p in named if name.endswith("/weight")]
         plain = [p for name, p in named if not name.endswith("/weight")]
@@ -86,6 +84,12 @@ class Task:
         forward = engine.prepared(module)
 
         def step() -> float:
+            # As ours, a step begins with a batch on this side.
+            inputs = {
+                name: x.to(self.device).contiguous(memory_format=layout)
+                for name, x in given.items()
+            }
+            labels = told.to(self.device)
             optimiser.zero_grad()
             losses = [functional.cross_entropy(y.flatten(1), labels) for y in forward(inputs)]
             loss = sum(share * one for share, one in zip(shares, losses, strict=True))
@@ -116,6 +120,7 @@ def compare_training(
     threads: int | None = None,
     count: int = ROUNDS,
     patience: float = 0.0,
+    device: str = "cpu",
     tell: Tell = lambda what: None,
 ) -> Comparison:
     """Times training steps; `max_error` is how far the first step's loss is from our own,
@@ -125,7 +130,8 @@ def compare_training(
     """
     from netdsl.cpu.plan import thread_count
 
-    task = Task(net, batch, thread_count(threads))
+    check_device(device, threads, layers=False, cpu_time=False)
+    task = Task(net, batch, thread_count(threads), device)
     tell("comparing first losses")
     errors, left_out = _errors(task, engines)
     ours, scores = task.ours(net.graph)
@@ -145,6 +151,7 @@ def compare_training(
             figures(found.middle),
             figures(found.least / least),
             figures(errors.get(name, 0.0)),
+            device=device,
         )
         for name, found in times.items()
     )

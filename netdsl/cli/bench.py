@@ -1,4 +1,4 @@
-"""`netdsl bench`: our CPU engine side by side with others."""
+"""`netdsl bench`: our engines side by side with others."""
 
 from __future__ import annotations
 
@@ -36,6 +36,9 @@ def bench(
     precision: Annotated[
         str, typer.Option(help="What factors are rounded to, in every engine: fp32 or bf16.")
     ] = "fp32",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda (beside PyTorch on the card), or auto.")
+    ] = "cpu",
     cpu_time: Annotated[
         bool,
         typer.Option(
@@ -56,11 +59,12 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="A JSON list, an object a row.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="One Markdown table.")] = False,
 ) -> None:
-    """Time nets on this CPU beside other engines: same weights, inputs and threads."""
+    """Time nets beside other engines: same weights, inputs, and threads or card."""
     from netdsl.bench.peak import peak
-    from netdsl.bench.peers import OURS, chosen
+    from netdsl.bench.peers import chosen, ours
     from netdsl.cli.progress import bar
-    from netdsl.net import Net
+    from netdsl.net import Net, check_settings
+    from netdsl.net import chosen as on
     from netdsl.runner import check_precision
 
     wanted, batches = graphs(nets, text), _numbers(batch)
@@ -68,11 +72,16 @@ def bench(
     if train and any(apart.values()):
         flag = next(name for name, given in apart.items() if given)
         raise error("two-views", f"--train does not go with --{flag}")
-    check_precision(precision, "cpu", exact=False)
-    engines = chosen("torch" if train and against is None else against)
-    every: list[type[Engine]] = [OURS, *engines]
+    check_settings(device, 1, threads)
+    device = on(device)
+    if device not in ("cpu", "cuda"):
+        raise error("unknown-device", f"bench does not time {device}", help="cpu, cuda or auto")
+    check_precision(precision, device, exact=False)
+    engines = chosen("torch" if train and against is None else against, device)
+    every: list[type[Engine]] = [ours(device), *engines]
     versions = {engine.package: engine.version() for engine in every}
     settings: dict[str, Any] = {"threads": threads, "count": rounds, "patience": patience}
+    settings["device"] = device
     running = partial(_running, layers=layers, cpu_time=cpu_time, precision=precision)
     measure = _training if train else running
     top = peak(threads) if layers else 0.0
@@ -107,6 +116,12 @@ def _training(net: Net, engines: list[type[Engine]], **settings: Any) -> Compari
     from netdsl.bench.training import compare_training, trainers
 
     return compare_training(net, trainers(engines), **settings)
+
+
+def drivers(about: dict[str, Any]) -> list[str]:
+    """The driver and the toolkit, as a machine's description has them."""
+    named = {"cuda_driver": "a driver for", "cuda_toolkit": "toolkit"}
+    return [f"{words} {about[key]}" for key, words in named.items() if key in about]
 
 
 def _numbers(text: str) -> list[int]:
@@ -162,7 +177,13 @@ def _markdown(found: list[Comparison], versions: dict[str, str], peak: float) ->
         for name, why in one.left_out.items():
             print(f"\n{name} is left out of {one.rows[0].net}: {why}.")
     stated = ", ".join(f"{name} {version}" for name, version in versions.items())
-    machine = f"{cpu_name()}, {isa()}, {threads(found[0].rows[0].threads)}"
+    first = found[0].rows[0]
+    machine = f"{cpu_name()}, {isa()}, {threads(first.threads)}"
+    if first.device == "cuda":
+        from netdsl import cuda
+
+        about = cuda.about()
+        machine = ", ".join([*about.get("cards", [])[:1], *drivers(about)])
     print(f"\n{machine}; {date.today().isoformat()}; {stated}.")
     sheets = [layer_sheet(one, peak) for one in found if one.layers]
     if sheets:

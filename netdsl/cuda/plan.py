@@ -86,6 +86,7 @@ class Plan:
         views = self._views(inputs), self._views(outputs)
         self._desk = Desk(*views, self.stream)
         self._pipeline: Pipeline | None = None
+        self._fed: dict[str, Any] = {}
         self._lock = RLock()
 
     @property
@@ -144,6 +145,23 @@ class Plan:
                 if problem.faults[0].code != "out-of-memory":
                     raise
         return self._pipeline
+
+    def feed(self, inputs: Mapping[str, NDArray[np.floating]]) -> None:
+        """Puts inputs onto the card, where they stay for any number of `compute`.
+
+        Raises NetError as `run` does.
+        """
+        arrays = self._checked(inputs)
+        with self._lock, faults_of(self.name, self.batch):
+            self._fed = {name: launch.on_device(x) for name, x in arrays.items()}
+
+    def compute(self) -> dict[str, Floats]:
+        """The outputs, as of `run`, for what `feed` put onto the card."""
+        with self._lock, faults_of(self.name, self.batch):
+            launch.attach()
+            self._desk.copy(self._fed)
+            self._replay.start()
+            return self._shaped(self._desk.get())
 
     def start(self) -> None:
         """Starts every kernel on what the arena holds, without waiting for the end."""

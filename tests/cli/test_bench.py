@@ -33,7 +33,7 @@ avgpool2 -> gap -> flatten -> fc(10) -> softmax
 """
 QUICK = ["--rounds", "1", "--patience", "0"]
 KEYS = {"net", "batch", "threads", "engine", "min_ms", "median_ms", "ratio", "max_error"}
-KEYS.add("precision")
+KEYS |= {"precision", "device"}
 
 
 def bench(*words: str) -> Result:
@@ -218,7 +218,7 @@ def test_bad_input() -> None:
     assert "there is no engine tensorflow" in fails("-e", TINY, "--against", "tensorflow")
     for batch in ("0", "two", "1,,8", "-1"):
         assert "batch is" in fails("-e", TINY, "--against", "onnxruntime", f"--batch={batch}")
-    assert "0 threads" in fails("-e", TINY, "--against", "onnxruntime", "--threads", "0")
+    assert "threads is 0" in fails("-e", TINY, "--against", "onnxruntime", "--threads", "0")
 
 
 def test_a_peer_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,3 +263,49 @@ def test_rounds_take_turns() -> None:
     found = rounds(both, 2, Watch(0.0), clock=lambda: now)
     assert order == ["a", "a", "b", "b", "b", "b", "a", "a"]
     assert found == {"a": Times(1000, 2000), "b": Times(5000, 5000)}
+
+
+def test_a_card_is_asked_only_for_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
+    assert "bench does not time reference" in fails("-e", TINY, "--device", "reference")
+    assert "there is no device tpu" in fails("-e", TINY, "--device", "tpu")
+    card = ("-e", TINY, "--device", "cuda")
+    assert "onnxruntime is not run on cuda here" in fails(*card, "--against", "onnxruntime")
+    pytest.importorskip("torch")
+    assert "--layers is for the cpu, not for cuda" in fails(*card, "--layers")
+    assert "--threads is for the cpu, not for cuda" in fails(*card, "--threads", "2")
+
+
+def test_without_a_card_bench_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from netdsl.cuda import device
+    from netdsl.faults import Fault
+
+    monkeypatch.setattr(device, "missing", lambda: Fault("no-card", "there is no card"))
+    assert "there is no card" in fails("-e", TINY, "--device", "cuda")
+
+
+def test_a_module_moves_with_all_its_weights() -> None:
+    torch = pytest.importorskip("torch")
+    from netdsl.bench.torch_net import TorchNet
+
+    net = Net.load(text="input 3x8x8; conv3p1(4) -> bn -> relu -> gap -> fc(3)")
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    moved = TorchNet(net.graph, net.weights).moved("cpu", torch.float64).eval()
+    assert {v.dtype for own in moved.own.values() for v in own.values()} == {torch.float64}
+    with torch.inference_mode():
+        (found,) = moved({net.graph.inputs[0]: torch.from_numpy(x).double()})
+    wanted = net.run(x, device="reference")
+    assert isinstance(wanted, np.ndarray)
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-6, atol=1e-7)
+
+
+def test_tf32_is_allowed_for_a_while_only() -> None:
+    torch = pytest.importorskip("torch")
+    from netdsl.bench.card import rounding
+
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for allowed in (True, False):
+        with rounding(allowed):
+            assert [backend.allow_tf32 for backend in backends] == [allowed, allowed]
+        assert [backend.allow_tf32 for backend in backends] == before

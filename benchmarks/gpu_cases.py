@@ -1,0 +1,102 @@
+"""What gpu.py computes: every op forward and backward, passes over memory, nets."""
+
+from __future__ import annotations
+
+FORWARD = (
+    "input 37x29x31; conv3x3p1(70) -> relu",
+    "input 64x28x28; conv3x3s2p1(128) -> relu6",
+    "input 256x14x14; conv1x1(512) -> leaky",
+    "input 512x7x7; conv3x3p1(512)",
+    "input 3x56x56; conv7x7s2p3(64) -> relu",
+    "input 24x100; conv5p2d2(48)",
+    "input 8x9x20x21; conv3p1(24)",
+    "input 96x14x14; dwconv5x5p2",
+    "input 64x14x14; conv3x3p1g4(128)",
+    "input 32x15x17; tconv3x3s2p1(48)",
+    "input 16x7x8x9; tconv2s2(8)",
+    "input 64x9x9; conv1x1(64) as a; [a -> conv3x3p1(64) + a] -> relu",
+    "input 512x7x7; fc(300) -> relu",
+    "input 33x27x25; maxpool3s2p1ceil",
+    "input 33x27x25; avgpool3s2p1(count_pad=yes)",
+    "input 33x27x25; avgpool(to=7x6)",
+    "input 130x29x31; gap",
+    "input 130x29x31; gmp",
+    "input 48x27x25; [bn + prelu] -> relu",
+    "input 48x27x25; ln",
+    "input 48x27x25; in",
+    "input 48x27x25; gn6",
+    "input 1000; softmax",
+    "input 21x40x41; log_softmax",
+    "input 96x27x27; lrn",
+    "input 50x33; elu -> gelu -> silu -> hswish -> hsigmoid -> tanh -> sigmoid",
+    "input 50x33; gelu(tanh)",
+    "input 24x17x19; up2(bilinear) -> up2",
+    "input 24x17x19; pad(3, mode=reflect) -> shuffle(4)",
+    "input 24x17x19; pad(2, mode=edge) -> pad(1, value=3.5)",
+    "input 24x17x19; [relu | tanh] -> [id * gap]",
+    "input 24x17x19; flatten -> relu",
+)
+
+# An op's own input has no gradient to look at, so a layer with weights lies before it.
+BACKWARD = (
+    "input 37x19x21; conv3x3p1(40) -> relu -> conv3x3s2p1(24)",
+    "input 24x100; conv5p2d2(48) -> leaky -> conv3g4(16)",
+    "input 8x9x10x11; conv3p1(12) -> relu6 -> conv1(5)",
+    "input 24x14x14; conv1x1(32) -> dwconv3x3p1 -> hswish",
+    "input 12x9x8; conv1x1(16) -> tconv3x3s2p1(10) -> hsigmoid",
+    "input 33x7x7; conv1x1(16) -> fc(30) -> relu -> fc(10)",
+    "input 8x17x15; conv1x1(16) -> maxpool3s2p1ceil",
+    "input 8x17x15; conv1x1(16) -> avgpool3s2p1(count_pad=yes)",
+    "input 8x17x15; conv1x1(16) -> avgpool(to=7x6)",
+    "input 8x17x15; conv1x1(16) -> [gap | gmp]",
+    "input 8x17x15; conv1x1(16, bias=no) -> bn -> prelu",
+    "input 8x17x15; conv1x1(16) -> ln",
+    "input 8x17x15; conv1x1(16, bias=no) -> in",
+    "input 8x17x15; conv1x1(16) -> gn4",
+    "input 8x17x15; conv1x1(16) -> lrn",
+    "input 8x17x15; conv1x1(21) -> softmax",
+    "input 8x17x15; conv1x1(21) -> log_softmax",
+    "input 8x33; conv1(16) -> elu -> gelu -> silu -> tanh -> sigmoid",
+    "input 8x33; conv1(16) -> gelu(tanh)",
+    "input 8x11x9; conv1x1(8) -> up2(bilinear) -> up2",
+    "input 8x11x9; conv1x1(8) -> pad(3, mode=reflect) -> shuffle(4)",
+    "input 8x11x9; conv1x1(8) -> pad(2, mode=edge) -> pad(1, value=3.5)",
+    "input 8x11x9; conv1x1(8) as a; [a -> relu | a -> tanh] -> [id * gap]",
+    "input 8x11x9; conv1x1(8) as a; [a -> conv3x3p1(8) + a] -> flatten -> relu",
+)
+
+PASSES = (
+    "input 64x112x112; maxpool3s2p1",
+    "input 64x112x112; avgpool2",
+    "input 64x112x112; bn -> relu",
+    "input 64x112x112; gelu",
+    "input 64x112x112; in",
+    "input 64x112x112; gn8",
+    "input 64x112x112; ln",
+    "input 96x55x55; lrn",
+    "input 1000x14x14; softmax",
+    "input 1000; softmax",
+    "input 512x14x14; gap",
+)
+
+NETS = ("vgg16", "alexnet", "googlenet_torchvision", "resnet50")
+BATCHES = (1, 8, 64)
+TRAINED, TRAINED_BATCH = "lenet5", 64
+
+TINY_FORWARD = (
+    "input 3x5x4; conv3x3p1(5) -> relu",
+    "input 2x6; tconv3s2p1(3)",
+    "input 3x3x2; fc(5) -> relu",
+    "input 3x5x5; maxpool3s2p1",
+    "input 2x5x7; avgpool(to=2)",
+    "input 4x3x3; gn2 -> softmax",
+    "input 4x3x3; lrn -> gelu",
+    "input 2x3x2; up2 -> pad(1, mode=edge)",
+    "input 3x2x3; [relu | tanh] -> [id * gap]",
+)
+TINY_BACKWARD = (
+    "input 2x4x4; conv3x3p1(3) -> relu -> fc(2)",
+    "input 2x4x4; conv1x1(2) -> maxpool2 -> tanh",
+)
+TINY_PASSES = ("input 2x6x6; maxpool3s2p1", "input 4x3; softmax")
+TINY_NET = "net tiny; input 1x8x8; conv3x3(3) -> relu -> maxpool2 -> flatten -> fc(4)"

@@ -1,0 +1,129 @@
+"""Whether the card computes what it should: every op beside PyTorch in double precision, or, where
+there is no PyTorch, beside this package's own reference and its CPU engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdsl import cuda
+from netdsl.graph import Graph
+from netdsl.graph.weights import initialise
+from netdsl.lang import load
+from netdsl.runner import COMPUTES
+
+Floats = NDArray[Any]
+Arrays = dict[str, Floats]
+
+# Of the largest value. A float32 sum of a few thousand products; factors of 11 and of 8 bits.
+TOLERANCE = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 3e-2}
+
+
+def drawn(text: str, batch: int, seed: int) -> tuple[Graph, Arrays, Arrays]:
+    """A graph, weights and inputs that nobody has seen before."""
+    random = np.random.default_rng(seed)
+    graph = load(text)
+    weights = dict(initialise(graph, seed))
+    for name, value in weights.items():
+        # Biases and scales as they begin, 0 and 1, would hide what is left out.
+        weights[name] = value + np.abs(random.normal(0, 0.1, value.shape)).astype(np.float32)
+    inputs = {n: random.standard_normal((batch, *graph[n].shape), np.float32) for n in graph.inputs}
+    return graph, weights, inputs
+
+
+def furthest(found: Mapping[str, Floats], wanted: Mapping[str, Floats]) -> float:
+    """The largest difference, of the largest value of its array; infinite for what is no number."""
+    worst = 0.0
+    for name, values in wanted.items():
+        if found[name].shape != values.shape or not np.isfinite(found[name]).all():
+            return float("inf")
+        size = float(np.abs(values).max(initial=0.0)) or 1.0
+        worst = max(worst, float(np.abs(found[name] - values).max(initial=0.0)) / size)
+    return worst
+
+
+def forward(text: str, batch: int, seed: int, precision: str = "fp32") -> float:
+    """How far outputs are from what they should be; the plan runs three times, the last two as a
+    graph."""
+    graph, weights, inputs = drawn(text, batch, seed)
+    more = {} if precision == "fp32" else {"precision": precision}
+    plan = cuda.compile(graph, weights, batch=batch, **more)
+    wanted = exact(graph, weights, inputs)
+    return max(furthest(plan.run(inputs), wanted) for _ in range(3))
+
+
+def backward(text: str, batch: int, seed: int) -> float:
+    """How far outputs in training and the gradients of all weights are from what they should be."""
+    from netdsl.train.engine import make_plan
+    from netdsl.train.settings import Settings
+
+    graph, weights, inputs = drawn(text, batch, seed)
+    random = np.random.default_rng(seed + 1)
+    slopes = {
+        n: random.standard_normal((batch, *graph[n].shape), np.float32) for n in graph.outputs
+    }
+    plan = make_plan(graph, weights, Settings(batch=batch, device="cuda"))
+    outputs = plan.forward(inputs, step=0)
+    plan.backward(slopes)
+    wanted, gradients = learned(graph, weights, inputs, slopes)
+    return max(furthest(outputs, wanted), furthest(plan.gradients(), gradients))
+
+
+def exact(graph: Graph, weights: Arrays, inputs: Arrays) -> Arrays:
+    """The outputs in double precision."""
+    module = torch_module(graph, weights)
+    if module is None:
+        from netdsl.reference import interpret
+
+        return dict(interpret(graph, weights, inputs))
+    import torch
+
+    with torch.inference_mode():
+        found = module.eval()({n: torch.from_numpy(x).double() for n, x in inputs.items()})
+    return {n: y.numpy() for n, y in zip(graph.outputs, found, strict=True)}
+
+
+def learned(graph: Graph, weights: Arrays, inputs: Arrays, slopes: Arrays) -> tuple[Arrays, Arrays]:
+    """The outputs in training and every parameter's gradient."""
+    module = torch_module(graph, weights)
+    if module is None:
+        from netdsl.train.gradients import TrainingPlan
+
+        plan = TrainingPlan(graph, weights, batch=len(next(iter(inputs.values()))), exact=True)
+        outputs = plan.forward(inputs, step=0)
+        plan.backward(slopes)
+        return dict(outputs), dict(plan.gradients())
+    import torch
+
+    found = module.train()({n: torch.from_numpy(x).double() for n, x in inputs.items()})
+    outputs = dict(zip(graph.outputs, found, strict=True))
+    sum((y * torch.from_numpy(slopes[n]).double()).sum() for n, y in outputs.items()).backward()
+    gradients = {
+        name.replace("/", "."): parameter.grad.numpy()
+        for name, parameter in module.named_parameters()
+    }
+    return {n: y.detach().numpy() for n, y in outputs.items()}, gradients
+
+
+def torch_module(graph: Graph, weights: Arrays) -> Any:
+    """The graph in PyTorch, in double precision; None where there is none that does it."""
+    if find_spec("torch") is None:
+        return None
+    import torch
+
+    from netdsl.bench.peers import Unfit
+    from netdsl.bench.torch_net import TorchNet
+
+    try:
+        return TorchNet(graph, weights).moved("cpu", torch.float64)
+    except Unfit:
+        return None
+
+
+def precisions() -> tuple[str, ...]:
+    """Those that the card computes in."""
+    return COMPUTES["cuda"]

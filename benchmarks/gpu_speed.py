@@ -1,0 +1,151 @@
+"""How fast the card is: nets and training beside PyTorch, passes beside a copy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from netdsl import cuda
+from netdsl.bench.card import OursOnCard, TorchChannelsLastOnCard, TorchOnCard
+from netdsl.bench.case import Case
+from netdsl.bench.peers import Unfit
+from netdsl.bench.quiet import Watch
+from netdsl.bench.rounds import rounds
+from netdsl.bench.truth import TOLERANCE, error_of
+from netdsl.graph.weights import initialise
+from netdsl.lang import load
+from netdsl.net import Net
+
+ROUNDS = 3
+
+
+class Speed(NamedTuple):
+    """What was measured: of what, our ms, the other's ms, and a remark."""
+
+    what: str
+    ours: float
+    theirs: float | None
+    against: str
+    remark: str = ""
+
+    def __str__(self) -> str:
+        beside = f"{'':>10}   {self.against}"
+        if self.theirs is not None:
+            beside = f"{self.theirs:10.3f}   {self.theirs / self.ours:5.2f}x {self.against}"
+        return f"{self.what:48} {self.ours:10.3f} {beside}  {self.remark}".rstrip()
+
+
+HEAD = f"{'':48} {'ours, ms':>10} {'other, ms':>10}   other / ours"
+
+
+def net(net: Net, batch: int, precision: str) -> Speed:
+    """A whole net, inputs on the card, outputs brought back, beside PyTorch's faster layout.
+
+    Raises AssertionError where the outputs are wrong.
+    """
+    with TemporaryDirectory() as folder:
+        case = Case(net, batch, 1, Path(folder), precision, "cuda")
+        runs = {"netdsl": OursOnCard.ready(case)}
+        remark = ""
+        for engine in (TorchOnCard, TorchChannelsLastOnCard) if TorchOnCard.installed() else ():
+            try:
+                runs[engine.name] = engine.ready(case)
+            except Unfit as why:
+                remark = str(why)
+    outputs = {name: run() for name, run in runs.items()}
+    if len(runs) > 1:
+        apart = error_of(outputs["netdsl"], next(o for n, o in outputs.items() if n != "netdsl"))
+        assert apart < TOLERANCE[precision], f"outputs are {apart:.1e} from PyTorch's"
+        remark = f"apart {apart:.0e}"
+    times = rounds(runs, ROUNDS, Watch(0.0))
+    plan: Any = net.runner(batch, device="cuda", precision=precision).plan
+    remark = "; ".join(filter(None, (remark, plan.note)))
+    others = {name: found.least for name, found in times.items() if name != "netdsl"}
+    best = min(others, key=lambda name: others[name], default="no PyTorch on the card")
+    what = f"{net.name}, batch {batch}, {precision}"
+    return Speed(what, times["netdsl"].least, others.get(best), best, remark)
+
+
+def passed(text: str, batch: int) -> Speed:
+    """An op that reads and writes once, beside a copy of as many bytes on the device."""
+    from netdsl.cuda import launch
+
+    graph = load(text)
+    plan = cuda.compile(graph, initialise(graph, 0), batch=batch)
+    random = np.random.default_rng(0)
+    plan.run({p.name: random.standard_normal((batch, *p.shape), np.float32) for p in plan.inputs})
+    moved = sum(port.buffer.floats for port in (*plan.inputs, *plan.outputs))
+    one, two = launch.room(moved // 2), launch.room(moved // 2)
+
+    def copy() -> None:
+        two.copy_to_device(one, stream=plan.stream)
+
+    copied, taken = seconds(copy, plan.wait), seconds(plan.start, plan.wait)
+    remark = f"{copied / taken:.0%} of the copy's {8 * (moved // 2) / copied / 1e9:,.0f} GB/s"
+    return Speed(f"{text}, batch {batch}", 1e3 * taken, 1e3 * copied, "copy", remark)
+
+
+def trained(net: Net, batch: int) -> Speed:
+    """A training step from a batch on this side to the loss, beside PyTorch's.
+
+    Raises NetError where the losses differ.
+    """
+    from netdsl.bench.training import compare_training
+
+    engines = [TorchOnCard] if TorchOnCard.installed() else []
+    if engines:
+        import torch
+
+        engines = engines if torch.cuda.is_available() else []
+    found = compare_training(net, engines, batch=batch, count=ROUNDS, device="cuda")
+    by_name = {row.engine: row for row in found.rows}
+    other = by_name.get("torch")
+    against = "torch" if other else "no PyTorch on the card"
+    what = f"{net.name}, training step, batch {batch}"
+    return Speed(what, by_name["netdsl"].min_ms, other and other.min_ms, against)
+
+
+def copies(net: Net, batch: int, batches: int) -> Speed:
+    """Many batches from this side and back: copies beside the computation, and in turn."""
+    (name,) = net.graph.inputs
+    runner = net.runner(batch, device="cuda")
+    x = np.random.default_rng(0).standard_normal((batch * batches, *net.inputs[name]), np.float32)
+    pieces = np.split(x, batches)
+    plan: Any = runner.plan
+
+    def one_by_one() -> None:
+        for piece in pieces:
+            plan.run({name: piece})
+
+    def beside() -> None:
+        for _ in plan.run_many({name: piece} for piece in pieces):
+            pass
+
+    apart, together = (seconds(run, plan.wait, least=0.0) for run in (one_by_one, beside))
+    what = f"{net.name}, {batches} batches of {batch}, fp32"
+    return Speed(what, 1e3 * together, 1e3 * apart, "the same without overlap")
+
+
+def seconds(start: Callable[[], Any], wait: Callable[[], Any], least: float = 0.2) -> float:
+    """Seconds of a call, the least of five rounds, each some calls long."""
+    start()
+    start()
+    wait()
+    began = time.perf_counter()
+    start()
+    wait()
+    once = max(time.perf_counter() - began, 1e-6)
+    calls = max(1, min(200, int(least / 5 / once)))
+    rounds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        for _ in range(calls):
+            start()
+        wait()
+        rounds.append((time.perf_counter() - began) / calls)
+    return min(rounds)
