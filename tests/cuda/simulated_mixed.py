@@ -29,11 +29,15 @@ KEPT = {"tf32": 10, "bf16": 7}
 """Bits behind the point."""
 
 
-def nearest(values: Floats, kept: int) -> Floats:
-    """Values with so many bits behind the point: by arithmetic, where the kernels use bits."""
+def nearest(values: Floats, precision: str) -> Floats:
+    """Values as the precision has them: by arithmetic, where the kernels use bits. Halves go to the
+    even neighbour, in TF32 away from zero."""
     fraction, exponent = np.frexp(values.astype(np.float64))
-    scale = 2.0 ** (kept + 1)
-    return np.ldexp(np.round(fraction * scale) / scale, exponent).astype(np.float32)
+    scale = 2.0 ** (KEPT[precision] + 1)
+    large = fraction * scale
+    away = np.trunc(large + np.copysign(0.5, large))
+    whole = away if precision == "tf32" else np.round(large)
+    return np.ldexp(whole / scale, exponent).astype(np.float32)
 
 
 def drawn(case: Case) -> tuple[Graph, Plan, dict[str, Floats], dict[str, Floats]]:
@@ -53,7 +57,6 @@ def outcome(case: Case, *, twice: bool = True) -> tuple[float, float]:
     from the reference on rounded factors, against 1 + the sum of the products' sizes; and from the
     reference itself, against what rounding may do to each product."""
     graph, plan, weights, inputs = drawn(case)
-    kept = KEPT[case[2]]
     found = next(iter(plan.run(inputs).values()))
     if twice:
         np.testing.assert_array_equal(next(iter(plan.run(inputs).values())), found)
@@ -63,14 +66,14 @@ def outcome(case: Case, *, twice: bool = True) -> tuple[float, float]:
         return next(iter(interpret(graph, w, x).values()))
 
     def rounded(given: dict[str, Floats]) -> dict[str, Floats]:
-        return {n: v if n.endswith("bias") else nearest(v, kept) for n, v in given.items()}
+        return {n: v if n.endswith("bias") else nearest(v, case[2]) for n, v in given.items()}
 
     sizes = computed(
         {n: np.abs(v) if n.endswith("weight") else 0 * v for n, v in weights.items()},
         {n: np.abs(v) for n, v in inputs.items()},
     )
     apart = np.abs(found - computed(rounded(weights), rounded(inputs))) / (1 + sizes)
-    unit = 2.0 ** -(kept + 1)
+    unit = 2.0 ** -(KEPT[case[2]] + 1)
     allowed = (2 * unit + unit * unit) * sizes + 1e-6 * (1 + sizes)
     return float(apart.max()), float((np.abs(found - computed(weights, inputs)) / allowed).max())
 

@@ -52,17 +52,18 @@ def simulate(mode: str, given: object) -> Any:
     return json.loads(done.stdout)
 
 
-def agree(cases: list[Case]) -> None:
+def agree(cases: list[Case]) -> list[float]:
+    """Asserts it; gives how much of what rounding may do it did."""
     found = simulate("agree", cases)
     assert len(found) == len(cases)
     for case, (apart, share) in zip(cases, found, strict=True):
         assert apart <= TOLERANCE, case
         assert share <= 1, case
-        assert share > 1e-3, f"{case} is not rounded"
+    return [share for _, share in found]
 
 
 def test_factors_are_rounded_and_sums_are_not() -> None:
-    agree(CHOSEN)
+    assert min(agree(CHOSEN)) > 1e-2
 
 
 def drawn(chance: random.Random) -> Case:

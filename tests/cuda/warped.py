@@ -127,11 +127,12 @@ def wrong(arena, params, ints, at):  # type: ignore[no-untyped-def]
 WRONG = ("diverging", "absent", "far", "crooked")
 
 
-def bits_of(values: np.ndarray, kept: int) -> np.ndarray:
-    """Values with so many bits behind the point, by arithmetic: half to even."""
+def bits_of(values: np.ndarray, kept: int, *, away: bool = False) -> np.ndarray:
+    """Values with so many bits behind the point, by arithmetic: half to even, or away from zero."""
     fraction, exponent = np.frexp(values.astype(np.float64))
-    scale = 2.0 ** (kept + 1)
-    return np.ldexp(np.round(fraction * scale) / scale, exponent)
+    large = fraction * 2.0 ** (kept + 1)
+    whole = np.trunc(large + np.copysign(0.5, large)) if away else np.round(large)
+    return np.ldexp(whole / 2.0 ** (kept + 1), exponent)
 
 
 def paired(values: np.ndarray) -> np.ndarray:
@@ -158,7 +159,7 @@ def differences(seed: int) -> Iterator[tuple[str, float]]:
 
     x = (rng.normal(size=(WARP, 4)) * 10.0 ** rng.integers(-20, 20, (WARP, 4))).astype(np.float32)
     found = launch(rounded, np.zeros(8 * WARP, np.float32), x, 0).reshape(-1, 8)
-    apart = np.abs(found[:, :4] / bits_of(x, 10) - 1).max()
+    apart = np.abs(found[:, :4] / bits_of(x, 10, away=True) - 1).max()
     yield "as_tf32", float(apart)
     same = found[:, 4:6].view(np.uint32) == paired(bits_of(x, 7)).view(np.uint32)
     yield "as_bf16", float(1 - same.mean())
