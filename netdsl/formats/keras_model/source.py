@@ -19,7 +19,6 @@ from netdsl.formats.source.parts import (
     Module,
     Ref,
     Symbol,
-    Text,
     Use,
     Value,
 )
@@ -165,8 +164,6 @@ class _Writer:
         """Writes what gives an expression; the name that holds it, the target where it is new."""
         if isinstance(expression, Ref):
             return self.names[expression.value]
-        if isinstance(expression, Text):
-            return expression.text
         alone = len(expression.inside) == 1
         inner = [self.lower(e, target if alone else self._wish(e)) for e in expression.inside]
         if isinstance(expression, Use):

@@ -10,6 +10,7 @@ from netdsl.formats.source.names import MODULE, Names, identifier
 from netdsl.formats.source.parts import (
     Apply,
     Attribute,
+    Beside,
     Expression,
     Infix,
     Module,
@@ -212,7 +213,7 @@ class _Maker:
         inside = tuple(self._read(name) for name in item.inputs)
         expression: Expression
         if isinstance(join, Concat):
-            expression = Apply("torch.cat([", inside, "], dim=1)")
+            expression = Beside(inside)
         else:
             expression = Infix("+" if isinstance(join, Add) else "*", inside)
         (result,) = item.outputs
@@ -240,7 +241,7 @@ class _Maker:
             if i == len(steps) - 1:
                 break
             if not isinstance(step, str) and any(m.states or m.block for m in step.modules):
-                between = f"{chain.result} {i}"
+                between = f"{chain.result}\0{i}"
                 self.names[between] = "y"
                 self._state((between,), expression, chain.result)
                 expression = Ref(between)

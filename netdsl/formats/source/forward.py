@@ -9,11 +9,11 @@ from netdsl.formats.source.layout import Code, call, lines
 from netdsl.formats.source.names import TAKEN, Names, identifier
 from netdsl.formats.source.parts import (
     Apply,
+    Beside,
     Expression,
     Infix,
     Ref,
     Statement,
-    Text,
     Use,
     refs,
 )
@@ -66,11 +66,11 @@ class _Writer:
     def code(self, expression: Expression) -> Code:
         if isinstance(expression, Ref):
             return Code(self.names[expression.value])
-        if isinstance(expression, Text):
-            return Code(expression.text)
         inside = tuple(map(self.code, expression.inside))
         if isinstance(expression, Use):
             return Code(f"self.{self.attributes[expression.attribute]}(", inside, ")")
+        if isinstance(expression, Beside):
+            return Code("torch.cat(", (Code("[", inside, "]"), Code("dim=1")), ")")
         if isinstance(expression, Infix):
             first, *others = expression.inside
             same = isinstance(first, Infix) and first.sign == expression.sign
@@ -86,10 +86,6 @@ def _enclosed(expression: Expression, code: Code) -> Code:
 
 
 def _applied(apply: Apply, given: Sequence[Expression], inside: tuple[Code, ...]) -> Code:
-    if apply.head.endswith("(["):
-        # torch.cat: the list is one of the call's arguments.
-        rest = apply.tail.removeprefix("], ").removesuffix(")")
-        return Code(apply.head[:-1], (Code("[", inside, "]"), Code(rest)), ")")
     if not apply.head:
         # A method of what is inside.
         (one,), (code,) = given, inside

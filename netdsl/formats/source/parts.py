@@ -81,12 +81,6 @@ class Ref(NamedTuple):
     value: str
 
 
-class Text(NamedTuple):
-    """Python text as it stands."""
-
-    text: str
-
-
 class Use(NamedTuple):
     """The result of the attribute of this number."""
 
@@ -94,8 +88,14 @@ class Use(NamedTuple):
     inside: tuple[Expression, ...]
 
 
+class Beside(NamedTuple):
+    """Tensors joined along their channels."""
+
+    inside: tuple[Expression, ...]
+
+
 class Apply(NamedTuple):
-    """A function of expressions: head "torch.cat([", tail "], dim=1)"."""
+    """A function of expressions: head "F.relu(", tail ")"."""
 
     head: str
     inside: tuple[Expression, ...]
@@ -109,7 +109,7 @@ class Infix(NamedTuple):
     inside: tuple[Expression, ...]
 
 
-Expression = Ref | Text | Use | Apply | Infix
+Expression = Ref | Use | Beside | Apply | Infix
 
 
 class Statement(NamedTuple):
@@ -123,13 +123,13 @@ def refs(expression: Expression) -> Iterator[str]:
     """The tensors that an expression reads."""
     if isinstance(expression, Ref):
         yield expression.value
-    elif not isinstance(expression, Text):
+    else:
         for inner in expression.inside:
             yield from refs(inner)
 
 
 def depth(expression: Expression) -> int:
     """How many expressions are within each other."""
-    if isinstance(expression, Ref | Text):
+    if isinstance(expression, Ref):
         return 0
     return 1 + max(map(depth, expression.inside), default=0)
