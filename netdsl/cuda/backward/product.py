@@ -19,7 +19,9 @@ import numpy as np
 from numba import cuda, float32, int32, uint32, uint64
 
 from netdsl.cuda.arith import inside, quotient, remainder
-from netdsl.cuda.sizes import SQUARE, TALL, THREADS, Tile
+from netdsl.cuda.gemm import multiplied
+from netdsl.cuda.sizes import LIMITED, SQUARE, TALL, THREADS, Tile
+from netdsl.cuda.warp import load_if
 
 (
     ROWS,
@@ -84,17 +86,20 @@ def tiled(tile: Tile, weighted: bool) -> Any:
     # Rows a little apart, so that neighbours in k lie in different banks.
     A_LINE, B_LINE = TM + VECTOR, TN + VECTOR
     A_SLICE, B_SLICE, SUMS = TK * A_LINE, TK * B_LINE, RM * RN
-    A_BOTH, B_BOTH = 2 * A_SLICE, 2 * B_SLICE
+    # Both slices of A, then of B, in one array.
+    B_START = 2 * A_SLICE
+    SHARED = B_START + 2 * B_SLICE
     STEP = THREADS // TK
     A_LOADS, B_LOADS = TM // STEP, TN // STEP
     assert A_LOADS * STEP == TM
     assert B_LOADS * STEP == TN
+    assert TK <= 8
+    multiply = multiplied(tile)
 
-    @cuda.jit
+    @cuda.jit(**LIMITED)
     def product_tile(arena, params, ints, at):  # type: ignore[no-untyped-def]
         """A tile of sums: grid (tiles of columns, tiles of rows, groups x splits)."""
-        a_tile = cuda.shared.array(A_BOTH, float32, ALIGNED)
-        b_tile = cuda.shared.array(B_BOTH, float32, ALIGNED)
+        held = cuda.shared.array(SHARED, float32, ALIGNED)
         sums = cuda.local.array(SUMS, float32)
         a_next = cuda.local.array(A_LOADS, float32)
         b_next = cuda.local.array(B_LOADS, float32)
@@ -155,18 +160,23 @@ def tiled(tile: Tile, weighted: bool) -> Any:
         across = remainder(t, int32(ACROSS))
         down = quotient(t, int32(ACROSS))
         a_read = int32(down * VM)
-        b_read = int32(across * VN)
-        for s in range(int32(-1), slices):
+        b_read = int32(B_START + across * VN)
+        a_write = int32(lane * A_LINE + line)
+        b_write = int32(B_START + lane * B_LINE + line)
+        s = int32(-1)
+        while s < slices:
             # The next slice's values are asked for before this slice is multiplied.
-            if s + 1 < slices:
+            more = int32(s + 1) < slices
+            if more:
                 valid = k < end
                 a_at = int32(left + n * ints[uint32(at + LEFT_BATCH)] + k - n * plane)
                 for i in range(A_LOADS):
-                    value = ZERO
-                    if valid and first_row + STEP * i < rows:
-                        a = uint32(a_at + STEP * i * ints[uint32(at + LEFT_ROW)])
-                        value = params[a] if IN_PARAMS else arena[a]
-                    a_next[i] = value
+                    there = valid and first_row + STEP * i < rows
+                    a = uint32(a_at + STEP * i * ints[uint32(at + LEFT_ROW)])
+                    if IN_PARAMS:
+                        a_next[i] = load_if(params, a, there)
+                    else:
+                        a_next[i] = load_if(arena, a, there)
                 z0 = int32(z * ints[uint32(at + STRIDE_Z)] + ints[uint32(at + START_Z)])
                 y0 = int32(y * ints[uint32(at + STRIDE_Y)] + ints[uint32(at + START_Y)])
                 x0 = int32(x * ints[uint32(at + STRIDE_X)] + ints[uint32(at + START_X)])
@@ -174,15 +184,13 @@ def tiled(tile: Tile, weighted: bool) -> Any:
                     source + n * ints[uint32(at + SOURCE_BATCH)] + (z0 * height + y0) * width + x0
                 )
                 for i in range(B_LOADS):
-                    value = ZERO
-                    if (
+                    there = (
                         valid
                         and inside(int32(z0 + tap_z[i]), depth)
                         and inside(int32(y0 + tap_y[i]), height)
                         and inside(int32(x0 + tap_x[i]), width)
-                    ):
-                        value = arena[uint32(b_at + tap_at[i])]
-                    b_next[i] = value
+                    )
+                    b_next[i] = load_if(arena, uint32(b_at + tap_at[i]), there)
                 # This thread's k in the slice after it: no carry is above 1.
                 k = int32(k + TK)
                 x = int32(x + ints[uint32(at + JUMP_X)])
@@ -200,31 +208,32 @@ def tiled(tile: Tile, weighted: bool) -> Any:
                     n = int32(n + 1)
             if s >= 0:
                 half = int32(s & 1)
-                for c in range(TK):
-                    for i in range(RM):
-                        a_row[i] = a_tile[
-                            uint64(half * A_SLICE + c * A_LINE + (i // VM) * MS + a_read + i % VM)
-                        ]
-                    for j in range(RN):
-                        b_row[j] = b_tile[
-                            uint64(half * B_SLICE + c * B_LINE + (j // VN) * NS + b_read + j % VN)
-                        ]
-                    for i in range(RM):
-                        for j in range(RN):
-                            sums[i * RN + j] += a_row[i] * b_row[j]
-            if s + 1 < slices:
+                a, b = int32(a_read + half * A_SLICE), int32(b_read + half * B_SLICE)
+                # Written out, because the compiler unrolls no loop as long as this.
+                multiply(held, a_row, b_row, sums, a, b)
+                multiply(held, a_row, b_row, sums, a + A_LINE, b + B_LINE)
+                if TK > 2:
+                    multiply(held, a_row, b_row, sums, a + 2 * A_LINE, b + 2 * B_LINE)
+                    multiply(held, a_row, b_row, sums, a + 3 * A_LINE, b + 3 * B_LINE)
+                if TK > 4:
+                    multiply(held, a_row, b_row, sums, a + 4 * A_LINE, b + 4 * B_LINE)
+                    multiply(held, a_row, b_row, sums, a + 5 * A_LINE, b + 5 * B_LINE)
+                    multiply(held, a_row, b_row, sums, a + 6 * A_LINE, b + 6 * B_LINE)
+                    multiply(held, a_row, b_row, sums, a + 7 * A_LINE, b + 7 * B_LINE)
+            if more:
                 other = int32((s + 1) & 1)
                 for i in range(A_LOADS):
-                    a_tile[uint32(other * A_SLICE + lane * A_LINE + line + STEP * i)] = a_next[i]
+                    held[uint64(other * A_SLICE + a_write + STEP * i)] = a_next[i]
                 for i in range(B_LOADS):
-                    b_tile[uint32(other * B_SLICE + lane * B_LINE + line + STEP * i)] = b_next[i]
+                    held[uint64(other * B_SLICE + b_write + STEP * i)] = b_next[i]
             cuda.syncthreads()
+            s = int32(s + 1)
 
         bias = ints[uint32(at + BIAS)]
         for i in range(RM):
             row = int32(cuda.blockIdx.y * TM + (i // VM) * MS + a_read + i % VM)
             for j in range(RN):
-                column = int32(cuda.blockIdx.x * TN + (j // VN) * NS + b_read + j % VN)
+                column = int32(cuda.blockIdx.x * TN + (j // VN) * NS + b_read - B_START + j % VN)
                 if row < rows and column < columns:
                     total = sums[i * RN + j]
                     if splits > 1:
