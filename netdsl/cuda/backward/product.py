@@ -6,9 +6,11 @@ position's window which a table gives for the column, zero outside. So it makes 
 weights: rows are filters, columns a filter's weights. A fully connected layer's products are the
 same with windows of one cell, on either way; A then lies in params.
 
-As in gemm.py a block holds a tile of sums in registers, and slices of both operands lie in shared
-memory twice. Neighbouring threads load neighbouring positions. k is cut into parts where there are
-too few tiles for the card; the parts are added up in their order, so results never depend on time.
+As in gemm.py a block holds a tile of sums in registers, slices of both operands lie in shared
+memory twice, and whether a cell lies outside is a test of bits: of the edges that a position's
+window crosses, and those that a column's cell may lie beyond. Neighbouring threads load
+neighbouring positions. k is cut into parts where there are too few tiles for the card; the parts
+are added up in their order, so results never depend on time.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from typing import Any
 import numpy as np
 from numba import cuda, float32, int32, uint32, uint64
 
-from netdsl.cuda.arith import inside, quotient, remainder
-from netdsl.cuda.gemm import multiplied
-from netdsl.cuda.sizes import LIMITED, SQUARE, TALL, THREADS, Tile
-from netdsl.cuda.warp import load_if
+from netdsl.cuda.arith import quotient, remainder
+from netdsl.cuda.gemm import OUTSIDE, multiplied
+from netdsl.cuda.sizes import LIMITED, SQUARE, TALL, Tile
+from netdsl.cuda.warp import load4, load_if
 
 (
     ROWS,
@@ -30,13 +32,9 @@ from netdsl.cuda.warp import load_if
     PART,
     SPLITS,
     GROUPS,
-    OUT_DEPTH,
-    OUT_HEIGHT,
-    OUT_WIDTH,
+    PLANE,
     JUMP_N,
-    JUMP_Z,
-    JUMP_Y,
-    JUMP_X,
+    JUMP,
     LEFT,
     LEFT_BATCH,
     LEFT_ROW,
@@ -44,15 +42,7 @@ from netdsl.cuda.warp import load_if
     SOURCE,
     SOURCE_BATCH,
     SOURCE_GROUP,
-    DEPTH,
-    HEIGHT,
-    WIDTH,
-    STRIDE_Z,
-    STRIDE_Y,
-    STRIDE_X,
-    START_Z,
-    START_Y,
-    START_X,
+    WINDOWS,
     TABLE,
     TARGET,
     TARGET_GROUP,
@@ -61,14 +51,15 @@ from netdsl.cuda.warp import load_if
     BIAS,
     PARTIAL,
     FIELDS,
-) = range(37)
+) = range(25)
 """What the descriptor holds. ROWS and COLUMNS of each of GROUPS, PRODUCTS of each sum, PART of them
-in each of SPLITS. Positions along each axis (OUT_*), and a slice's step in samples and positions
-(JUMP_*). Of A: where it begins, how far apart samples, rows and groups lie; positions are
-neighbours. Of B: where it begins, how far apart samples and groups lie, its axes, where windows
-start. TABLE: for each column how far its cell lies from the window's start, in memory and along
-each axis. Where results go, and in params a bias for each row, or -1. PARTIAL: with SPLITS above 1,
-the parts' sums, (splits, groups, rows, columns)."""
+in each of SPLITS. PLANE positions of a sample, and a slice's step in samples and positions. Of A:
+where it begins, how far apart samples, rows and groups lie; positions are neighbours. Of B: where
+it begins, how far apart samples and groups lie. WINDOWS: for each position how far its window's
+start lies from the sample's, and two words of the edges that it crosses. TABLE: for each column how
+far its cell lies from the window's start, and two words of the edges that it may lie beyond. Where
+results go, and in params a bias for each row, or -1. PARTIAL: with SPLITS above 1, the parts' sums,
+(splits, groups, rows, columns)."""
 
 ZERO = np.float32(0)
 ALIGNED = 16
@@ -106,9 +97,8 @@ def tiled(tile: Tile, weighted: bool) -> Any:
         a_row = cuda.local.array(RM, float32)
         b_row = cuda.local.array(RN, float32)
         tap_at = cuda.local.array(B_LOADS, int32)
-        tap_z = cuda.local.array(B_LOADS, int32)
-        tap_y = cuda.local.array(B_LOADS, int32)
-        tap_x = cuda.local.array(B_LOADS, int32)
+        tap_edges = cuda.local.array(B_LOADS, int32)
+        tap_more = cuda.local.array(B_LOADS, int32)
         t = int32(cuda.threadIdx.x)
         rows = ints[uint32(at + ROWS)]
         columns = ints[uint32(at + COLUMNS)]
@@ -124,19 +114,10 @@ def tiled(tile: Tile, weighted: bool) -> Any:
         if end > ints[uint32(at + PRODUCTS)]:
             end = ints[uint32(at + PRODUCTS)]
         slices = quotient(int32(end - k + lane + TK - 1), int32(TK))
-        out_depth = ints[uint32(at + OUT_DEPTH)]
-        out_height = ints[uint32(at + OUT_HEIGHT)]
-        out_width = ints[uint32(at + OUT_WIDTH)]
-        plane = int32(out_depth * out_height * out_width)
-        lines = quotient(k, out_width)
-        x = int32(k - lines * out_width)
-        planes = quotient(lines, out_height)
-        y = int32(lines - planes * out_height)
-        n = quotient(planes, out_depth)
-        z = int32(planes - n * out_depth)
-        depth = ints[uint32(at + DEPTH)]
-        height = ints[uint32(at + HEIGHT)]
-        width = ints[uint32(at + WIDTH)]
+        plane = ints[uint32(at + PLANE)]
+        n = quotient(k, plane)
+        p = int32(k - n * plane)
+        windows = ints[uint32(at + WINDOWS)]
         first_row = int32(cuda.blockIdx.y * TM + line)
         first_column = int32(cuda.blockIdx.x * TN + line)
         left = int32(
@@ -150,10 +131,7 @@ def tiled(tile: Tile, weighted: bool) -> Any:
             if j >= columns:  # what it adds up is not written
                 j = int32(0)
             entry = int32(ints[uint32(at + TABLE)] + 4 * j)
-            tap_at[i] = ints[uint32(entry)]
-            tap_z[i] = ints[uint32(entry + 1)]
-            tap_y[i] = ints[uint32(entry + 2)]
-            tap_x[i] = ints[uint32(entry + 3)]
+            tap_at[i], tap_edges[i], tap_more[i], _ = load4(ints, uint64(entry))
 
         for i in range(SUMS):
             sums[i] = ZERO
@@ -169,7 +147,10 @@ def tiled(tile: Tile, weighted: bool) -> Any:
             more = int32(s + 1) < slices
             if more:
                 valid = k < end
-                a_at = int32(left + n * ints[uint32(at + LEFT_BATCH)] + k - n * plane)
+                far, crossed, crossed_more, _ = load4(ints, uint64(windows + 4 * p))
+                if not valid:
+                    crossed = int32(OUTSIDE)
+                a_at = int32(left + n * ints[uint32(at + LEFT_BATCH)] + p)
                 for i in range(A_LOADS):
                     there = valid and first_row + STEP * i < rows
                     a = uint32(a_at + STEP * i * ints[uint32(at + LEFT_ROW)])
@@ -177,34 +158,16 @@ def tiled(tile: Tile, weighted: bool) -> Any:
                         a_next[i] = load_if(params, a, there)
                     else:
                         a_next[i] = load_if(arena, a, there)
-                z0 = int32(z * ints[uint32(at + STRIDE_Z)] + ints[uint32(at + START_Z)])
-                y0 = int32(y * ints[uint32(at + STRIDE_Y)] + ints[uint32(at + START_Y)])
-                x0 = int32(x * ints[uint32(at + STRIDE_X)] + ints[uint32(at + START_X)])
-                b_at = int32(
-                    source + n * ints[uint32(at + SOURCE_BATCH)] + (z0 * height + y0) * width + x0
-                )
+                b_at = int32(source + n * ints[uint32(at + SOURCE_BATCH)] + far)
                 for i in range(B_LOADS):
-                    there = (
-                        valid
-                        and inside(int32(z0 + tap_z[i]), depth)
-                        and inside(int32(y0 + tap_y[i]), height)
-                        and inside(int32(x0 + tap_x[i]), width)
-                    )
+                    there = (crossed & tap_edges[i]) | (crossed_more & tap_more[i]) == 0
                     b_next[i] = load_if(arena, uint32(b_at + tap_at[i]), there)
-                # This thread's k in the slice after it: no carry is above 1.
+                # This thread's k in the slice after it.
                 k = int32(k + TK)
-                x = int32(x + ints[uint32(at + JUMP_X)])
-                y = int32(y + ints[uint32(at + JUMP_Y)])
-                z = int32(z + ints[uint32(at + JUMP_Z)])
+                p = int32(p + ints[uint32(at + JUMP)])
                 n = int32(n + ints[uint32(at + JUMP_N)])
-                if x >= out_width:
-                    x = int32(x - out_width)
-                    y = int32(y + 1)
-                if y >= out_height:
-                    y = int32(y - out_height)
-                    z = int32(z + 1)
-                if z >= out_depth:
-                    z = int32(z - out_depth)
+                if p >= plane:
+                    p = int32(p - plane)
                     n = int32(n + 1)
             if s >= 0:
                 half = int32(s & 1)
@@ -287,82 +250,3 @@ def product_finish(arena, params, ints, at):  # type: ignore[no-untyped-def]
         + column * ints[uint32(at + TARGET_COLUMN)]
     )
     arena[uint32(to)] = total
-
-
-@cuda.jit
-def product_direct(arena, params, ints, at):  # type: ignore[no-untyped-def]
-    """A block a part of a sum, for groups of few rows and columns: grid (groups x rows x columns,
-    splits). Also without B, where WIDTH is 0: the sums of A's values alone."""
-    shared = cuda.shared.array(THREADS, float32)
-    t = int32(cuda.threadIdx.x)
-    i = int32(cuda.blockIdx.x)
-    rows = ints[uint32(at + ROWS)]
-    columns = ints[uint32(at + COLUMNS)]
-    every_row = quotient(i, columns)
-    column = int32(i - every_row * columns)
-    group = quotient(every_row, rows)
-    row = int32(every_row - group * rows)
-    depth = ints[uint32(at + DEPTH)]
-    height = ints[uint32(at + HEIGHT)]
-    width = ints[uint32(at + WIDTH)]
-    out_depth = ints[uint32(at + OUT_DEPTH)]
-    out_height = ints[uint32(at + OUT_HEIGHT)]
-    out_width = ints[uint32(at + OUT_WIDTH)]
-    plane = int32(out_depth * out_height * out_width)
-    left = int32(
-        ints[uint32(at + LEFT)]
-        + group * ints[uint32(at + LEFT_GROUP)]
-        + row * ints[uint32(at + LEFT_ROW)]
-    )
-    entry = int32(ints[uint32(at + TABLE)] + 4 * column)
-    source = int32(ints[uint32(at + SOURCE)] + group * ints[uint32(at + SOURCE_GROUP)])
-    start = int32(cuda.blockIdx.y * ints[uint32(at + PART)])
-    end = int32(start + ints[uint32(at + PART)])
-    if end > ints[uint32(at + PRODUCTS)]:
-        end = ints[uint32(at + PRODUCTS)]
-    total = ZERO
-    for k in range(int32(start + t), end, int32(THREADS)):
-        n = quotient(int32(k), plane)
-        p = int32(k - n * plane)
-        value = arena[uint32(left + n * ints[uint32(at + LEFT_BATCH)] + p)]
-        if width > 0:
-            lines = quotient(p, out_width)
-            planes = quotient(lines, out_height)
-            z = int32(planes * ints[uint32(at + STRIDE_Z)] + ints[uint32(at + START_Z)])
-            y = int32(
-                int32(lines - planes * out_height) * ints[uint32(at + STRIDE_Y)]
-                + ints[uint32(at + START_Y)]
-            )
-            x = int32(
-                int32(p - lines * out_width) * ints[uint32(at + STRIDE_X)]
-                + ints[uint32(at + START_X)]
-            )
-            if (
-                inside(int32(z + ints[uint32(entry + 1)]), depth)
-                and inside(int32(y + ints[uint32(entry + 2)]), height)
-                and inside(int32(x + ints[uint32(entry + 3)]), width)
-            ):
-                cell = int32((z * height + y) * width + x + ints[uint32(entry)])
-                to = uint32(source + n * ints[uint32(at + SOURCE_BATCH)] + cell)
-                total += value * arena[to]
-        else:
-            total += value
-    shared[uint32(t)] = total
-    cuda.syncthreads()
-    half = int32(THREADS // 2)
-    while half > 0:
-        if t < half:
-            shared[uint32(t)] += shared[uint32(t + half)]
-        cuda.syncthreads()
-        half = int32(half // 2)
-    if t == 0:
-        whole = int32(cuda.blockIdx.y * cuda.gridDim.x + i)
-        to = int32(ints[uint32(at + PARTIAL)] + whole)
-        if ints[uint32(at + SPLITS)] == 1:
-            to = int32(
-                ints[uint32(at + TARGET)]
-                + group * ints[uint32(at + TARGET_GROUP)]
-                + row * ints[uint32(at + TARGET_ROW)]
-                + column * ints[uint32(at + TARGET_COLUMN)]
-            )
-        arena[uint32(to)] = shared[uint32(0)]

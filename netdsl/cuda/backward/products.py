@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from netdsl.cuda.backward.product import (
-    FIELDS,
-    KERNELS,
-    product_direct,
-    product_finish,
-)
+import numpy as np
+
+from netdsl.cuda.backward.direct import product_direct
+from netdsl.cuda.backward.product import FIELDS, KERNELS, product_finish
 from netdsl.cuda.backward.task import Calls
 from netdsl.cuda.conv import Axes
+from netdsl.cuda.gemm import EDGE_BITS, MOST_EDGES, OUTSIDE
 from netdsl.cuda.layout import Call, spread
-from netdsl.cuda.sizes import SQUARE, TALL, THREADS, Tile
+from netdsl.cuda.sizes import SQUARE, TALL, THREADS
 from netdsl.cuda.task import Ints, Task
 
 DEEP = 16
@@ -60,12 +59,41 @@ class Product:
         """Of each sum."""
         return self.samples * prod(self.out)
 
+    def windows(self) -> Ints:
+        """For each position how far its window's start lies from the sample's, in memory and along
+        each axis (positions, 4)."""
+        at = np.meshgrid(
+            *(
+                start + step * np.arange(count)
+                for start, step, count in zip(self.start, self.stride, self.out, strict=True)
+            ),
+            indexing="ij",
+        )
+        z, y, x = (axis.reshape(-1) for axis in at)
+        _, height, width = self.size
+        return np.stack([(z * height + y) * width + x, z, y, x], 1).astype(np.int32)
+
+    def edges(self) -> list[tuple[int, int]]:
+        """An axis and a distance along it: of the cells that lie outside for some window."""
+        return [
+            (axis, int(far))
+            for axis in range(3)
+            for far in np.unique(self.table[:, axis + 1])
+            if not self._always_inside(axis, int(far))
+        ]
+
+    def _always_inside(self, axis: int, far: int) -> bool:
+        first = self.start[axis] + far
+        return first >= 0 and first + (self.out[axis] - 1) * self.stride[axis] < self.size[axis]
+
 
 def plan_product(task: Task, product: Product) -> Calls:
     """The calls of a product."""
     rows, columns, groups = product.rows, product.columns, product.groups
-    if groups > 1 and min(rows, columns) < FEW and not product.weighted:
-        return plan_direct(task, product)
+    edges = product.edges()
+    few = groups > 1 and min(rows, columns) < FEW
+    if (few or len(edges) > MOST_EDGES) and not product.weighted:
+        return _plan_direct(task, product)
     tile = SQUARE if rows <= SQUARE.m else TALL
     across, down = -(-columns // tile.n), -(-rows // tile.m)
     blocks = across * down * groups
@@ -73,20 +101,22 @@ def plan_product(task: Task, product: Product) -> Calls:
     if blocks < task.processors:
         slices = -(-product.products // tile.k)
         splits = max(min(2 * task.processors // blocks, slices // DEEP), 1)
-    at, splits = _describe(task, product, splits, tile)
+    d, splits = _describe(task, product, splits, tile.k, *_bits(product, edges))
+    at = task.ints.add(d)
     kernel = KERNELS[tile, product.weighted]
     calls = [Call(kernel, (across, down, groups * splits), tile.threads, at)]
     return [*calls, *_finish(product, splits, at)]
 
 
-def plan_direct(task: Task, product: Product) -> Calls:
-    """The calls of a product of few rows and columns, or of sums of A alone."""
+def _plan_direct(task: Task, product: Product) -> Calls:
+    """The calls of a product of few rows or columns."""
     blocks = product.groups * product.rows * product.columns
     splits = 1
     if blocks < 2 * task.processors:
         deep = -(-product.products // (DEEP * THREADS))
         splits = max(min(-(-2 * task.processors // blocks), deep, MOST_PARTS), 1)
-    at, splits = _describe(task, product, splits, None)
+    d, splits = _describe(task, product, splits, 1, product.windows(), product.table)
+    at = task.ints.add([*d, task.ints.add(product.size)])
     calls = [Call(product_direct, (blocks, splits, 1), THREADS, at)]
     return [*calls, *_finish(product, splits, at)]
 
@@ -96,27 +126,37 @@ def _finish(product: Product, splits: int, at: int) -> Calls:
     return [spread(product_finish, count, at)] if splits > 1 else []
 
 
-def _describe(task: Task, product: Product, splits: int, tile: Tile | None) -> tuple[int, int]:
-    """Where the descriptor is, and into how many parts the sums are cut."""
-    deep = 1 if tile is None else tile.k
+def _describe(
+    task: Task, product: Product, splits: int, deep: int, windows: Ints, table: Ints
+) -> tuple[list[int], int]:
+    """The descriptor, and into how many parts the sums are cut. deep: products of a slice."""
     slices = max(-(-product.products // deep), 1)
     part = -(-slices // splits) * deep
     splits = -(-slices * deep // part)
     partial = 0
     if splits > 1:
         partial = task.scratch(splits * product.groups * product.rows * product.columns)
+    plane = prod(product.out)
     d = [product.rows, product.columns, product.products, part, splits, product.groups]
-    d += [*product.out, *_jump(deep, product.out), *product.left, *product.source]
-    d += [*product.size, *product.stride, *product.start, task.ints.add(product.table)]
+    d += [plane, *divmod(deep, plane), *product.left, *product.source]
+    d += [task.ints.add(windows, align=4), task.ints.add(table, align=4)]
     d += [*product.target, product.bias, partial]
     assert len(d) == FIELDS
-    return task.ints.add(d), splits
+    return d, splits
 
 
-def _jump(step: int, out: Axes) -> tuple[int, int, int, int]:
-    """A step in samples, planes, rows and columns."""
-    depth, height, width = out
-    lines, x = divmod(step, width)
-    planes, y = divmod(lines, height)
-    n, z = divmod(planes, depth)
-    return n, z, y, x
+def _bits(product: Product, edges: list[tuple[int, int]]) -> tuple[Ints, Ints]:
+    """The tables of the tiled kernel: of windows and of columns, with two words of edges each."""
+    found = product.windows(), product.table
+    tables = tuple(np.zeros_like(table) for table in found)
+    for table, told in zip(tables, found, strict=True):
+        table[:, 0] = told[:, 0]
+    windows, columns = tables
+    columns[:, 1] = OUTSIDE
+    for i, (axis, far) in enumerate(edges):
+        word, bit = divmod(i, EDGE_BITS)
+        place = found[0][:, axis + 1] + far
+        beyond = (place < 0) | (place >= product.size[axis])
+        windows[:, 1 + word] |= np.where(beyond, 1 << bit, 0)
+        columns[:, 1 + word] |= np.where(found[1][:, axis + 1] == far, 1 << bit, 0)
+    return windows, columns
