@@ -23,16 +23,17 @@ from netdsl.cpu.micro.tile import ADD_RESIDUAL, FROM_BIAS, TILE_FIELDS, past
 Steps = tuple[int, int, int, int]
 
 # The tile's number; rows done for all filters before the next rows; samples, planes and rows;
-# tiles along a row and across the filters, and where their tables start; where the weights of the
-# first block start and how far the next is; the biases; then input, output and residual: the
-# first row, and the floats to the next sample, plane and row; the parts of a long sum, and the
-# floats of weights to the next; then the tile's own fields, for each part of the sum.
+# tiles along a row and across the filters, and where their tables start; how many tiles along a
+# row a thread does at least; where the weights of the first block start and how far the next is;
+# the biases; then input, output and residual: the first row, and the floats to the next sample,
+# plane and row; the parts of a long sum, and the floats of weights to the next; then the tile's
+# own fields, for each part of the sum.
 NUMBER, GROUP, SAMPLES, PLANES, ROWS = range(BODY, BODY + 5)
-COLUMNS, COLUMN_TABLE, FILTERS, FILTER_TABLE = range(BODY + 5, BODY + 9)
-WEIGHTS, BLOCK, BIASES = range(BODY + 9, BODY + 12)
-INPUT, OUTPUT, RESIDUAL = BODY + 12, BODY + 16, BODY + 20
-SUMS, ONWARD = BODY + 24, BODY + 25
-TILE = BODY + 26
+COLUMNS, COLUMN_TABLE, FILTERS, FILTER_TABLE, GRAIN = range(BODY + 5, BODY + 10)
+WEIGHTS, BLOCK, BIASES = range(BODY + 10, BODY + 13)
+INPUT, OUTPUT, RESIDUAL = BODY + 13, BODY + 17, BODY + 21
+SUMS, ONWARD = BODY + 25, BODY + 26
+TILE = BODY + 27
 
 
 @njit(boundscheck=False, error_model="numpy")
@@ -57,14 +58,23 @@ def places(d, item):  # type: ignore[no-untyped-def]
     return x_at, y_at, r_at, d[WEIGHTS] + block * d[BLOCK], d[BIASES] + 16 * block
 
 
+@njit(boundscheck=False, error_model="numpy")
+def portion(d, part, parts):  # type: ignore[no-untyped-def]
+    """The first of a part's tiles, counted along one row after the other, and their end."""
+    work = d[SAMPLES] * d[PLANES] * d[ROWS] * d[FILTERS] * (d[COLUMNS] // d[GRAIN])
+    return d[GRAIN] * share(work, part, parts), d[GRAIN] * share(work, part + 1, parts)
+
+
 @worker
 def direct(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """Sums over taps for all places of a grid and all filters."""
     x_step, y_step, r_step = d[TILE + 2], d[TILE + 3], d[TILE + 4]
-    work = d[SAMPLES] * d[PLANES] * d[ROWS] * d[FILTERS]
-    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+    left, right = portion(d, part, parts)
+    columns = d[COLUMNS]
+    for item in range(left // columns, (right + columns - 1) // columns):
         x_at, y_at, r_at, weights, bias = places(d, item)
-        for i in range(d[COLUMNS]):
+        done = item * columns
+        for i in range(max(0, left - done), min(columns, right - done)):
             x = d[d[COLUMN_TABLE] + i]
             inputs, outputs, added = x_at + x * x_step, y_at + x * y_step, r_at + x * r_step
             for s in range(d[SUMS]):
@@ -77,10 +87,12 @@ def direct(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
 def direct_half(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """The same with weights in bfloat16, a worker of its own since few ever want its tiles."""
     x_step, y_step, r_step = d[TILE + 2], d[TILE + 3], d[TILE + 4]
-    work = d[SAMPLES] * d[PLANES] * d[ROWS] * d[FILTERS]
-    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+    left, right = portion(d, part, parts)
+    columns = d[COLUMNS]
+    for item in range(left // columns, (right + columns - 1) // columns):
         x_at, y_at, r_at, weights, bias = places(d, item)
-        for i in range(d[COLUMNS]):
+        done = item * columns
+        for i in range(max(0, left - done), min(columns, right - done)):
             x = d[d[COLUMN_TABLE] + i]
             inputs, outputs, added = x_at + x * x_step, y_at + x * y_step, r_at + x * r_step
             for s in range(d[SUMS]):
@@ -166,10 +178,11 @@ def choose(
     runs: Sequence[int],
     parts: int,
     overlap: bool = True,
+    cut: bool = True,
     shape: Shape | None = None,
 ) -> Tile:
     """The tile of this shape, if it fits, else the one that takes the fewest cycles."""
-    found = by_cost(kind, columns, rows, runs, parts, overlap)
+    found = by_cost(kind, columns, rows, runs, parts, overlap, cut)
     return next((tile for tile in found if tile.shape == shape), found[0])
 
 
@@ -180,11 +193,13 @@ def by_cost(
     runs: Sequence[int],
     parts: int,
     overlap: bool = True,
+    cut: bool = True,
 ) -> list[Tile]:
     """The tiles that fit, those first that take the fewest cycles, by shape alone.
 
     runs: how many blocks of filters in a row read the same input; a tile stays within a run.
     overlap: whether the last tile of a run may overlap the one before, maybe another thread's.
+    cut: whether threads may share a row.
     """
     overhead = 2.0
 
@@ -192,7 +207,8 @@ def by_cost(
         shape = tile.shape
         across = sum(-(-run // shape.blocks) for run in runs)
         along = -(-columns // shape.pixels)
-        return -(-rows * across // parts) * along * (shape.cycles(kind) + overhead)
+        most = -(-rows * across * along // parts) if cut else -(-rows * across // parts) * along
+        return most * (shape.cycles(kind) + overhead)
 
     def fits(tile: Tile) -> bool:
         pixels, blocks = tile.shape
@@ -227,7 +243,8 @@ def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
     runs = _runs(whole.starts)
     # A sum in parts passes through the output, where no other thread may meet it.
     overlap = len(whole.taps) <= longest(whole.kind)
-    tile = choose(whole.kind, columns, rows, [count for _, count in runs], parts, overlap, shape)
+    counted = [count for _, count in runs]
+    tile = choose(whole.kind, columns, rows, counted, parts, overlap, overlap, shape)
     pixels, blocks = tile.shape
     filter_tiles = [
         (first + i, whole.starts[first]) for first, count in runs for i in _cuts(count, blocks)
@@ -236,12 +253,14 @@ def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
     kind = whole.kind
     onward = longest(kind) * kind.rows * kind.taps * LANES
     sums = _sums(whole, [walk.steps[3] for walk in walks], target.block, residual.block)
+    grain = 1 if overlap else len(column_tiles)
+    work = rows * len(filter_tiles) * (len(column_tiles) // grain)
     column_table = TILE + TILE_FIELDS * len(sums) + len(whole.taps)
     filter_table = column_table + len(column_tiles)
     fields = (
-        (0, max(1, min(parts, rows * len(filter_tiles)))),
+        (0, max(1, min(parts, work))),
         (code(tile), rows_at_once(whole, rows), *counts[:3]),
-        (len(column_tiles), column_table, len(filter_tiles), filter_table),
+        (len(column_tiles), column_table, len(filter_tiles), filter_table, grain),
         (whole.weights, whole.block, whole.biases or 0),
         (source.start, *source.steps[:3]),
         (target.start, *target.steps[:3]),

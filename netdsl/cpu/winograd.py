@@ -239,7 +239,7 @@ def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> list[Winogr
 
     def made(chunk: int) -> Winograd:
         share = parts if mode == PRODUCTS else 1
-        tile = choose(Kind.BLOCKED, chunk, products, [filter_blocks], share)
+        tile = choose(Kind.BLOCKED, chunk, products, [filter_blocks], share, cut=False)
         sizes = (layer.depth is not None, depth, blocks, filter_blocks, rows, columns, chunk)
         return Winograd(size, mode, walks, images, *sizes, tile, parts, spare)
 
