@@ -19,7 +19,7 @@ from netdsl.cpu.micro import Kind, Shape, dots
 from netdsl.cpu.micro.cook_toom import SIZES, Size
 from netdsl.cpu.task import Task
 from netdsl.cpu.winograd import Winograd
-from netdsl.ops import Conv
+from netdsl.ops import Conv, MaxPool
 
 PLANAR = 8
 """Input channels up to which planes beat a block that is mostly padding."""
@@ -57,7 +57,7 @@ class Choice:
 
 def algorithms(task: Task) -> list[Algorithm]:
     """The algorithms that can do a convolution, the cheapest first."""
-    op, channels, output = _conv(task), task.shapes[0][0], task.node.shape
+    op, channels, output = _conv(task), task.shapes[0][0], task.made
     kernel = op.window.kernel
     sizes = [size for size in SIZES if len(kernel) > 1 and kernel[-2:] == (size.taps, size.taps)]
     plain = set(op.window.stride) == set(op.window.dilation) == {1} and op.groups == 1
@@ -75,8 +75,10 @@ def algorithms(task: Task) -> list[Algorithm]:
         task.threads,
     )
     half = task.precision == "bf16" and dots()
-    quick = (Algorithm(size, work.winograd(size)) for size in sizes)
-    return sorted([Algorithm(None, work.direct(half=half)), *quick], key=lambda one: one.cycles)
+    found = [Algorithm(size, work.winograd(size)) for size in sizes]
+    if task.whole.pool is None:
+        found.append(Algorithm(None, work.direct(half=half)))
+    return sorted(found, key=lambda one: one.cycles)
 
 
 def choice(task: Task) -> Choice:
@@ -104,7 +106,7 @@ def ways(task: Task) -> list[Choice]:
 
 def _shapes(task: Task) -> list[Choice]:
     """Direct sums by other tiles than the one that is taken by its cost."""
-    op, output = _conv(task), task.node.shape
+    op, output = _conv(task), task.made
     if op.groups > 1:
         return []
     kind = Kind.PLANAR if task.shapes[0][0] <= PLANAR else Kind.BLOCKED
@@ -121,10 +123,22 @@ def layer(task: Task) -> winograd.Layer:
         task.batch,
         task.shapes[0][0],
         op.filters,
-        axes3(task.node.shape[1:]),
+        axes3(task.made[1:]),
         op.window.kernel[0] if len(op.window.kernel) == 3 else None,
         task.threads,
     )
+
+
+def pools(task: Task, pool: MaxPool) -> bool:
+    """Whether a convolution also pools its result: Winograd's does where the windows are squares
+    of two that fill its tiles."""
+    kernel, stride, padding = pool.window.kernel, pool.window.stride, pool.window.padding
+    if not isinstance(task.whole.base, Conv) or task.whole.residual or len(kernel) != 2:
+        return False
+    if set(kernel) != {2} or set(stride) != {2} or set(sum(padding, ())) != {0}:
+        return False
+    inside = pool.output((task.made,))[1:] == tuple(n // 2 for n in task.made[1:])
+    return inside and pool.window.dilation == (1, 1) and choice(task).quick is not None
 
 
 def _conv(task: Task) -> Conv:

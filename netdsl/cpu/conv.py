@@ -33,7 +33,7 @@ def clamp(activation: Activation | None) -> tuple[float, float]:
 
 def conv_needs(task: Task) -> Needs:
     """The halo that the window reaches into, and planes where there are few channels."""
-    op, shape, output = task.whole.base, task.shapes[0], task.node.shape
+    op, shape, output = task.whole.base, task.shapes[0], task.made
     assert isinstance(op, Conv)
     quick = quick_plan(task)
     if quick is not None:
@@ -103,6 +103,7 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
         places.params.add(winograd.transformed(packed, plan, block)),
         biases,
         clamp(task.whole.activation),
+        task.whole.pool is not None,
     )
     return winograd.describe(plan, ends)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cpu import arrange, memory, region, threads, tuned
-from netdsl.cpu.choices import choice
+from netdsl.cpu.choices import choice, pools
 from netdsl.cpu.launch import Progress, Worker, compile_all, watched
 from netdsl.cpu.layout import Call, aligned
 from netdsl.cpu.place import Placement, place
@@ -24,7 +24,7 @@ from netdsl.cpu.task import Floats, LooseParams, Places, Task
 from netdsl.cpu.views import call, link
 from netdsl.faults import error
 from netdsl.graph import Graph, Node
-from netdsl.graph.fused import fuse, parts
+from netdsl.graph.fused import fuse, fuse_pools, parts
 from netdsl.graph.passes import lowered, own_weights
 from netdsl.graph.timing import Timing
 from netdsl.graph.weights import check_weights
@@ -208,6 +208,7 @@ class Making:
         self.choices = choices
         self.exact, self.precision = exact, precision
         self.params = LooseParams()
+        graph = fuse_pools(graph, lambda graph, layer, pool: pools(self._task(graph, layer), pool))
         self._take(graph)
         rounded = frozenset(name for name, task in self.tasks.items() if in_pairs(task))
         if rounded:
@@ -217,17 +218,13 @@ class Making:
     def _take(self, graph: Graph) -> None:
         """Makes this graph the plan's."""
         self.graph = graph
-        how = (self.batch, self.threads, self.exact)
-        tasks = {
-            n.name: Task(n, graph.input_shapes(n), *how, precision=self.precision)
-            for n in graph
-            if not isinstance(n.op, Input)
-        }
-        self.tasks = {name: self._chosen(task) for name, task in tasks.items()}
+        self.tasks = {n.name: self._task(graph, n) for n in graph if not isinstance(n.op, Input)}
         self.needs = {name: recipe(t.node).needs(t) for name, t in self.tasks.items()}
 
-    def _chosen(self, task: Task) -> Task:
-        """The task with the way that tuning chose for it, where it did."""
+    def _task(self, graph: Graph, node: Node) -> Task:
+        """The task of a node, with the way that tuning chose for it, where it did."""
+        how = (self.batch, self.threads, self.exact)
+        task = Task(node, graph.input_shapes(node), *how, precision=self.precision)
         if not self.choices or not isinstance(task.whole.base, Conv):
             return task
         return replace(task, choice=self.choices.get(tuned.layer(task)))

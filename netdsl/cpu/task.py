@@ -42,6 +42,11 @@ class Task:
         return parts(self.node)
 
     @property
+    def made(self) -> Shape:
+        """The shape of what the op itself gives, before a pool that is fused into it."""
+        return self.whole.made(self.shapes)
+
+    @property
     def parts(self) -> int:
         """The threads worth starting for a pass over the output."""
         return self.threads if self.batch * prod(self.node.shape) >= SMALL else 1

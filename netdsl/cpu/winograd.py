@@ -21,12 +21,13 @@ from math import inf, prod
 
 import numpy as np
 
-from netdsl.cpu.costs import FROM_CACHE, FROM_MEMORY, TRANSFORM
+from netdsl.cpu.costs import CACHED, FROM_CACHE, FROM_MEMORY, TRANSFORM
 from netdsl.cpu.direct import bits, choose
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, Triple, aligned
 from netdsl.cpu.micro import Kind, Tile, code, turns
 from netdsl.cpu.micro.cook_toom import SIZES, Size
+from netdsl.cpu.micro.sandwich import output_form
 from netdsl.cpu.micro.tile import TILE_FIELDS
 from netdsl.cpu.winograd_kernel import (
     BY_TILES,
@@ -149,6 +150,9 @@ def halo(plan: Winograd, before: Triple, lengths: Triple, outputs: Triple) -> Ha
 OWN_CACHE, SHARED_CACHE = 128 * 1024, 8 * 1024 * 1024
 """Floats that a chunk's transformed inputs and products may take, by tiles and by products."""
 
+NEAR_CACHE = 1024 * 1024
+"""The same by products, where the weights stay in the shared cache and may pass often."""
+
 FEWEST = 14
 """Tiles at a time below which a product of matrices is not worth its loads."""
 
@@ -228,7 +232,9 @@ def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> list[Winogr
             min(7, tiles), min(tiles, _most(OWN_CACHE, products, blocks + 2)) + 1
         )
     else:
-        count = -(-tiles // _most(SHARED_CACHE, products, blocks + filter_blocks))
+        weights = 4 * products * depth * blocks * filter_blocks * LANES**2
+        room = NEAR_CACHE if weights <= CACHED else SHARED_CACHE
+        count = -(-tiles // _most(room, products, blocks + filter_blocks))
         # As few chunks as fit, or a few more where tiles then cover them better; a kernel with
         # depth needs whole images.
         each = 1 if depth == 1 else image
@@ -261,7 +267,9 @@ def _cycles(plan: Winograd) -> float:
     if plan.mode == BY_TILES:
         each = across * product + transforms + weights / FROM_CACHE
         return plan.products * -(-plan.chunks // plan.parts) * each
-    each = (across * product + transforms) / plan.parts + 2 * weights / FROM_MEMORY
+    cached = plan.products * weights <= CACHED
+    read = weights / FROM_CACHE if cached else 2 * weights / FROM_MEMORY
+    each = (across * product + transforms) / plan.parts + read
     return plan.products * plan.chunks * each
 
 
@@ -284,7 +292,8 @@ def filter_descriptor(plan: Winograd, packed_block: int) -> Ints:
 @dataclass(frozen=True)
 class Ends:
     """What a layer reads and writes. before: the padding before, above and left; scratch,
-    weights, biases: where they start; clamp: the least and the largest output."""
+    weights, biases: where they start; clamp: the least and the largest output; pooled: whether the
+    target takes the largest of every 2x2 outputs."""
 
     source: Buffer
     before: Triple
@@ -294,6 +303,7 @@ class Ends:
     weights: int
     biases: int
     clamp: tuple[float, float]
+    pooled: bool = False
 
 
 def describe(plan: Winograd, ends: Ends) -> list[Call]:
@@ -338,6 +348,7 @@ def _call(plan: Winograd, ends: Ends, mode: int, walk: int, first: int) -> Call:
     held = plan.parts if plan.mode == BY_TILES else 1
     chunk = plan.read if mode == INPUTS else plan.chunk
     residual = _view(plan, ends.residual, walk) if ends.residual else (-1, 0, 0, 0)
+    each = plan.size.outputs // 2 if ends.pooled else plan.size.outputs
     fields: tuple[Iterable[int], ...] = (
         (0, min(plan.parts, _work(plan, mode))),
         (mode, SIZES.index(plan.size), plan.size.outputs, plan.products),
@@ -346,7 +357,7 @@ def _call(plan: Winograd, ends: Ends, mode: int, walk: int, first: int) -> Call:
         _view(plan, ends.source, walk, ends.before),
         _view(plan, ends.target, walk),
         residual,
-        ends.target.size[1:],
+        (*ends.target.size[1:], output_form(plan.size, ends.pooled), each),
         (ends.scratch, inner, plan.inner_step),
         (ends.scratch + held * inner, made, plan.made_step),
         (ends.weights, block, step, ends.biases, *map(bits, ends.clamp)),

@@ -17,18 +17,19 @@ CHUNKS, CHUNK, FIRST, TILES, TILE_ROWS, TILE_COLUMNS = range(BODY + 4, BODY + 10
 BLOCKS, FILTERS, FILTER_BLOCKS, TILE_BLOCKS = range(BODY + 10, BODY + 14)
 # Where tensors start, then floats to the next sample, block and row.
 INPUT, OUTPUT, RESIDUAL = BODY + 14, BODY + 18, BODY + 22
-HEIGHT, WIDTH = BODY + 26, BODY + 27
+# The output's size; which function makes it, and how many rows and columns a tile has of it.
+HEIGHT, WIDTH, FORM, MADE_EACH = range(BODY + 26, BODY + 30)
 # Transformed inputs and products: where they start, floats to the next thread's and product's.
-INNER, MADE = BODY + 28, BODY + 31
-WEIGHTS, BLOCK, STEP, BIASES, LOW, HIGH = range(BODY + 34, BODY + 40)
-NUMBER, COLUMNS, COLUMN_TABLE = range(BODY + 40, BODY + 43)
-TILE = BODY + 43
+INNER, MADE = BODY + 30, BODY + 33
+WEIGHTS, BLOCK, STEP, BIASES, LOW, HIGH = range(BODY + 36, BODY + 42)
+NUMBER, COLUMNS, COLUMN_TABLE = range(BODY + 42, BODY + 45)
+TILE = BODY + 45
 
 
 @njit(boundscheck=False, error_model="numpy")
-def place(d, view, n, y, x):  # type: ignore[no-untyped-def]
+def place(d, view, each, n, y, x):  # type: ignore[no-untyped-def]
     """Where a tile's first output, or the first input that it reads, lies in block 0."""
-    return d[view] + n * d[view + 1] + d[EACH] * (y * d[view + 3] + 16 * x)
+    return d[view] + n * d[view + 1] + each * (y * d[view + 3] + 16 * x)
 
 
 @njit(boundscheck=False, error_model="numpy")
@@ -54,7 +55,7 @@ def transform_inputs(arena, d, first, block, start, end, inner):  # type: ignore
     """Tiles start to end of the chunk at `first`, in one block of channels."""
     n, y, x = find(d, first + start)
     for i in range(start, end):
-        source = place(d, INPUT, n, y, x) + block * d[INPUT + 2]
+        source = place(d, INPUT, d[EACH], n, y, x) + block * d[INPUT + 2]
         target = inner + 16 * (block * d[CHUNK] + i)
         transform_input(d[SIZE], arena, source, d[INPUT + 3], target, d[INNER + 2])
         n, y, x = step_on(d, n, y, x)
@@ -76,19 +77,20 @@ def transform_outputs(  # type: ignore[no-untyped-def]
 ):
     """Tiles start to end of the chunk at `first`, for one block of filters."""
     n, y, x = find(d, first + start)
+    each = d[MADE_EACH]
     for i in range(start, end):
         residual = d[RESIDUAL]
         if residual >= 0:
-            residual = place(d, RESIDUAL, n, y, x) + block * d[RESIDUAL + 2]
+            residual = place(d, RESIDUAL, each, n, y, x) + block * d[RESIDUAL + 2]
         transform_output(
-            d[SIZE],
+            d[FORM],
             arena,
             made + 16 * i,
             d[MADE + 2],
-            place(d, OUTPUT, n, y, x) + block * d[OUTPUT + 2],
+            place(d, OUTPUT, each, n, y, x) + block * d[OUTPUT + 2],
             d[OUTPUT + 3],
-            d[HEIGHT] - d[EACH] * y,
-            d[WIDTH] - d[EACH] * x,
+            d[HEIGHT] - each * y,
+            d[WIDTH] - each * x,
             params,
             d[BIASES] + 16 * block,
             residual,

@@ -8,13 +8,14 @@ from typing import ClassVar
 
 from netdsl.graph.graph import Graph, Node
 from netdsl.graph.passes import sole
-from netdsl.ops import Activation, Add, Op, Parameter, Shape
+from netdsl.ops import Activation, Add, Input, MaxPool, Op, Parameter, Shape
 from netdsl.ops.base import Bound, Counts
 
 
 @dataclass(frozen=True)
 class Fused(Op):
-    """activation(base(x) + residual): a layer with what follows it, one node of a lowered graph.
+    """pool(activation(base(x) + residual)): a layer with what follows it, one node of a lowered
+    graph.
 
     Its inputs are the base's, then the residual where there is one. `source` is the base's node,
     whose name its parameters keep; `members` are the names of the nodes it stands for.
@@ -25,6 +26,7 @@ class Fused(Op):
     members: tuple[str, ...]
     residual: bool = False
     activation: Activation | None = None
+    pool: MaxPool | None = None
 
     heads: ClassVar = ("fused",)
 
@@ -35,8 +37,13 @@ class Fused(Op):
     def _own(self, inputs: tuple[Shape, ...]) -> tuple[Shape, ...]:
         return inputs[:-1] if self.residual else inputs
 
-    def output(self, inputs: tuple[Shape, ...]) -> Shape:
+    def made(self, inputs: tuple[Shape, ...]) -> Shape:
+        """The shape of what the base gives, before it is pooled."""
         return self.base.output(self._own(inputs))
+
+    def output(self, inputs: tuple[Shape, ...]) -> Shape:
+        made = self.made(inputs)
+        return self.pool.output((made,)) if self.pool else made
 
     def parameters(self, inputs: tuple[Shape, ...]) -> tuple[Parameter, ...]:
         return self.base.parameters(self._own(inputs))
@@ -47,7 +54,7 @@ class Fused(Op):
     def word(self) -> str:
         parts = [self.base.word()]
         parts += ["+"] if self.residual else []
-        parts += [self.activation.word()] if self.activation else []
+        parts += [op.word() for op in (self.activation, self.pool) if op]
         return " -> ".join(parts)
 
 
@@ -62,6 +69,26 @@ def fuse(graph: Graph, takes: Takes) -> Graph:
             graph = _fuse_sum(graph, graph[node.name], takes)
         if isinstance(node.op, Activation):
             graph = _fuse_activation(graph, graph[node.name], takes)
+    return graph
+
+
+Pools = Callable[[Graph, Node, MaxPool], bool]
+"""Whether a device's kernel of this layer takes over the pool that follows it."""
+
+
+def fuse_pools(graph: Graph, pools: Pools) -> Graph:
+    """Every max pool that a device's kernel can take over from the node after it."""
+    for node in graph.nodes:
+        if isinstance(node.op, MaxPool):
+            layer = graph[node.inputs[0]]
+            if (
+                not isinstance(layer.op, Input)
+                and sole(graph, layer)
+                and pools(graph, layer, node.op)
+            ):
+                whole = parts(layer)
+                op = replace(whole, pool=node.op, members=(*whole.members, node.name))
+                graph = _absorb(graph, layer, replace(node, op=op, inputs=layer.inputs))
     return graph
 
 

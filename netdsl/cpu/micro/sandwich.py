@@ -6,7 +6,7 @@ entry; the sums of their even and odd entries are shared.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -181,13 +181,13 @@ def filter_function(module: ir.Module, size: Size) -> ir.Function:
     return made
 
 
-def output_function(module: ir.Module, size: Size) -> ir.Function:
+def output_function(module: ir.Module, size: Size, pooled: bool = False) -> ir.Function:
     """(source, step, target, row step, rows, columns, bias, residual, row step, low, high):
     clamp(A m A' + bias + residual), of which only so many rows and columns are written.
 
-    A residual of null is none.
+    A residual of null is none. pooled: of every 2x2 values the largest alone is written.
     """
-    name = f"netdsl.output{size.outputs}x{size.taps}"
+    name = f"netdsl.output{size.outputs}x{size.taps}{'pooled' if pooled else ''}"
     if name in module.globals:
         return module.globals[name]
     pointer = FLOAT.as_pointer()
@@ -198,6 +198,9 @@ def output_function(module: ir.Module, size: Size) -> ir.Function:
     n = range(size.inputs)
     grid = [[load(b, at(b, source, scaled(b, step, i * size.inputs + j))) for j in n] for i in n]
     results = sandwich(b, matrices(size).output, grid)
+    if pooled:
+        # Bias and bounds keep the order of values, so they may come after.
+        results = halved(b, results)
     shift, low, high = load(b, at(b, bias)), spread(b, low), spread(b, high)
     more = b.icmp_unsigned("!=", b.ptrtoint(residual, LONG), ir.Constant(LONG, 0))
     done = made.append_basic_block("done")
@@ -220,6 +223,21 @@ def output_function(module: ir.Module, size: Size) -> ir.Function:
     return made
 
 
+def halved(b: ir.IRBuilder, grid: list[Values]) -> list[Values]:
+    """The largest of every 2x2 values; NaN where any is NaN."""
+    rows = [
+        [larger(b, *pair) for pair in zip(*two, strict=True)]
+        for two in zip(grid[::2], grid[1::2], strict=True)
+    ]
+    return [[larger(b, *pair) for pair in zip(row[::2], row[1::2], strict=True)] for row in rows]
+
+
+def larger(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """The larger of two in each lane; NaN where either is NaN."""
+    found = b.select(b.fcmp_ordered(">", x, y), x, y)
+    return b.select(b.fcmp_unordered("uno", x, x), x, found)
+
+
 def _plus_residual(
     b: ir.IRBuilder, value: ir.Value, more: ir.Value, residual: ir.Value, *terms: ir.Value
 ) -> ir.Value:
@@ -239,18 +257,31 @@ def spread(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
     return b.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(INT, LANES), [0] * LANES))
 
 
-Write = Callable[[ir.Module, Size], ir.Function]
+Write = Callable[..., ir.Function]
+FORMS = tuple((size, pooled) for pooled in (False, True) for size in SIZES)
+"""What is made of products: outputs of a size, or those pooled."""
 
 
-def switched(builder: ir.IRBuilder, number: ir.Value, write: Write, arguments: Values) -> None:
-    """Calls the function of the size with this number."""
+def output_form(size: Size, pooled: bool) -> int:
+    """The number by which `transform_output` makes such outputs."""
+    return FORMS.index((size, pooled))
+
+
+def switched(
+    builder: ir.IRBuilder,
+    number: ir.Value,
+    write: Write,
+    arguments: Values,
+    forms: Sequence[tuple[Any, ...]] = tuple((size,) for size in SIZES),
+) -> None:
+    """Calls the function of the form with this number: of a size, by default."""
     after = builder.append_basic_block("transformed")
     chosen = builder.switch(number, after)
-    for index, size in enumerate(SIZES):
+    for index, form in enumerate(forms):
         way = builder.append_basic_block()
         chosen.add_case(ir.Constant(LONG, index), way)
         with builder.goto_block(way):
-            builder.call(write(builder.module, size), arguments)
+            builder.call(write(builder.module, *form), arguments)
             builder.branch(after)
     builder.position_at_end(after)
 
@@ -311,7 +342,7 @@ def transform_output(
     low: Any,
     high: Any,
 ) -> Any:
-    """clamp(A m A' + params[bias] + arena[residual]), `rows` by `columns` of it.
+    """clamp(A m A' + params[bias] + arena[residual]), `rows` by `columns` of it, in a form.
 
     Products lie `step` floats apart from arena[source]; a residual below 0 is none; low and high
     are float32 bits.
@@ -326,7 +357,7 @@ def transform_output(
         more = b.select(none, null, b.gep(arena, [residual]))
         ends = [b.gep(arena, [source]), step, b.gep(arena, [target]), row, rows, columns]
         ends += [b.gep(params, [bias]), more, residual_row, low, high]
-        switched(b, number, output_function, ends)
+        switched(b, number, output_function, ends, FORMS)
         return context.get_dummy_value()
 
     number = types.int64
