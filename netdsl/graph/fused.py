@@ -79,16 +79,15 @@ Pools = Callable[[Graph, Node, MaxPool], bool]
 def fuse_pools(graph: Graph, pools: Pools) -> Graph:
     """Every max pool that a device's kernel can take over from the node after it."""
     for node in graph.nodes:
-        if isinstance(node.op, MaxPool):
-            layer = graph[node.inputs[0]]
-            if (
-                not isinstance(layer.op, Input)
-                and sole(graph, layer)
-                and pools(graph, layer, node.op)
-            ):
-                whole = parts(layer)
-                op = replace(whole, pool=node.op, members=(*whole.members, node.name))
-                graph = _absorb(graph, layer, replace(node, op=op, inputs=layer.inputs))
+        if not isinstance(node.op, MaxPool):
+            continue
+        layer = graph[node.inputs[0]]
+        if isinstance(layer.op, Input) or parts(layer).pool or not sole(graph, layer):
+            continue
+        if pools(graph, layer, node.op):
+            whole = parts(layer)
+            op = replace(whole, pool=node.op, members=(*whole.members, node.name))
+            graph = _absorb(graph, layer, replace(node, op=op, inputs=layer.inputs))
     return graph
 
 

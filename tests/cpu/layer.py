@@ -14,7 +14,7 @@ from netdsl.cpu.task import Needs, Params, Places, Task
 from netdsl.cpu.views import link
 from netdsl.graph import Node
 from netdsl.graph.fused import Fused
-from netdsl.ops import Activation, Op, Shape
+from netdsl.ops import Activation, MaxPool, Op, Shape
 
 Doubles = NDArray[np.float64]
 Plans = Callable[[Task, Places], list[Call]]
@@ -34,13 +34,15 @@ class Layer:
     threads: int = 2
     spare: int = 0
     seed: int = 0
+    pool: MaxPool | None = None
 
     def __post_init__(self) -> None:
         random = np.random.default_rng(self.seed)
         inputs: tuple[Shape, ...] = (self.shape,)
-        self.output = self.op.output(inputs)
-        inputs += (self.output,) if self.residual else ()
-        whole = Fused(self.op, "layer", ("layer",), self.residual, self.activation)
+        self.made = self.op.output(inputs)
+        self.output = self.pool.output((self.made,)) if self.pool else self.made
+        inputs += (self.made,) if self.residual else ()
+        whole = Fused(self.op, "layer", ("layer",), self.residual, self.activation, self.pool)
         names = ("x", "residual")[: len(inputs)]
         self.node = Node("layer", whole, names, self.output)
         self.task = Task(self.node, inputs, self.batch, self.threads, self.exact)
@@ -103,7 +105,15 @@ class Layer:
         if self.residual:
             sums = sums + self.arrays[1]
         name = type(self.activation).__name__
-        return {"Relu": np.maximum(sums, 0), "Relu6": np.clip(sums, 0, 6)}.get(name, sums)
+        sums = {"Relu": np.maximum(sums, 0), "Relu6": np.clip(sums, 0, 6)}.get(name, sums)
+        return _halved(sums) if self.pool else sums
+
+
+def _halved(values: Doubles) -> Doubles:
+    """The largest of every 2x2 values; a last row or column that is left over is dropped."""
+    n, c, h, w = values.shape
+    whole = values[:, :, : h // 2 * 2, : w // 2 * 2]
+    return whole.reshape(n, c, h // 2, 2, w // 2, 2).max(axis=(3, 5))
 
 
 def convolved(layer: Layer) -> Doubles:
@@ -111,12 +121,12 @@ def convolved(layer: Layer) -> Doubles:
     op, x, w = layer.op, layer.arrays[0].astype(np.float64), layer.weights["weight"]
     window, groups = op.window, op.groups
     x = np.pad(x, ((0, 0), (0, 0), *window.padding))
-    out = np.zeros((layer.batch, *layer.output))
+    out = np.zeros((layer.batch, *layer.made))
     inside, each = w.shape[1], w.shape[0] // groups
     for k in product(*map(range, window.kernel)):
         cut = tuple(
             slice(i * d, i * d + (n - 1) * s + 1, s)
-            for i, d, s, n in zip(k, window.dilation, window.stride, layer.output[1:], strict=True)
+            for i, d, s, n in zip(k, window.dilation, window.stride, layer.made[1:], strict=True)
         )
         seen = x[(slice(None), slice(None), *cut)]
         for g in range(groups):

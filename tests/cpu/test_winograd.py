@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from layer import Layer, convolved, error
 
+from netdsl import find
 from netdsl.cpu import winograd
+from netdsl.cpu.choices import pools
 from netdsl.cpu.conv import conv_needs, plan_conv, quick_plan
 from netdsl.cpu.micro.cook_toom import SIZES, Size, matrices
-from netdsl.ops import Conv, Relu, Window
+from netdsl.cpu.plan import compile as compile_plan
+from netdsl.graph.weights import initialise
+from netdsl.ops import Conv, MaxPool, Relu, Window
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -76,6 +80,7 @@ def test_kernels_with_depth(shape, filters, kernel, padding, cache, batch, monke
     """Slices in one chunk, and in as many as a tiny cache asks for."""
     if cache:
         monkeypatch.setattr(winograd, "SHARED_CACHE", cache)
+        monkeypatch.setattr(winograd, "NEAR_CACHE", cache)
     pads = tuple((p, p) for p in padding)
     op = Conv(filters, Window(kernel, (1, 1, 1), pads, (1, 1, 1)))
     layer = Layer(op, shape, batch, residual=True, activation=Relu())
@@ -104,6 +109,52 @@ def test_both_ways_and_every_size(size, few, monkeypatch):
     assert plan is not None
     assert plan.mode == (winograd.BY_TILES if few else winograd.PRODUCTS)
     assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
+
+
+HALVES = MaxPool(Window((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)))
+
+
+@pytest.mark.parametrize("shape", [(33, 26, 20), (20, 17, 15), (16, 31, 8)])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("few", [0, 10**9])
+def test_pooled(shape, size, few, monkeypatch):
+    """The largest of every 2x2 outputs, of odd heights and widths too."""
+    monkeypatch.setattr(winograd, "FEW_WEIGHTS", few)
+    monkeypatch.setattr("netdsl.cpu.choices.SIZES", (size,))
+    op = conv(40, size.taps)
+    assert pools(Layer(op, shape, 2).task, HALVES)
+    layer = Layer(op, shape, 2, activation=Relu(), spare=1, pool=HALVES)
+    assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
+
+
+def test_pooling_passes_nan_on():
+    layer = Layer(conv(16, 3), (16, 12, 12), activation=Relu(), pool=HALVES)
+    layer.arrays[0][0, 3, 5, 5] = np.nan
+    wanted = np.zeros((6, 6), bool)
+    wanted[2:4, 2:4] = True
+    found = np.isnan(layer.run(plan_conv, conv_needs))
+    # A whole tile of outputs is made of a tile of inputs, so more may be lost, never less.
+    assert found[0][:, wanted].all()
+    assert not found[0][:, 4:, 4:].any()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv3x3p1(32) -> maxpool3s2",
+        "conv3x3p1(32) -> maxpool2s1",
+        "conv3x3p1(32) -> maxpool2ceil",
+        "conv3x3p1(32) -> maxpool2p1",
+        "conv1x1(32) -> maxpool2",
+        "conv3x3s2p1(32) -> maxpool2",
+        "conv3x3p1(32) -> avgpool2",
+        "conv3x3p1(32) as c -> maxpool2 as p; output c, p",
+    ],
+)
+def test_pools_that_stay_apart(text):
+    graph = find.graph_of_text(f"input 32x15x15; {text}")
+    plan = compile_plan(graph, initialise(graph, 0), batch=1)
+    assert "pool" not in plan.steps[0].word
 
 
 def test_exact_and_unsuited_layers_are_summed_directly():

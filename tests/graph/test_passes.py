@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from netdsl.graph import Graph
-from netdsl.graph.fused import Fused, fuse
+from netdsl.graph.fused import Fused, fuse, fuse_pools
 from netdsl.graph.lifetimes import Lifetime, lifetimes
 from netdsl.graph.passes import fold_batch_norm, without_dropout, without_flatten
 from netdsl.lang import load
@@ -136,6 +136,17 @@ def test_the_later_layer_of_a_sum_takes_the_other_and_the_activation() -> None:
 )
 def test_what_is_read_elsewhere_is_not_fused(text: str) -> None:
     assert "fused" not in heads(fuse(load(text), all_of))
+
+
+def test_a_layer_takes_the_pool_after_its_activation() -> None:
+    graph = fuse(load("input 3x8x8; conv3(4) -> relu -> maxpool2 -> maxpool2"), all_of)
+    whole = fuse_pools(graph, lambda graph, layer, pool: "fused" in layer.op.heads)
+    assert heads(whole) == ["input", "fused", "maxpool"]
+    (op,) = [node.op for node in whole if isinstance(node.op, Fused)]
+    assert (op.members, op.word()) == (
+        ("conv1", "relu1", "maxpool1"),
+        "conv3x3(4) -> relu -> maxpool2",
+    )
 
 
 def test_a_sum_of_three_keeps_apart_from_its_layers() -> None:
