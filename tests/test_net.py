@@ -192,7 +192,7 @@ def test_importing_is_light() -> None:
 
 
 def test_public_names() -> None:
-    assert netdsl.__all__ == ["Net", "NetError", "__version__", "load"]
+    assert netdsl.__all__ == ["Net", "NetError", "__version__", "from_onnx", "load"]
     assert all(hasattr(netdsl, name) for name in netdsl.__all__)
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         netdsl.lode  # noqa: B018

@@ -254,11 +254,11 @@ def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
     onward = longest(kind) * kind.rows * kind.taps * LANES
     sums = _sums(whole, [walk.steps[3] for walk in walks], target.block, residual.block)
     grain = 1 if overlap else len(column_tiles)
-    work = rows * len(filter_tiles) * (len(column_tiles) // grain)
+    pieces = rows * len(filter_tiles) * (len(column_tiles) // grain)
     column_table = TILE + TILE_FIELDS * len(sums) + len(whole.taps)
     filter_table = column_table + len(column_tiles)
     fields = (
-        (0, max(1, min(parts, work))),
+        (0, max(1, min(parts, pieces))),
         (code(tile), rows_at_once(whole, rows), *counts[:3]),
         (len(column_tiles), column_table, len(filter_tiles), filter_table, grain),
         (whole.weights, whole.block, whole.biases or 0),

@@ -258,6 +258,7 @@ def spread(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
 
 
 Write = Callable[..., ir.Function]
+EACH_SIZE = tuple((size,) for size in SIZES)
 FORMS = tuple((size, pooled) for pooled in (False, True) for size in SIZES)
 """What is made of products: outputs of a size, or those pooled."""
 
@@ -272,7 +273,7 @@ def switched(
     number: ir.Value,
     write: Write,
     arguments: Values,
-    forms: Sequence[tuple[Any, ...]] = tuple((size,) for size in SIZES),
+    forms: Sequence[tuple[Any, ...]] = EACH_SIZE,
 ) -> None:
     """Calls the function of the form with this number: of a size, by default."""
     after = builder.append_basic_block("transformed")
