@@ -21,8 +21,9 @@ import numpy as np
 from numba import cuda, float32, int32, uint32, uint64
 
 from netdsl.cuda.arith import quotient, remainder
-from netdsl.cuda.gemm import OUTSIDE, multiplied
+from netdsl.cuda.gemm import multiplied
 from netdsl.cuda.sizes import LIMITED, SQUARE, TALL, Tile
+from netdsl.cuda.sums import OUTSIDE
 from netdsl.cuda.warp import load4, load_if
 
 (

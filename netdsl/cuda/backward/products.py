@@ -11,9 +11,9 @@ from netdsl.cuda.backward.direct import product_direct
 from netdsl.cuda.backward.product import FIELDS, KERNELS, product_finish
 from netdsl.cuda.backward.task import Calls
 from netdsl.cuda.conv import Axes
-from netdsl.cuda.gemm import EDGE_BITS, MOST_EDGES, OUTSIDE
 from netdsl.cuda.layout import Call, spread
 from netdsl.cuda.sizes import SQUARE, TALL, THREADS
+from netdsl.cuda.sums import EDGE_BITS, MOST_EDGES, OUTSIDE
 from netdsl.cuda.task import Ints, Task
 
 DEEP = 16
