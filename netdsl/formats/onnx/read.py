@@ -46,6 +46,9 @@ from netdsl.ops import Input, Shape, show
 OURS = "netdsl"
 """The producer whose names are kept."""
 
+MOST_NODES = 50_000
+"""Nodes of a model; DenseNet-201 has some 700."""
+
 
 class Lost:
     """A tensor that could not be made; what reads it is lost too, and not reported again."""
@@ -135,6 +138,7 @@ class Reading:
         self.inputs: dict[str, Step] = {}
         self.ports: dict[str, View] = {}
         self.batch: int | None = None
+        self.nodes = 0
         self.trouble = Trouble("node")
         self.fold = Folder()
 
@@ -243,6 +247,9 @@ class Reading:
     # Nodes
 
     def _nodes(self, graph: GraphProto, used: set[str]) -> None:
+        self.nodes += len(graph.node)
+        if self.nodes > MOST_NODES:
+            raise error("too-large", f"the model has more than {MOST_NODES:,} nodes")
         for i, node in enumerate(graph.node):
             name = node.name or f"{node.op_type}_{i}"
             if node.op_type == "If":

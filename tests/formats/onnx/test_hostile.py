@@ -19,7 +19,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import netdsl
 from netdsl import NetError
-from netdsl.formats.onnx import import_onnx, read_onnx, to_onnx, wire
+from netdsl.formats.onnx import fold, import_onnx, read, read_onnx, to_onnx, wire
 from netdsl.graph.weights import initialise
 
 FLOAT = TensorProto.FLOAT
@@ -243,7 +243,8 @@ def test_constants_do_not_grow_without_bound(shape: list[int]) -> None:
         import_onnx(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)]))
 
 
-def test_doubling_constants_end() -> None:
+def test_doubling_constants_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fold, "MOST", 1 << 24)
     nodes = [
         helper.make_node("Concat", [f"w{i}", f"w{i}"], [f"w{i + 1}"], axis=0) for i in range(60)
     ]
@@ -253,6 +254,58 @@ def test_doubling_constants_end() -> None:
     made = helper.make_graph(nodes, "g", infos[:1], infos[1:], [start])
     with pytest.raises(NetError, match="makes constants of over"):
         import_onnx(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)]))
+
+
+@pytest.mark.parametrize("op", ["Where", "Max", "Mod"])
+def test_stretching_constants_have_bounds(op: str) -> None:
+    """Two vectors of a hundred thousand make a table of ten thousand million."""
+    nodes = [
+        helper.make_node("ConstantOfShape", ["tall"], ["a"]),
+        helper.make_node("ConstantOfShape", ["wide"], ["b"]),
+        helper.make_node(op, ["a", "b"] if op == "Mod" else ["a", "a", "b"], ["w"]),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    infos = [helper.make_tensor_value_info(n, FLOAT, ["N", 3]) for n in "xy"]
+    sizes = [
+        numpy_helper.from_array(np.array(size), name)
+        for name, size in (("tall", [10**5, 1]), ("wide", [1, 10**5]))
+    ]
+    made = helper.make_graph(nodes, "g", infos[:1], infos[1:], sizes)
+    with pytest.raises(NetError, match=f"{op} at {op}_2 makes constants of over"):
+        import_onnx(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)]))
+
+
+def choice(condition: str, branch: onnx.GraphProto) -> ModelProto:
+    node = helper.make_node("If", [condition], ["y"], then_branch=branch, else_branch=branch)
+    yes = numpy_helper.from_array(np.array(True), "yes")
+    return one(node, tensors=[yes])
+
+
+def test_branches() -> None:
+    y = helper.make_tensor_value_info("z", FLOAT, None)
+    relu = helper.make_node("Relu", ["x"], ["z"])
+    good = helper.make_graph([relu], "branch", [], [y])
+    assert import_onnx(choice("yes", good)).graph.nodes[-1].op.word() == "relu"
+    for condition, branch, said in (
+        ("x", good, r"If \(If_0\): its condition is computed from the data"),
+        ("yes", helper.make_graph([], "b", [], [y]), "If_0 reads z, which nothing"),
+        ("yes", helper.make_graph([relu], "b", [], []), "If_0 has 1 outputs, its branch 0"),
+        ("none", good, "If_0 reads none"),
+    ):
+        with pytest.raises(NetError, match=said):
+            import_onnx(choice(condition, branch))
+
+
+def test_weights_that_are_no_numbers() -> None:
+    broken = numpy_helper.from_array(np.full((4, 3, 1, 1), np.nan, np.float32), "w")
+    with pytest.raises(NetError, match=r"conv1\.weight \[0, 0, 0, 0\] is nan"):
+        import_onnx(conv(broken))
+
+
+def test_more_nodes_than_any_net_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "MOST_NODES", 3)
+    with pytest.raises(NetError, match="more than 3 nodes"):
+        import_onnx(good())
 
 
 def test_a_file_of_nothing_but_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
