@@ -17,13 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
-
-import netdsl
-from netdsl.formats.exchange import write_foreign
 
 OURS = """
 import sys, numpy, netdsl
@@ -63,13 +60,19 @@ def spent(command: list[str]) -> Spent:
 
 def commands(name: str, folder: Path, threads: int, whole: bool) -> dict[str, list[str]]:
     """What to start for each side, its files written before."""
+    import numpy as np
+
+    import netdsl
+    from netdsl.formats.exchange import write_foreign
+
     net = netdsl.load(name)
     weights, x = folder / f"{name}.safetensors", folder / f"{name}.npy"
     net.save(weights)
     (onnx,) = write_foreign(net.graph, net.weights, "onnx", folder / f"{name}.onnx")
     np.save(x, np.random.default_rng(0).normal(size=(1, *net.graph["input"].shape)).astype("f4"))
     if whole:
-        program = [sys.executable, "-m", "netdsl", "run", name, str(x)]
+        start = "from netdsl.cli import main; main()"
+        program = [sys.executable, "-c", start, "run", name, str(x)]
         ours = [*program, "--weights", str(weights), "--threads", str(threads)]
     else:
         ours = [sys.executable, "-c", OURS, name, str(weights), str(x), str(threads)]
@@ -87,7 +90,10 @@ def main() -> None:
     print(f"{'net':<14}{'netdsl':>10}{'onnxruntime':>14}{'ratio':>8}{'MB':>8}{'MB':>8}")
     for name in settings.nets:
         with tempfile.TemporaryDirectory() as folder:
-            sides = commands(name, Path(folder), settings.threads, settings.command)
+            # In a process of its own, whose memory the ones to come do not inherit.
+            with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+                asked = (name, Path(folder), settings.threads, settings.command)
+                sides = apart.submit(commands, *asked).result()
             for command in sides.values():
                 spent(command)
             rounds = [
