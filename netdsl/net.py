@@ -54,6 +54,8 @@ class Net:
         self.weights_source = "none yet"
         """Where the weights in use come from: a file, or "random, seed N"."""
         self._weights: Weights | None = None
+        self._seed: int | None = None
+        """Of random weights that are not drawn yet."""
         self._runner: tuple[tuple[Any, ...], Runner] | None = None
 
     @classmethod
@@ -108,8 +110,7 @@ class Net:
         """The weights by name (`conv1.weight`), float32; loaded or initialised when first asked
         for. Raises NetError when the file beside the net does not fit."""
         if self._weights is None:
-            self.find_weights()
-        assert self._weights is not None
+            self._weights = dict(self._found())
         return self._weights
 
     @weights.setter
@@ -120,6 +121,16 @@ class Net:
         pairs = match(self.graph, {n: v.shape for n, v in values.items()}, name="what was given")
         taken = {o: np.ascontiguousarray(values[t], np.float32) for o, t in pairs.names.items()}
         self._take(taken, "arrays", trained=True)
+
+    def _found(self) -> Mapping[str, Array]:
+        """The weights; those that nobody has seen yet are drawn only as they are asked for."""
+        if self._weights is None and self._seed is None:
+            self.find_weights()
+        if self._weights is not None:
+            return self._weights
+        from netdsl.graph.weights import Drawn
+
+        return Drawn(self.graph, self._seed or 0)
 
     def load_weights(self, path: str | Path) -> None:
         """Reads weights from a file: safetensors, PyTorch's (.pth, .pt), Caffe's (.caffemodel),
@@ -147,10 +158,9 @@ class Net:
     def initialise(self, seed: int = 0) -> None:
         """Draws new weights (He et al. 2015: normal, variance 2 / fan-in; biases 0). The same
         seed gives the same weights."""
-        from netdsl.graph.weights import initialise
-
         _check_room(self.graph)
-        self._take(dict(initialise(self.graph, seed)), f"random, seed {seed}", trained=False)
+        self._take(None, f"random, seed {seed}", trained=False)
+        self._seed = seed
 
     def save(self, path: str | Path) -> None:
         """Writes the weights as a safetensors file by our names, beside and renamed.
@@ -161,8 +171,9 @@ class Net:
 
         save(Path(path), self.weights, {"net": self.name})
 
-    def _take(self, weights: Weights, source: str, *, trained: bool) -> None:
+    def _take(self, weights: Weights | None, source: str, *, trained: bool) -> None:
         self._weights, self.weights_source, self.trained = weights, source, trained
+        self._seed = None
         self._runner = None
 
     def _beside(self, ending: str) -> Path | None:
@@ -306,7 +317,7 @@ class Net:
 
         return cpu.compile(
             self.graph,
-            self.weights,
+            self._found(),
             batch=batch,
             threads=threads,
             exact=exact,

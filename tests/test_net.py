@@ -12,6 +12,7 @@ import pytest
 import netdsl
 from netdsl import Net, NetError
 from netdsl.formats import safetensors
+from netdsl.graph.weights import initialise
 
 TEXT = "net tiny; input 3x8x8; conv3x3p1(4) -> relu -> gap -> flatten -> fc(3)"
 
@@ -196,3 +197,18 @@ def test_public_names() -> None:
     assert all(hasattr(netdsl, name) for name in netdsl.__all__)
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         netdsl.lode  # noqa: B018
+
+
+def test_random_weights_are_drawn_when_they_are_seen() -> None:
+    """A run draws them layer by layer; who asks for them gets the same, and may change them."""
+    net = Net.load(text="input 3x12x12; conv3x3(16) -> bn -> relu -> conv3x3(8) -> gap")
+    net.initialise(3)
+    x = np.random.default_rng(0).standard_normal((2, 3, 12, 12), np.float32)
+    unseen = net.run(x)
+    assert net._weights is None
+    np.testing.assert_allclose(net.run(x, device="reference"), unseen, rtol=1e-4, atol=1e-5)
+    drawn = initialise(net.graph, 3)
+    assert list(net.weights) == list(drawn)
+    assert all((net.weights[name] == drawn[name]).all() for name in drawn)
+    net.weights["conv2.weight"][:] = 0
+    assert (net.runner(2, threads=1).run({"input": x})["gap1"] == 0).all()

@@ -27,7 +27,7 @@ from netdsl.graph import Graph, Node
 from netdsl.graph.fused import fuse, fuse_pools, parts
 from netdsl.graph.passes import lowered, own_weights
 from netdsl.graph.timing import Timing
-from netdsl.graph.weights import check_weights
+from netdsl.graph.weights import Drawn, check_weights
 from netdsl.ops import Conv, Input, Shape, show
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -179,6 +179,9 @@ def compile(  # noqa: A001 - called as cpu.compile
     ends = {name: graph[name].shape for name in names}
     whole = graph if aux else graph.without_aux()
     check_weights(whole, weights)
+    if not isinstance(weights, Drawn):
+        for weight in weights.values():
+            memory.let_go(weight)
     low, packed = lowered(whole, weights, lambda g: fuse(g, takes))
     held = (*low.outputs, *(a.output for a in low.aux)) if aux else low.outputs
     plain = precision == "fp32" and not exact
@@ -277,8 +280,6 @@ class Making:
     def steps(self, placement: Placement) -> dict[str, Step]:
         """All steps by their nodes' names, in the graph's order. The largest weights are packed
         first, while little else is in memory beside them."""
-        for weight in self.weights.values():
-            memory.let_go(weight)
 
         def size(task: Task) -> int:
             return sum(parameter.size for parameter in self.graph.parameters(task.node))

@@ -6,9 +6,11 @@ node that holds what the i-th output held before. Its shape may have lost a flat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import replace
 from math import prod
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +70,9 @@ def fold_batch_norm(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
     The arithmetic is float64, rounded once. The layer gets a bias where it had none.
     """
     folded: dict[str, str] = {}
-    fresh = dict(weights)
+    fresh: dict[str, npt.NDArray[np.float32]] = {}
+    # Those that no norm changes are looked up when they are wanted, and not before.
+    both = ChainMap(fresh, cast("MutableMapping[str, npt.NDArray[np.float32]]", weights))
     biased: dict[str, Node] = {}
     for node in graph:
         if not isinstance(node.op, BatchNorm):
@@ -76,11 +80,11 @@ def fold_batch_norm(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
         layer = graph[node.inputs[0]]
         if not isinstance(layer.op, Conv | ConvTranspose | Linear) or not sole(graph, layer):
             continue
-        _fold(layer, node, own_weights(graph, node, node.name, weights), fresh)
+        _fold(layer, node, own_weights(graph, node, node.name, weights), both)
         folded[node.name] = layer.name
         biased[layer.name] = replace(layer, op=replace(layer.op, bias=True))
     nodes = tuple(biased.get(node.name, node) for node in graph)
-    return bypass(replace(graph, nodes=nodes), folded), fresh
+    return bypass(replace(graph, nodes=nodes), folded), both
 
 
 def sole(graph: Graph, node: Node) -> bool:
@@ -109,7 +113,7 @@ def scale_and_shift(
 
 
 def _fold(
-    layer: Node, norm: Node, own: Weights, weights: dict[str, npt.NDArray[np.float32]]
+    layer: Node, norm: Node, own: Weights, weights: MutableMapping[str, npt.NDArray[np.float32]]
 ) -> None:
     """Replaces the layer's weight and bias by those that do the norm's work too."""
     assert isinstance(norm.op, BatchNorm)

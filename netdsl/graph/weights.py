@@ -5,7 +5,7 @@ Weights are a mapping from parameter names (`conv1.weight`) to arrays, see `Grap
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from math import sqrt
 from zlib import crc32
@@ -35,6 +35,27 @@ def initialise(graph: Graph, seed: int = 0) -> dict[str, Floats]:
         return {name: _drawn(name, p, seed, threads) for name, p in graph.all_parameters().items()}
 
 
+class Drawn(Mapping[str, Floats]):
+    """The weights that `initialise` draws, each drawn when it is asked for, and none kept: whoever
+    packs them one by one needs the memory of one."""
+
+    def __init__(self, graph: Graph, seed: int = 0) -> None:
+        self._parameters, self._seed = graph.all_parameters(), seed
+
+    def __getitem__(self, name: str) -> Floats:
+        with ThreadPoolExecutor() as threads:
+            return _drawn(name, self._parameters[name], self._seed, threads)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parameters
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+
 def _drawn(name: str, parameter: Parameter, seed: int, threads: Executor) -> Floats:
     if parameter.init != "he":
         return np.full(parameter.shape, parameter.init, np.float32)
@@ -56,6 +77,8 @@ def check_weights(graph: Graph, weights: Mapping[str, npt.NDArray[np.generic]]) 
 
     Raises NetError that names the first that is missing or does not fit, with both shapes.
     """
+    if isinstance(weights, Drawn):
+        return  # they fit, and would be drawn only to be looked at
     for name, what in graph.all_parameters().items():
         if name not in weights:
             raise error("missing-weight", f"the weights of {graph.name} lack {name}")
