@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba import cuda, float32, int32, uint32
+from numba import cuda, float32, int32, uint32, uint64
 
 from netdsl.cuda.arith import quotient, remainder
 from netdsl.cuda.gemm import edges_of
@@ -110,10 +110,10 @@ def multiplied(size: WarpTile, precision: str) -> Any:
     @cuda.jit(device=True)
     def multiply(tile, left, right, sums, a, b):  # type: ignore[no-untyped-def]
         for i in range(DOWN):
-            r0, r1, r2, r3 = matrices(tile, uint32(a + i * 16 * DEEP))
+            r0, r1, r2, r3 = matrices(tile, uint64(a + i * 16 * DEEP))
             left[4 * i], left[4 * i + 1], left[4 * i + 2], left[4 * i + 3] = r0, r1, r2, r3
         for j in range(PAIRS):
-            r0, r1, r2, r3 = matrices(tile, uint32(b + j * 16 * DEEP))
+            r0, r1, r2, r3 = matrices(tile, uint64(b + j * 16 * DEEP))
             right[4 * j], right[4 * j + 1], right[4 * j + 2], right[4 * j + 3] = r0, r1, r2, r3
         for i in range(DOWN):
             for j in range(ACROSS):
@@ -230,6 +230,7 @@ def tiled(size: WarpTile, precision: str) -> Any:
             A_STAGE
             + place(int32(across * WN + (lane & 7) + 8 * (lane >> 4)), int32((lane >> 3) & 1))
         )
+        # Stages take turns: the one that is filled, and the one that is multiplied.
         fill, stage = int32(0), int32(0)
         s = int32(-AHEAD)
         while s < slices:
@@ -238,20 +239,20 @@ def tiled(size: WarpTile, precision: str) -> Any:
                 # next is done with.
                 next_arrived()
                 cuda.syncthreads()
-            if s + AHEAD < slices:
+            if int32(s + AHEAD) < slices:
                 for i in range(A_ROWS):
                     there = (bits & crossed[i]) | (bits_more & crossed_more[i]) == 0
                     copy16(
                         tile,
-                        uint32(fill + a_to + i * ROWS * DEEP),
+                        uint64(a_to + i * ROWS * DEEP),
                         arena,
-                        uint32(a_at[i] + far if there else ints[uint32(at + SOURCE)]),
+                        uint32(a_at[i] + far),
                         there,
                     )
                 for i in range(B_ROWS):
                     copy16(
                         tile,
-                        uint32(fill + a_to + A_STAGE + i * ROWS * DEEP),
+                        uint64(a_to + A_STAGE + i * ROWS * DEEP),
                         params,
                         uint32(b_at + i * ROWS * b_row),
                         True,
@@ -260,12 +261,15 @@ def tiled(size: WarpTile, precision: str) -> Any:
                 far, bits, bits_more, _ = load4(ints, uint32(entry))
                 b_at = int32(b_at + DEEP)
             commit()
-            fill = int32(fill + STAGE) if fill < AHEAD * STAGE else int32(0)
+            step = int32(STAGE) if fill < AHEAD else int32(-AHEAD * STAGE)
+            fill = int32(fill + 1) if fill < AHEAD else int32(0)
+            a_to = int32(a_to + step)
             if s >= 0:
-                a, b = int32(stage + a_read), int32(stage + b_read)
-                multiply(tile, left, right, sums, a, b)
-                multiply(tile, left, right, sums, a ^ 8, b ^ 8)
-                stage = int32(stage + STAGE) if stage < AHEAD * STAGE else int32(0)
+                multiply(tile, left, right, sums, a_read, b_read)
+                multiply(tile, left, right, sums, a_read ^ 8, b_read ^ 8)
+                step = int32(STAGE) if stage < AHEAD else int32(-AHEAD * STAGE)
+                stage = int32(stage + 1) if stage < AHEAD else int32(0)
+                a_read, b_read = int32(a_read + step), int32(b_read + step)
             s = int32(s + 1)
         all_arrived()
         cuda.syncthreads()

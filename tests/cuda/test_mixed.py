@@ -106,13 +106,13 @@ BUGS = {
     "copies are in no group": ("tensor", "            commit()\n", ""),
     "two stages instead of three": (
         "tensor",
-        "fill = int32(fill + STAGE) if fill < AHEAD * STAGE",
-        "fill = int32(fill + STAGE) if fill < STAGE",
+        "if fill < AHEAD else int32(-AHEAD * STAGE)",
+        "if fill == 0 else int32(0)",
     ),
-    "the next stage is multiplied": (
+    "a stage is multiplied twice": (
         "tensor",
-        "fill, stage = int32(0), int32(0)",
-        "fill, stage = int32(0), int32(STAGE)",
+        "a_read, b_read = int32(a_read + step), int32(b_read + step)",
+        "a_read, b_read = int32(a_read + step * (s & 1)), int32(b_read + step * (s & 1))",
     ),
     "no barrier before columns are read": (
         "tensor",
@@ -136,7 +136,11 @@ BUGS = {
     "units of a fragment in other lanes": ("tensor", "int32(lane >> 4))\n", "int32(lane & 1))\n"),
     "filters' rows in other lanes": ("tensor", "(lane & 7) + 8 * (lane >> 4)", "(lane & 15)"),
     "filters' units in other lanes": ("tensor", "int32((lane >> 3) & 1)", "int32(lane >> 4)"),
-    "the second half is not the other units": ("tensor", "a ^ 8, b ^ 8", "a ^ 4, b ^ 8"),
+    "the second half is not the other units": (
+        "tensor",
+        "a_read ^ 8, b_read ^ 8",
+        "a_read ^ 4, b_read ^ 8",
+    ),
     "places are not mixed where they are read": (
         "tensor",
         "a_read = place(int32(down * WM + (lane & 15)), int32(lane >> 4))",
