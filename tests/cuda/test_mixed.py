@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from netdsl.cuda.device import Card, too_old
+from netdsl.cuda.mixed import LONG, share_out
+from netdsl.cuda.tensor import MEDIUM, SMALL, WIDE, WarpTile
 
 SCRIPT = Path(__file__).parent / "simulated_mixed.py"
 
@@ -179,6 +181,26 @@ def test_planted_bugs_are_found() -> None:
     assert found[0] == ""
     missed = [name for name, shown in zip(BUGS, found[1:], strict=True) if not shown]
     assert not missed
+
+
+@pytest.mark.parametrize(
+    ("positions", "filters", "slices", "tile"),
+    [
+        (64 * 56 * 56, 256, 144, WIDE),
+        (64 * 224 * 224, 64, 36, MEDIUM),
+        (14 * 14, 512, 288, SMALL),
+        (64, 4096, 1568, SMALL),
+        (7 * 7, 32, 3, SMALL),
+    ],
+)
+def test_every_slice_is_in_one_part_and_the_card_is_filled(
+    positions: int, filters: int, slices: int, tile: WarpTile
+) -> None:
+    cut = share_out(positions, filters, slices, 132)
+    assert cut.tile == tile
+    assert (cut.splits - 1) * cut.slices < slices <= cut.splits * cut.slices
+    blocks = -(-positions // tile.m) * -(-filters // tile.n) * cut.splits
+    assert blocks >= 132 or cut.slices <= 2 * LONG
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
