@@ -7,10 +7,10 @@ from numba import cuda, float32, int32, uint32
 
 from netdsl.cuda.activation import ends
 from netdsl.cuda.arith import inside, place_of, quotient
-from netdsl.cuda.layout import Call, axes, blocks, spread
-from netdsl.cuda.sizes import THREADS
+from netdsl.cuda.layout import Call, axes, spread
+from netdsl.cuda.rows import small, teams
 from netdsl.cuda.task import Task
-from netdsl.cuda.wide import WARPS, block_largest, block_sum
+from netdsl.cuda.wide import WARPS, team_largest, team_of, team_sum
 from netdsl.ops import AdaptiveAveragePool, AveragePool, GlobalAverage, GlobalMax, MaxPool
 
 SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, COUNT = range(5)
@@ -19,8 +19,9 @@ KERNEL, STRIDE, DILATION, BEFORE, AFTER = 11, 14, 17, 20, 23
 """Three numbers each: of depth, height and width."""
 COUNT_PAD = 26
 
-CHANNELS, PLANE, LARGEST = range(4, 7)
-"""Of pool_all: channels, positions of a channel, whether the largest is wanted."""
+CHANNELS, PLANE, LARGEST, ITEMS, SMALL = range(4, 9)
+"""Of pool_all: channels, positions of a channel, whether the largest is wanted; channels of all
+samples, whether a warp takes one."""
 
 ZERO, ONE = np.float32(0), np.float32(1)
 LEAST = np.float32(-np.inf)
@@ -147,27 +148,30 @@ def adaptive_pool(arena, params, ints, at):  # type: ignore[no-untyped-def]
 
 @cuda.jit
 def pool_all(arena, params, ints, at):  # type: ignore[no-untyped-def]
-    """The mean or largest of a channel of a sample: grid (samples x channels)."""
+    """The mean or largest of a channel of a sample: a team each, grid (samples x channels)."""
     shared = cuda.shared.array(WARPS, float32)
-    t = int32(cuda.threadIdx.x)
-    channels = ints[uint32(at + CHANNELS)]
-    plane = ints[uint32(at + PLANE)]
-    n = quotient(int32(cuda.blockIdx.x), channels)
-    c = int32(cuda.blockIdx.x - n * channels)
+    t, small = int32(cuda.threadIdx.x), ints[uint32(at + SMALL)] != 0
+    team, first, step = team_of(t, small)
+    q = int32(cuda.blockIdx.x * WARPS + team) if small else int32(cuda.blockIdx.x)
+    channels, plane = ints[uint32(at + CHANNELS)], ints[uint32(at + PLANE)]
+    n = quotient(q, channels)
+    c = int32(q - n * channels)
     source = int32(ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + c * plane)
+    there = q < ints[uint32(at + ITEMS)]
+    end = plane if there else int32(0)
     if ints[uint32(at + LARGEST)] != 0:
         best = LEAST
-        for i in range(t, plane, int32(THREADS)):
+        for i in range(first, end, step):
             value = arena[uint32(source + i)]
             if value > best or value != value:
                 best = value
-        result = block_largest(shared, t, best)
+        result = team_largest(shared, t, best, small)
     else:
         total = ZERO
-        for i in range(t, plane, int32(THREADS)):
+        for i in range(first, end, step):
             total += arena[uint32(source + i)]
-        result = block_sum(shared, t, total) / float32(plane)
-    if t == 0:
+        result = team_sum(shared, t, total, small) / float32(plane)
+    if first == 0 and there:
         to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + c)
         arena[uint32(to)] = result
 
@@ -209,5 +213,6 @@ def plan_global(task: Task) -> list[Call]:
 def whole(task: Task, *, largest: bool) -> Call:
     """Every channel to one number."""
     source = task.inputs[0]
-    d = [*ends(source, task.output), source.channels, source.plane, int(largest)]
-    return blocks(pool_all, source.batch * source.channels, task.ints.add(d))
+    items, plane = source.batch * source.channels, source.plane
+    d = [*ends(source, task.output), source.channels, plane, int(largest), items]
+    return teams(pool_all, items, plane, task.ints.add([*d, int(small(plane))]))

@@ -7,7 +7,7 @@ from typing import Any
 
 from netdsl.cuda.layout import Buffer, Call
 from netdsl.cuda.sizes import THREADS
-from netdsl.cuda.wide import EACH
+from netdsl.cuda.wide import EACH, FEW, WARPS
 
 
 @dataclass(frozen=True)
@@ -48,3 +48,14 @@ def fits(*numbers: int) -> bool:
 def place(buffer: Buffer) -> list[int]:
     """What a descriptor holds of a tensor: its offset, and how far apart its samples lie."""
     return [buffer.offset, buffer.batch_stride]
+
+
+def teams(kernel: Any, items: int, numbers: int, at: int, rows: int = 1) -> Call:
+    """A launch of a team for each item, which has so many numbers to sum: a warp, or a block."""
+    count = -(-items // WARPS) if small(numbers) else items
+    return Call(kernel, (count, rows, 1), THREADS, at)
+
+
+def small(numbers: int) -> bool:
+    """Whether a warp sums so many numbers alone."""
+    return numbers <= FEW

@@ -23,6 +23,9 @@ EACH = 4
 SUMS = 2 * WARPS
 """Floats of shared memory that two sums of a block want."""
 
+FEW = 16 if SIMULATED else 1024
+"""Numbers up to which a warp sums them alone."""
+
 ZERO = np.float32(0)
 
 if SIMULATED:
@@ -109,6 +112,32 @@ def block_largest(shared, t, value):  # type: ignore[no-untyped-def]
             best = other
     barrier()
     return best
+
+
+@cuda.jit(device=True)
+def team_of(t, small):  # type: ignore[no-untyped-def]
+    """Which of its block's teams a thread is in, its number there, and how many a team has: a warp
+    where `small`, else the block."""
+    if small:
+        team = quotient(t, WARP)
+        return team, int32(t - team * WARP), int32(WARP)
+    return int32(0), int32(t), int32(THREADS)
+
+
+@cuda.jit(device=True)
+def team_sum(shared, t, value, small):  # type: ignore[no-untyped-def]
+    """The sum of a team's values, to each of its threads. shared: WARPS floats."""
+    if small:
+        return warp_sum(value)
+    return block_sum(shared, t, value)
+
+
+@cuda.jit(device=True)
+def team_largest(shared, t, value, small):  # type: ignore[no-untyped-def]
+    """The largest of a team's values; NaN if there is one."""
+    if small:
+        return warp_largest(value)
+    return block_largest(shared, t, value)
 
 
 @cuda.jit(device=True)

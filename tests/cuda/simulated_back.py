@@ -89,7 +89,7 @@ class Memory:
         made = fresh(batch, shape)
         made = replace(
             made,
-            offset=self.room(batch * (made.sample + self.gap)),
+            offset=self.room(batch * (made.sample + self.gap) + PAST),
             batch_stride=made.sample + self.gap,
         )
         self.buffers.append(made)
@@ -117,7 +117,7 @@ class Memory:
             if i in self.known:
                 self.view(arena, buffer)[...] = self.known[i].reshape(buffer.batch, -1)
             else:
-                arena[buffer.offset - self.gap : buffer.offset + buffer.floats] = AROUND
+                arena[buffer.offset - self.gap : buffer.offset + buffer.floats + PAST] = AROUND
                 self.view(arena, buffer)[...] = np.nan
         self.before = arena.copy()
         self.arena = launch.on_device(arena)
@@ -140,18 +140,19 @@ class Memory:
             launch.launch(call, self.arena, params, ints)
 
     def torn(self) -> bool:
-        """Whether something was written between the samples of tensors."""
+        """Whether something was written between the samples of tensors, or past them."""
         now, before = self.arena.copy_to_host(), self.before.copy()
         for buffer in self.buffers:
             for arena in (now, before):
                 self.view(arena, buffer)[...] = np.nan
-        ends = [(b.offset - self.gap, b.offset + b.floats) for b in self.buffers]
+        ends = [(b.offset - self.gap, b.offset + b.floats + PAST) for b in self.buffers]
         return not all(np.array_equal(now[a:b], before[a:b], equal_nan=True) for a, b in ends)
 
 
 SCRATCH = 1 << 13
 """Where scratch begins."""
-AROUND = np.float32(1e30)
+AROUND, PAST = np.float32(1e30), 16
+"""What stands between samples, and in so many floats past the last."""
 
 
 @dataclass

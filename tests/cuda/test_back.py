@@ -72,6 +72,7 @@ TEXTS = {
         ("input 2x5x4; avgpool(to=3x2)", 2),
         ("input 3x5x3; gap", 2),
         ("input 2x3x2x3; gmp", 2),
+        ("input 3x3x3; gmp", 3),
     ],
     "moves": [
         ("input 2x3x2; up2", 2),
@@ -88,6 +89,7 @@ TEXTS = {
         ("input 3x4 as a; input 3x4 as b; a -> [id + b]", 2),
         ("input 3x3x4 as a; input 3x3x4 as b; a -> [id * b]", 1),
         ("input 4x1x1 as a; input 4x3x5 as b; a -> [id * b]", 2),
+        ("input 3x1x1 as a; input 3x3x6 as b; a -> [id * b]", 2),
         ("input 4x3x1 as a; input 1x3x5 as b; a -> [id * b]", 2),
     ],
 }
@@ -128,6 +130,7 @@ BIASES = [
 ]
 
 TIES = [
+    ["input 3x4x5; gmp", 1, 1],
     ["input 2x5x5; maxpool3s2p1", 2, 0],
     ["input 3x7; maxpool3s1", 2, 1],
     ["input 3x3x4; gmp", 2, 0],
@@ -343,8 +346,8 @@ BUGS = {
     ),
     "the groups' table is one sample's": (
         "backward.norm",
-        "int32(table + 2 * groups * row)\n        mean",
-        "int32(table)\n        mean",
+        "across, found = int32(column * unit), int32(table + 2 * groups * row)",
+        "across, found = int32(column * unit), int32(table)",
         *FOURS,
     ),
     "a part of a sum is left out": (
@@ -497,6 +500,27 @@ BUGS = {
         "if i < ints[uint32(at + COUNT)]:",
         "if i >= 0:",
         *PLANES,
+    ),
+    "a warp past the last channel has a mean": (
+        "pool",
+        "if first == 0 and there:",
+        "if first == 0:",
+        "ops",
+        ["input 3x3x3; gap", 1, 1],
+    ),
+    "a warp past the last channel has a gradient": (
+        "backward.window",
+        "if q < ints[uint32(at + ITEMS)]:",
+        "if q >= 0:",
+        "ops",
+        ["input 3x3x3; gmp", 1, 1],
+    ),
+    "a warp past the last element has a product": (
+        "backward.join",
+        "if first == 0 and there:",
+        "if first == 0:",
+        "ops",
+        ["input 3x1x1 as a; input 3x3x4 as b; a -> [id * b]", 1, 1],
     ),
     "another sample's mask": ("backward.arrange", "int32(n + row)", "int32(n)", *MASK),
     "one mask for four": ("backward.arrange", "int32(i + k * THREADS)", "i", *MASK),

@@ -59,6 +59,8 @@ POOLS: Cases = [
     ("input 2x5x7; avgpool(to=3x2)", 2),
     ("input 3x5x3; avgpool(to=1)", 2),
     ("input 3x5x3; gap", 2),
+    ("input 3x5x4; gap", 1),
+    ("input 3x4x5; gmp", 1),
     ("input 2x3x2x3; gmp", 2),
 ]
 

@@ -11,11 +11,10 @@ from netdsl.cuda.activation import copy
 from netdsl.cuda.arith import place_of
 from netdsl.cuda.backward.task import BackPlaces, Calls
 from netdsl.cuda.join import stretched
-from netdsl.cuda.layout import Buffer, Call, blocks, spread
-from netdsl.cuda.rows import place
-from netdsl.cuda.sizes import THREADS
+from netdsl.cuda.layout import Buffer, Call, spread
+from netdsl.cuda.rows import place, small, teams
 from netdsl.cuda.task import Task
-from netdsl.cuda.wide import WARPS, block_sum, row_of
+from netdsl.cuda.wide import WARPS, row_of, team_of, team_sum
 
 SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, OTHER, OTHER_BATCH = range(6)
 COUNT, DEPTH, HEIGHT, WIDTH = range(6, 10)
@@ -25,8 +24,8 @@ STRIDES = 10
 ALONG = 18
 """Four: how many channels, planes, rows and columns of the source one element of the target was
 stretched over."""
-ALL = 22
-"""The product of those."""
+ALL, SMALL = 22, 23
+"""The product of those, and whether a warp takes an element."""
 
 ZERO = np.float32(0)
 
@@ -78,12 +77,18 @@ def multiply_back(arena, params, ints, at):  # type: ignore[no-untyped-def]
 
 @cuda.jit
 def multiply_back_wide(arena, params, ints, at):  # type: ignore[no-untyped-def]
-    """The same by a block an element, of a factor that was stretched along rows: grid (elements of
+    """The same by a team an element, of a factor that was stretched along rows: grid (elements of
     a sample, samples)."""
     shared = cuda.shared.array(WARPS, float32)
-    i, n, t = int32(cuda.blockIdx.x), int32(cuda.blockIdx.y), int32(cuda.threadIdx.x)
-    total = block_sum(shared, t, pulls_of(arena, ints, at, n, i, t, int32(THREADS)))
-    if t == 0:
+    n, t = int32(cuda.blockIdx.y), int32(cuda.threadIdx.x)
+    small = ints[uint32(at + SMALL)] != 0
+    team, first, step = team_of(t, small)
+    i = int32(cuda.blockIdx.x * WARPS + team) if small else int32(cuda.blockIdx.x)
+    total, there = ZERO, i < ints[uint32(at + COUNT)]
+    if there:
+        total = pulls_of(arena, ints, at, n, i, first, step)
+    total = team_sum(shared, t, total, small)
+    if first == 0 and there:
         arena[uint32(row_of(ints, at + TARGET, n) + i)] = total
 
 
@@ -103,11 +108,11 @@ def product_back(task: Task, places: BackPlaces) -> Calls:
         other = places.inputs[1 - i]
         along = [n if own == 1 else 1 for own, n in zip(extents(target), extents(g), strict=True)]
         d = [*place(g), *place(target), *place(other), target.sample, *target.size]
-        d += [*stretched(g, g), *stretched(other, g), *along, prod(along)]
+        d += [*stretched(g, g), *stretched(other, g), *along, prod(along), int(small(prod(along)))]
         at = task.ints.add(d)
         if along[3] > 1:
-            call = blocks(multiply_back_wide, target.sample, at)
-            calls.append(call._replace(grid=(target.sample, target.batch, 1)))
+            call = teams(multiply_back_wide, target.sample, prod(along), at, target.batch)
+            calls.append(call)
         else:
             calls.append(spread(multiply_back, target.sample, at, target.batch))
     return calls

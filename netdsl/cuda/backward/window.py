@@ -13,7 +13,7 @@ from numba import cuda, float32, int32, uint32
 
 from netdsl.cuda.arith import place_of, quotient
 from netdsl.cuda.backward.task import BackPlaces, Calls
-from netdsl.cuda.layout import blocks, spread
+from netdsl.cuda.layout import spread
 from netdsl.cuda.pool import (
     BEFORE,
     DEPTH,
@@ -30,10 +30,9 @@ from netdsl.cuda.pool import (
     plan_pool,
     windows,
 )
-from netdsl.cuda.rows import place
-from netdsl.cuda.sizes import THREADS
+from netdsl.cuda.rows import place, small, teams
 from netdsl.cuda.task import Task
-from netdsl.cuda.wide import WARPS, block_largest, row_of
+from netdsl.cuda.wide import WARPS, row_of, team_largest, team_of
 from netdsl.graph.taps import Taps, taps_of, turned
 
 COUNT = 4
@@ -51,7 +50,8 @@ SHARES = 14
 PLANE, CHANNELS, OTHER = 4, 5, 6
 """Of largest_back: positions of a channel, channels, the pool's input (OTHER and the samples'
 distance), its output after that."""
-RESULT = 8
+RESULT, ITEMS, SMALL = 8, 10, 11
+"""Channels of all samples, and whether a warp takes one."""
 
 ZERO = np.float32(0)
 NOWHERE = np.float32(-(1 << 30))
@@ -133,23 +133,30 @@ def max_back(arena, params, ints, at):  # type: ignore[no-untyped-def]
 
 @cuda.jit
 def largest_back(arena, params, ints, at):  # type: ignore[no-untyped-def]
-    """Gives a channel's gradient to the first of its largest: grid (samples x channels)."""
+    """Gives a channel's gradient to the first of its largest: a team each, grid (samples x
+    channels)."""
     shared = cuda.shared.array(WARPS, float32)
-    t = int32(cuda.threadIdx.x)
-    channels, plane = ints[uint32(at + CHANNELS)], ints[uint32(at + PLANE)]
-    n = quotient(int32(cuda.blockIdx.x), channels)
-    c = int32(cuda.blockIdx.x - n * channels)
-    best = arena[uint32(row_of(ints, at + RESULT, n) + c)]
-    other = int32(row_of(ints, at + OTHER, n) + c * plane)
+    t, small = int32(cuda.threadIdx.x), ints[uint32(at + SMALL)] != 0
+    team, start, step = team_of(t, small)
+    q = int32(cuda.blockIdx.x * WARPS + team) if small else int32(cuda.blockIdx.x)
+    channels, end = ints[uint32(at + CHANNELS)], ints[uint32(at + PLANE)]
+    n = quotient(q, channels)
+    c = int32(q - n * channels)
+    other = int32(row_of(ints, at + OTHER, n) + c * end)
+    target = int32(row_of(ints, at + TARGET, n) + c * end)
+    best, g = ZERO, ZERO
+    if q < ints[uint32(at + ITEMS)]:
+        best = arena[uint32(row_of(ints, at + RESULT, n) + c)]
+        g = arena[uint32(row_of(ints, at + SOURCE, n) + c)]
+    else:
+        end = int32(0)
     first = NOWHERE
-    for i in range(t, plane, int32(THREADS)):
+    for i in range(start, end, step):
         value = arena[uint32(other + i)]
         if value == best or value != value:
             first = max(first, float32(int32(-i)))
-    where = int32(-block_largest(shared, t, first))
-    g = arena[uint32(row_of(ints, at + SOURCE, n) + c)]
-    target = int32(row_of(ints, at + TARGET, n) + c * plane)
-    for i in range(t, plane, int32(THREADS)):
+    where = int32(-team_largest(shared, t, first, small))
+    for i in range(start, end, step):
         arena[uint32(target + i)] = g if i == where else ZERO
 
 
@@ -211,8 +218,9 @@ def global_max_back(task: Task, places: BackPlaces) -> Calls:
     if target is None:
         return []
     d = [*place(places.gradient), *place(target), target.plane, target.channels]
-    at = task.ints.add([*d, *place(x), *place(places.output)])
-    return [blocks(largest_back, target.batch * target.channels, at)]
+    items, plane = target.batch * target.channels, target.plane
+    at = task.ints.add([*d, *place(x), *place(places.output), items, int(small(plane))])
+    return [teams(largest_back, items, plane, at)]
 
 
 def linear_back(task: Task, places: BackPlaces) -> Calls:
