@@ -15,6 +15,7 @@ import netdsl
 from netdsl.cuda import device, failure
 from netdsl.cuda.device import Card, Found
 from netdsl.faults import NetError
+from netdsl.train.checkpoint import read_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +43,40 @@ def test_without_numba_cuda_it_is_said_what_to_install() -> None:
 def test_auto_takes_the_cpu_without_a_card() -> None:
     net = netdsl.Net.load(text="input 3; relu")
     assert net.run(np.full((1, 3), -1, np.float32), device="auto").tolist() == [[0, 0, 0]]
+
+
+def tiny() -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    return random.normal(size=(4, 3)).astype(np.float32), np.arange(4) % 2
+
+
+@pytest.mark.usefixtures("without_package")
+def test_training_on_a_card_that_is_not_here_leaves_the_net_as_it_is() -> None:
+    net = netdsl.Net.load(text="input 3; fc(2)")
+    with pytest.raises(NetError) as caught:
+        net.train(tiny(), device="cuda", batch=2, epochs=1)
+    assert caught.value.faults[0].code == "no-cuda"
+    assert not net.trained
+
+
+@pytest.mark.usefixtures("without_package")
+def test_training_takes_the_cpu_without_a_card_and_goes_on_there(tmp_path: Path) -> None:
+    out = tmp_path / "net.safetensors"
+    net = netdsl.Net.load(text="input 3; fc(2)")
+    settings: dict[str, int] = {"batch": 2, "epochs": 2, "threads": 1}
+    net.train(tiny(), device="auto", out=out, **settings)
+    assert net.trained
+    again = netdsl.Net.load(text="input 3; fc(2)")
+    again.train(tiny(), device="cpu", out=out, resume=True, **settings)
+    for name, values in net.weights.items():
+        np.testing.assert_array_equal(again.weights[name], values)
+    kept = read_checkpoint(out.with_suffix(".checkpoint"), net.graph)
+    assert "device" not in kept.facts["settings"]
+
+
+def test_a_device_that_does_not_exist_is_named() -> None:
+    with pytest.raises(NetError, match="'gpu'"):
+        netdsl.Net.load(text="input 3; fc(2)").train(tiny(), device="gpu")
 
 
 def test_a_numpy_that_numba_cuda_does_not_know_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
