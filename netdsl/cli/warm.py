@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from time import perf_counter
+from typing import Annotated
 
 import typer
 
 from netdsl.cli.cost import Nets, Texts
 
 
-def warm(nets: Nets = [], text: Texts = []) -> None:  # noqa: B006
+def warm(
+    nets: Nets = [],  # noqa: B006
+    text: Texts = [],  # noqa: B006
+    precision: Annotated[str, typer.Option(help="For runs in this: fp32 or bf16.")] = "fp32",
+) -> None:
     """Compile ahead what runs of nets need, of the whole zoo unless nets are named."""
     from netdsl import find, resources
     from netdsl.cli.progress import bar
+    from netdsl.runner import check_precision
 
+    check_precision(precision, "cpu", exact=False)
     graphs = [*map(find.graph_of, nets), *map(find.graph_of_text, text)]
     graphs = graphs or list(map(find.graph_of, resources.zoo()))
     with bar("getting ready") as shown:
@@ -23,7 +30,9 @@ def warm(nets: Nets = [], text: Texts = []) -> None:  # noqa: B006
         from netdsl.cpu.launch import compile_all
 
         start = perf_counter()
-        wanted = list(dict.fromkeys(kernel for graph in graphs for kernel in kernels(graph)))
+        wanted = list(
+            dict.fromkeys(kernel for graph in graphs for kernel in kernels(graph, precision))
+        )
         compiled = compile_all(wanted, shown.to)
         seconds = perf_counter() - start
     of = graphs[0].name if len(graphs) == 1 else f"{len(graphs)} nets"

@@ -22,16 +22,16 @@ def arena_bytes(graph: Graph, batch: int) -> int:
     return FLOAT * making.place(frozenset(making.graph.outputs)).floats
 
 
-def kernels(graph: Graph) -> list[Worker]:
+def kernels(graph: Graph, precision: str = "fp32") -> list[Worker]:
     """The kernels that plans of this graph may take, auxiliary heads left out."""
-    return list(dict.fromkeys(_making(graph.without_aux(), 1).kernels()))
+    return list(dict.fromkeys(_making(graph.without_aux(), 1, precision).kernels()))
 
 
-def _making(graph: Graph, batch: int) -> Making:
+def _making(graph: Graph, batch: int, precision: str = "fp32") -> Making:
     # One zero that stands for every weight: where tensors lie does not hang on their values.
     weights = {
         name: np.broadcast_to(np.float32(0.0), parameter.shape)
         for name, parameter in graph.all_parameters().items()
     }
     low, packed = lowered(graph, weights, lambda g: fuse(g, takes))
-    return Making(low, packed, max(batch, 1), threads.count(None), exact=False)
+    return Making(low, packed, max(batch, 1), threads.count(None), False, precision)
