@@ -99,4 +99,4 @@ TINY_BACKWARD = (
     "input 2x4x4; conv1x1(2) -> maxpool2 -> tanh",
 )
 TINY_PASSES = ("input 2x6x6; maxpool3s2p1", "input 4x3; softmax")
-TINY_NET = "net tiny; input 1x8x8; conv3x3(3) -> relu -> maxpool2 -> flatten -> fc(4)"
+TINY_NET = "net tiny; input 1x5x5; conv3x3(2) -> relu -> maxpool2s1 -> flatten -> fc(3)"

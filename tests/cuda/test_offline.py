@@ -55,6 +55,7 @@ def kernels() -> dict[str, Any]:
 
     made = registry.kernels()
 
+    from netdsl.cuda import cache
     from netdsl.cuda.backward.product import KERNELS as PRODUCTS
     from netdsl.cuda.gemm import KERNELS
     from netdsl.cuda.tensor import TENSOR_KERNELS
@@ -64,6 +65,8 @@ def kernels() -> dict[str, Any]:
         names[id(kernel)] = f"product{'_w' * weighted} {tile.m}x{tile.n}x{tile.k}"
     for (tensor, precision), kernel in TENSOR_KERNELS.items():
         names[id(kernel)] = f"conv_tensor {tensor.m}x{tensor.n} {precision}"
+    said = {cache.described(kernel.py_func) for kernel in made}
+    assert len(said - {None}) == len(made), "kernels that cannot be kept apart, or not at all"
     found: dict[str, Any] = {}
     for kernel in made:
         name = names.get(id(kernel)) or kernel.py_func.__name__
