@@ -33,6 +33,7 @@ from netdsl.formats.onnx.call import Call, Value
 from netdsl.formats.onnx.faults import Unsupported, broken
 from netdsl.formats.onnx.finish import NAME, Finish
 from netdsl.formats.onnx.fold import Folder
+from netdsl.formats.onnx.layout import channels_last
 from netdsl.formats.onnx.ports import Imported, Port
 from netdsl.formats.onnx.replaced import replaced
 from netdsl.formats.onnx.step import MOST, Array, Step, Tensor
@@ -137,6 +138,7 @@ class Reading:
         self.values: dict[str, Value | Lost] = {**constants}
         self.inputs: dict[str, Step] = {}
         self.ports: dict[str, View] = {}
+        self.turned: dict[str, View] = {}
         self.batch: int | None = None
         self.nodes = 0
         self.trouble = Trouble("node")
@@ -184,9 +186,10 @@ class Reading:
         kinds = {v.name: _dtype(v) for v in (*self.model.graph.input, *self.model.graph.output)}
         inputs = []
         for name, step in self.inputs.items():
-            relaid = finish.relaid[step].view if step in finish.relaid else None
-            node, view = finish.nodes[step], self.ports[name]
-            inputs.append(Port(name, node, view, step.shape, kinds[name], relaid))
+            relaid = finish.relaid[step].view if step in finish.relaid else self.turned.get(name)
+            node, view, shape = finish.nodes[step], self.ports[name], step.shape
+            shape = (*shape[1:], shape[0]) if name in self.turned else shape
+            inputs.append(Port(name, node, view, shape, kinds[name], relaid))
         outputs = []
         for value, tensor in made:
             node = finish.nodes[tensor.step]
@@ -229,11 +232,17 @@ class Reading:
         shape = tuple(n for n in sizes if n is not None)
         if prod(shape) > MOST:
             raise broken(f"the input {name} has more than {MOST:,} elements")
-        step = Step(Input(shape), (), shape)
         view = View.of(shape, self.batch if len(dims) > 1 else 1)
         if len(dims) == 1:
             view = View(view.groups[1:], 1)
-        self.inputs[name], self.ports[name] = step, view
+        self.ports[name] = view
+        if len(dims) > 1 and channels_last(self.model.graph, name, len(dims)):
+            rank = len(dims)
+            self.turned[name] = View.of(shape, None).transposed((0, rank - 1, *range(1, rank - 1)))
+            shape = (shape[-1], *shape[:-1])
+            view = View.of(shape, view.batch).transposed((0, *range(2, rank), 1))
+        step = Step(Input(shape), (), shape)
+        self.inputs[name] = step
         self.values[name] = Tensor(step, view)
 
     def _output(self, name: str) -> Value | Lost | None:

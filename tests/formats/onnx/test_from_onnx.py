@@ -35,6 +35,18 @@ g (float[N,6,5,3] x) => (float[N,6,5,3] y) {
   y = Transpose<perm = [0, 2, 3, 1]>(pooled)
 }""")
 
+# Pictures scaled, centred and padded before they are turned, as Keras's first layers do.
+PREPARED = model("""
+g (float[N,6,5,3] x) => (float[N,7,7,3] y)
+<float scale = {0.5}, float[3] mean = {1.0, 2.0, 3.0}, int64[8] pads = {0, 1, 0, 0, 0, 0, 2, 0}> {
+  scaled = Mul(x, scale)
+  centred = Sub(scaled, mean)
+  padded = Pad(centred, pads)
+  turned = Transpose<perm = [0, 3, 1, 2]>(padded)
+  pooled = MaxPool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(turned)
+  y = Transpose<perm = [0, 2, 3, 1]>(pooled)
+}""")
+
 # Inputs whose order is no order of names, and outputs that the graph makes the other way round.
 SEVERAL = model("""
 g (float[N,2,4,4] late, float[N,2,4,4] early) => (float[N,4,4,4] joined, float[N,2,1,1] mean) {
@@ -68,6 +80,14 @@ def test_the_models_own_layout() -> None:
     for device in ("cpu", "reference"):
         np.testing.assert_array_equal(net.run(x, device=device), right)
     assert net.run(x[:0]).shape == (0, 6, 5, 3)
+
+
+def test_what_is_done_to_pictures_before_they_are_turned() -> None:
+    net, x = netdsl.from_onnx(PREPARED), draw(2, 6, 5, 3)
+    assert net.inputs == {"input": (3, 6, 5)}
+    (right,) = runtime(PREPARED, x)
+    np.testing.assert_allclose(net.run(x, device="reference"), right, rtol=1e-5, atol=1e-6)
+    assert "x has shape 1x3x6x5, the net takes Nx6x5x3" in said(net, draw(1, 3, 6, 5))
 
 
 def test_inputs_by_order_and_by_name_and_outputs_in_order() -> None:

@@ -17,6 +17,7 @@ from netdsl.formats.onnx.step import (
     Tensor,
     axes,
     is_flat,
+    ordered,
     plain,
     shuffle_groups,
     tensor,
@@ -154,12 +155,17 @@ def pad(call: Call) -> Value:
         return call.tensor()
     if response.lies_apart(call.tensor()) and mode == "constant":
         return response.widened(call, call.tensor(), both)
-    x = call.plain()
-    if both[0] != (0, 0) or both[1] != (0, 0):
+    order = axes(call.tensor())
+    own = [both[order.index(i)] for i in range(rank)] if order else both
+    if order is None or own[0] != (0, 0) or own[1] != (0, 0):
+        x, own, order = call.plain(), both, None
+    else:
+        x = call.tensor().step
+    if own[0] != (0, 0) or own[1] != (0, 0):
         raise Unsupported("it pads the batch or the channels")
     value = call.scalar(2, "value", call.number("value", 0.0)) if mode == "constant" else 0.0
-    amount: tuple[Pair, ...] = tuple(both[2:])
-    return call.step(Pad(amount, mode, value), x)
+    amount: tuple[Pair, ...] = tuple(own[2:])
+    return ordered(call.new(Pad(amount, mode, value), x), order, call.batch)
 
 
 def upsample(call: Call) -> Value:
