@@ -10,6 +10,7 @@ from math import prod
 
 import numpy as np
 from numba import cuda, float32, int32, uint32
+from numpy.typing import NDArray
 
 from netdsl.cuda.arith import quotient, remainder
 from netdsl.cuda.layout import Buffer, Call, Floats, spread
@@ -106,12 +107,24 @@ def plan_pack(task: Task, source: Buffer, shape: Shape, target: int) -> Call:
 
 
 def rounded_words(values: Floats, precision: str) -> Floats:
-    """Values (..., n), n even, as the words that stand for them, rounded as the kernels do."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    if precision == "tf32":
-        near = (bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
-        return np.where(np.isfinite(values), near, bits).astype(np.uint32).view(np.float32)
+    """Rows of values (rows, n), n even, as the words that stand for them, rounded as the kernels
+    do. Row by row, because the largest layers' weights fill a good part of a machine's memory."""
+    words = np.empty((len(values), values.shape[1] // PER_WORD[precision]), np.uint32)
+    for row, target in zip(np.ascontiguousarray(values, np.float32), words, strict=True):
+        target[:] = _tf32(row) if precision == "tf32" else _bf16(row)
+    return words.view(np.float32)
+
+
+def _tf32(row: Floats) -> NDArray[np.uint32]:
+    bits = row.view(np.uint32)
+    near = (bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+    return np.where(np.isfinite(row), near, bits)
+
+
+def _bf16(row: Floats) -> NDArray[np.uint32]:
+    bits = row.view(np.uint32)
     odd = (bits >> np.uint32(16)) & np.uint32(1)
     near = (bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)
-    halves = np.where(np.isnan(values), np.uint32(0x7FFF), near).astype(np.uint32)
-    return (halves[..., ::2] | (halves[..., 1::2] << np.uint32(16))).view(np.float32)
+    halves = np.where(np.isnan(row), np.uint32(0x7FFF), near)
+    words: NDArray[np.uint32] = halves[::2] | (halves[1::2] << np.uint32(16))
+    return words
