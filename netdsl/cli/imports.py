@@ -40,7 +40,7 @@ def imports(
 
     graph, found = read_foreign(Path(file), Path(weights) if weights else None, _shape(shape))
     to = Path(out) if out else Path(f"{Path(file).stem}.net")
-    text = write_net(graph)
+    text = lang.format_text(write_net(graph))
     again = lang.load(text, str(to))
     names = correspondence(graph, again)
     with replacing(to) as target:

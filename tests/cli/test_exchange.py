@@ -64,6 +64,7 @@ def test_a_text_stands_for_a_file(tmp_path: Path) -> None:
         call("export", "-e", "input 3x8x8; conv3x3(4) -> gap", "--to", "onnx", "-o", str(out)) == 0
     )
     assert call("import", str(out), "-o", str(tmp_path / "t.net")) == 0
+    assert call("fmt", "--check", str(tmp_path / "t.net")) == 0
     assert "conv3x3(4)" in (tmp_path / "t.net").read_text()
     assert call("export", "--to", "onnx", "-o", str(out)) == 2
     assert call("export", "lenet5", "-e", "input 3; fc(2)", "--to", "onnx", "-o", str(out)) == 2

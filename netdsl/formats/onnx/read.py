@@ -131,8 +131,7 @@ class Reading:
         shapes: Mapping[str, Shape] | Shape,
         constants: Mapping[str, Array],
     ) -> None:
-        self.model, self.folder = model, folder
-        self.given = shapes
+        self.model, self.folder, self.given = model, folder, shapes
         self.version = load.opset(model)
         self.ours = model.producer_name == OURS
         self.values: dict[str, Value | Lost] = {**constants}
@@ -219,7 +218,8 @@ class Reading:
         if dims is None or not dims:
             raise error(
                 "unknown-size",
-                f"the input {name} has no shape that can be read: {_kind(value)}",
+                f"the input {name} has no shape that can be read: "
+                f"{value.type.WhichOneof('value') or 'no type'}",
                 help=f"give it: --input CxHxW, or in Python shapes={{{name!r}: (C, H, W)}}",
             )
         sizes = dims[1:] if len(dims) > 1 else dims
@@ -237,10 +237,10 @@ class Reading:
             view = View(view.groups[1:], 1)
         self.ports[name] = view
         if len(dims) > 1 and channels_last(self.model.graph, name, len(dims)):
-            rank = len(dims)
-            self.turned[name] = View.of(shape, None).transposed((0, rank - 1, *range(1, rank - 1)))
+            last = len(shape)
+            self.turned[name] = View.of(shape, None).transposed((0, last, *range(1, last)))
             shape = (shape[-1], *shape[:-1])
-            view = View.of(shape, view.batch).transposed((0, *range(2, rank), 1))
+            view = View.of(shape, view.batch).transposed((0, *range(2, last + 1), 1))
         step = Step(Input(shape), (), shape)
         self.inputs[name] = step
         self.values[name] = Tensor(step, view)
@@ -384,10 +384,6 @@ def _completed(name: str, dims: list[int | None] | None, given: Shape) -> list[i
 
 def _said(dims: Sequence[int | None]) -> str:
     return "x".join("?" if n is None else str(n) for n in dims)
-
-
-def _kind(value: ValueInfoProto) -> str:
-    return value.type.WhichOneof("value") or "no type"
 
 
 def _dtype(value: ValueInfoProto) -> npt.DTypeLike:
