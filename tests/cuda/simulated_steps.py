@@ -26,7 +26,7 @@ from netdsl.train import Settings, Stepper
 sys.path.insert(0, str(Path(__file__).parent.parent / "cpu"))
 
 Floats = NDArray[np.float32]
-STEPS = 3
+STEPS = 2
 
 NET = (
     "net tiny; input 1x4x3; conv2x2(3, bias=no) -> bn -> relu -> [conv1x1(2) | id] -> relu "
