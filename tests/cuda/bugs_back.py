@@ -1,0 +1,403 @@
+"""Bugs to be planted in the gradient kernels, and for each a case that must show it.
+
+Each is [module of netdsl.cuda, what stands there once, what stands there instead, mode, case].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+BARRIER = "    barrier()\n"
+READS = "for i in range(WARPS):\n        total += shared[uint32(i)]\n"
+READS_TWO = "        second += shared[uint32(i + WARPS)]\n"
+READS_BEST = "            best = other\n"
+
+PARTS = ["ops", ["input 1x5x9; bn", 3, 0]]
+CHANNELS = ["ops", ["input 24x3; bn", 2, 0]]
+MANY = ["ops", ["input 6x3x44; in", 1, 0]]
+WHOLE = ["ops", ["input 3x5x2; bn", 2, 0]]
+FOURS = ["ops", ["input 8x2x2; gn2", 2, 0]]
+SHARED = ["ops", ["input 132; ln", 1, 0]]
+COLUMNS = ["ops", ["input 11; ln", 5, 0]]
+SLOPES = ["ops", ["input 2x9x8; prelu", 2, 1]]
+TILE = ["ops", ["input 6x5; lrn3(beta=0.6, alpha=1)", 1, 0]]
+POOL = ["ops", ["input 2x5x5; maxpool3s2p1", 2, 0]]
+HOLES = ["ops", ["input 2x7; maxpool2s1d2", 1, 0]]
+LARGEST = ["ops", ["input 2x3x2x3; gmp", 2, 0]]
+PASS = ["ops", ["input 5x5; tanh", 3, 1]]
+ROWS = ["ops", ["input 12; softmax", 2, 0]]
+POSITIONS = ["ops", ["input 3x33; softmax", 1, 0]]
+GATE = ["ops", ["input 4x1x1 as a; input 4x3x5 as b; a -> [id * b]", 2, 0]]
+PLANES = ["ops", ["input 4x3x1 as a; input 1x3x5 as b; a -> [id * b]", 2, 0]]
+ENTROPY = ["losses", ["cross_entropy", [10], 3, 0, 0.1]]
+ENTROPIES = ["losses", ["cross_entropy", [3, 5, 7], 1, 0, 0.1]]
+HINGE = ["losses", ["hinge", [10], 3, 0, 0.0]]
+SQUARES = ["losses", ["mse", [5, 7], 2, 1, 0.0]]
+CLIPPED = ["updates", ["momentum", 80, 0.5, 1.0]]
+STOPPED = ["updates", ["adamw", 48, 1.5, float("nan")]]
+MASK = ["masks", ["input 20; dropout(0.2)", 3, 1]]
+TIE = ["ties", ["input 2x5x5; maxpool3s2p1", 2, 0]]
+
+BUGS: dict[str, tuple[Any, ...]] = {
+    "a block's sum is read too early": (
+        "wide",
+        BARRIER + "    total = ZERO\n    " + READS,
+        "    total = ZERO\n    " + READS,
+        *ROWS,
+    ),
+    "a block's next sum is written too early": ("wide", READS + BARRIER, READS, *CHANNELS),
+    "two sums are read too early": (
+        "wide",
+        BARRIER + "    first, second",
+        "    first, second",
+        *WHOLE,
+    ),
+    "the next two sums are written too early": ("wide", READS_TWO + BARRIER, READS_TWO, *MANY),
+    "the largest is read too early": (
+        "wide",
+        BARRIER + "    best = shared",
+        "    best = shared",
+        *LARGEST,
+    ),
+    "a sum after the largest is written too early": (
+        "wide",
+        READS_BEST + BARRIER,
+        READS_BEST,
+        "losses",
+        ["cross_entropy", [9], 12, 0, 0.1],
+    ),
+    "a warp's sum lacks a step": (
+        "wide",
+        "mask = int32(WARP // 2)\n    while mask > 0:\n        value +=",
+        "mask = int32(WARP // 4)\n    while mask > 0:\n        value +=",
+        *WHOLE,
+    ),
+    "a block's sum lacks a warp": ("wide", READS, READS.replace("(WARPS)", "(1)"), *ROWS),
+    "elements past the last are written": (
+        "wide",
+        "            if int32(i + k * THREADS) < count:\n                array",
+        "            if count > 0:\n                array",
+        *PASS,
+    ),
+    "a part reaches into the next": (
+        "groups",
+        "min(int32(first + each), total)",
+        "int32(first + each + 1)",
+        *PARTS,
+    ),
+    "the last part is as long as the others": (
+        "groups",
+        "min(int32(first + each), total)",
+        "int32(first + each)",
+        *PARTS,
+    ),
+    "no carry from row to row": ("groups", "if column >= units:", "if column < 0:", *WHOLE),
+    "a part's count is of fours": (
+        "norm",
+        "count *= FOUR",
+        "count *= ONE",
+        "ops",
+        ["input 136x1; ln", 2, 0],
+    ),
+    "parts have one mean": ("norm", "squares + count * apart * apart", "squares", *PARTS),
+    "the pivot is left out": ("norm", "return pivot + off", "return off", *WHOLE),
+    "the squares are from the pivot": (
+        "norm",
+        "max(squares - total * off, ZERO)",
+        "squares",
+        *WHOLE,
+    ),
+    "every part moves the statistics": (
+        "norm",
+        "keeper = t if part == 0 else int32(1)",
+        "keeper = t",
+        *PARTS,
+    ),
+    "a scale for four channels": (
+        "norm",
+        "int32(1 if wide and plane == 1 else 0)",
+        "int32(0)",
+        *SHARED,
+    ),
+    "a scale's gradient for four channels": (
+        "backward.norm",
+        "        c = int32(c + k)\n",
+        "        c = int32(c)\n",
+        *SHARED,
+    ),
+    "the mean's own gradient is left out": ("backward.norm", "((wg - pull) - ", "(wg - ", *WHOLE),
+    "the deviation's is left out": ("backward.norm", " - (x[k] - mean) * rate * turn", "", *PARTS),
+    "what a relu takes pulls": (
+        "backward.norm",
+        "wg = passed(params, ints, at, c, g[k], x[k], mean, rate)\n                wg *= weighted",
+        "wg = g[k]\n                wg *= weighted",
+        "ops",
+        ["input 2x3x4; bn -> relu", 3, 0],
+    ),
+    "a relu passes what it took": (
+        "backward.norm",
+        "wg = passed(params, ints, at, c, g[k], x[k], mean, rate)\n                wg *= scale",
+        "wg = g[k]\n                wg *= scale",
+        "ops",
+        ["input 2x3x4; bn -> relu", 3, 0],
+    ),
+    "a relu's gradient is the scale's": (
+        "backward.norm",
+        "            own = passed(params, ints, at, c, g[k], x[k], mean, rate)",
+        "            own = g[k]",
+        "ops",
+        ["input 8x2x2; gn2 -> relu", 2, 0],
+    ),
+    "a relu's gradient is a column's": (
+        "backward.norm",
+        "        g = passed(params, ints, at, c, g, x, mean, rate)\n",
+        "",
+        "ops",
+        ["input 132; ln -> relu", 1, 0],
+    ),
+    "no relu after a norm": (
+        "norm",
+        "if relu and values[k] < ZERO:",
+        "if relu and values[k] < mean - mean - 99:",
+        "ops",
+        ["input 2x3x4; bn -> relu", 3, 1],
+    ),
+    "only the first part pulls": ("backward.norm", "if t < parts:", "if t < 1:", *PARTS),
+    "samples of a part of columns are left out": (
+        "backward.norm",
+        "(part + 1) * rows)",
+        "(part + 1) * (rows - 1))",
+        *COLUMNS,
+    ),
+    "the groups' table is one sample's": (
+        "backward.norm",
+        "across, found = int32(column * unit), int32(table + 2 * groups * row)",
+        "across, found = int32(column * unit), int32(table)",
+        *FOURS,
+    ),
+    "a part of a sum is left out": (
+        "backward.sums",
+        "for part in range(parts):",
+        "for part in range(1, parts):",
+        *SLOPES,
+    ),
+    "parts lie on each other": (
+        "backward.sums",
+        "q * parts + part)] = total\n\n\n@cuda.jit\ndef column",
+        "q * parts)] = total\n\n\n@cuda.jit\ndef column",
+        "biases",
+        [[1, 9, 8], 2, 1, True],
+    ),
+    "a bias is given what a relu took": (
+        "backward.sums",
+        "if not y[k] > ZERO:",
+        "if y[k] < ZERO:",
+        "biases",
+        [[1, 9, 8], 2, 1, True],
+    ),
+    "a relu leaves its gradient": (
+        "backward.sums",
+        "            give(arena, place, wide, g)\n",
+        "",
+        "biases",
+        [[2, 5, 4], 4, 0, True],
+    ),
+    "channels past the last have a bias": (
+        "backward.sums",
+        "if c >= ints[uint32(at + GROUPS)]:",
+        "if c < 0:",
+        "biases",
+        [[9], 1, 1, False],
+    ),
+    "samples of a bias are left out": (
+        "backward.sums",
+        "(part + 1) * rows)",
+        "(part + 1) * (rows - 1))",
+        "biases",
+        [[11], 5, 1, False],
+    ),
+    "squares are read too early": (
+        "backward.response",
+        "x * x\n    cuda.syncthreads()\n",
+        "x * x\n",
+        *TILE,
+    ),
+    "pulls are read too early": (
+        "backward.response",
+        "= pull\n    cuda.syncthreads()\n",
+        "= pull\n",
+        *TILE,
+    ),
+    "positions past the last are written": (
+        "backward.response",
+        "int32(LINES)):\n        if inside(int32(low + r), channels) and p < plane:",
+        "int32(LINES)):\n        if inside(int32(low + r), channels):",
+        *TILE,
+    ),
+    "channels past the last are written": (
+        "backward.response",
+        "int32(LINES)):\n        if inside(int32(low + r), channels) and p < plane:",
+        "int32(LINES)):\n        if p < plane:",
+        "ops",
+        ["input 6x5; lrn3(beta=0.6, alpha=1)", 1, 1],
+    ),
+    "windows reach as far up as down": (
+        "backward.response",
+        "first, last = max(int32(c - above), int32(0)), min(int32(c + below)",
+        "first, last = max(int32(c - below), int32(0)), min(int32(c + above)",
+        "ops",
+        ["input 9x3; lrn6(alpha=2)", 1, 0],
+    ),
+    "a window past the last": (
+        "backward.window",
+        "min(end, ints[uint32(at + OUT_DEPTH + axis)])",
+        "end",
+        "ops",
+        ["input 4x5; maxpool2s2", 2, 0],
+    ),
+    "a window too early": (
+        "backward.window",
+        "if from_start > reach:",
+        "if from_start < 0:",
+        *POOL,
+    ),
+    "a tap between two": (
+        "backward.window",
+        "if int32(k * dilation) == apart else int32(-1)",
+        "",
+        *HOLES,
+    ),
+    "inputs past the last": (
+        "backward.window",
+        "if c >= channels:",
+        "if c < 0:",
+        "ops",
+        ["input 2x5x5; maxpool3s2p1", 2, 1],
+    ),
+    "the last of the largest": (
+        "pool",
+        "if value > best or value != value or found < 0:",
+        "if value >= best or value != value or found < 0:",
+        *TIE,
+    ),
+    "a window of padding has no tap": ("pool", " or found < 0:", ":", *TIE),
+    "a row's weight is left out": (
+        "backward.window",
+        "by_y = by_z * params",
+        "by_y = params",
+        "ops",
+        ["input 1x4x3x4; avgpool2s1", 1, 0],
+    ),
+    "the last of a channel's largest": (
+        "backward.window",
+        "max(first, float32(int32(-i)))",
+        "float32(int32(-i))",
+        "ties",
+        ["input 3x3x4; gmp", 2, 0],
+    ),
+    "a class is left out": (
+        "backward.activation",
+        "for i in range(int32(t * positions), end, step):\n        g = ",
+        "for i in range(int32((t + 1) * positions), end, step):\n        g = ",
+        *ROWS,
+    ),
+    "positions past the last have a softmax": (
+        "backward.activation",
+        "if p >= positions:",
+        "if p < 0:",
+        *POSITIONS,
+    ),
+    "no block ends": (
+        "backward.arrange",
+        "if i < count:",
+        "if i < count + 99:",
+        "masks",
+        ["input 20; dropout(0.2)", 3, 4],
+    ),
+    "a thread's places are left out": (
+        "backward.join",
+        "range(first, ints[uint32(at + ALL)], step)",
+        "range(int32(0), ints[uint32(at + ALL)], step)",
+        *GATE,
+    ),
+    "elements past the last have a product": (
+        "backward.join",
+        "if i < ints[uint32(at + COUNT)]:",
+        "if i >= 0:",
+        *PLANES,
+    ),
+    "a warp past the last channel has a mean": (
+        "pool",
+        "if first == 0 and there:",
+        "if first == 0:",
+        "ops",
+        ["input 3x3x3; gap", 1, 1],
+    ),
+    "a warp past the last channel has a gradient": (
+        "backward.window",
+        "if q < ints[uint32(at + ITEMS)]:",
+        "if q >= 0:",
+        "ops",
+        ["input 3x3x3; gmp", 1, 1],
+    ),
+    "a warp past the last element has a product": (
+        "backward.join",
+        "if first == 0 and there:",
+        "if first == 0:",
+        "ops",
+        ["input 3x1x1 as a; input 3x3x4 as b; a -> [id * b]", 1, 1],
+    ),
+    "another sample's mask": ("backward.arrange", "int32(n + row)", "int32(n)", *MASK),
+    "one mask for four": ("backward.arrange", "int32(i + k * THREADS)", "i", *MASK),
+    "the largest of a thread": ("backward.losses", "total * power(best - most)", "total", *ENTROPY),
+    "positions past the last have a loss": (
+        "backward.losses",
+        "if p >= positions:",
+        "if p < 0:",
+        *ENTROPIES,
+    ),
+    "the right class is as the others": (
+        "backward.losses",
+        "if i == own else even",
+        "if i < 0 else even",
+        *ENTROPY,
+    ),
+    "the right class has a margin": ("backward.losses", "if i != own:", "if i >= 0:", *HINGE),
+    "the loss of what is not there": (
+        "backward.losses",
+        "there = wide or int32(i + k * THREADS) < count",
+        "there = count > 0",
+        "losses",
+        ["bce", [5, 7], 2, 1, 0.0],
+    ),
+    "a block's loss on another's": (
+        "backward.losses",
+        "n * cuda.gridDim.x + cuda.blockIdx.x",
+        "n",
+        *SQUARES,
+    ),
+    "a loss is left out": (
+        "backward.losses",
+        "for i in range(t, ints[uint32(at + HOW_MANY)]",
+        "for i in range(int32(t + 1), ints[uint32(at + HOW_MANY)]",
+        *ENTROPY,
+    ),
+    "a part of the norm is left out": (
+        "backward.update",
+        "for i in range(t, ints[uint32(at + PARTS)]",
+        "for i in range(int32(t + 1), ints[uint32(at + PARTS)]",
+        *CLIPPED,
+    ),
+    "the norm is one block's": (
+        "backward.update",
+        "(cuda.blockIdx.x * THREADS + t) * EACH",
+        "t * EACH",
+        *CLIPPED,
+    ),
+    "the weights move after a loss that is none": (
+        "backward.update",
+        "        end = int32(0)\n",
+        "        end = int32(end)\n",
+        *STOPPED,
+    ),
+}
