@@ -284,6 +284,7 @@ class Net:
             outputs = self.outputs(aux=aux)
             if aux:
                 self._check_aux()
+            self._runner = None  # so that two plans' memory is not taken at once
             plan = self._plan(batch, device, threads, exact, precision, aux, progress)
             self._runner = (key, Runner(self.graph, plan, batch, outputs))
         return self._runner[1]

@@ -12,6 +12,7 @@
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <malloc.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -184,12 +185,17 @@ static size_t taken;
 Result cuMemAlloc(Pointer *out, size_t size) {
   ENTER;
   if (taken + size > (size_t)number("FAKE_CUDA_FREE", 8L << 30)) return OUT_OF_MEMORY;
-  taken += size;
   *out = (Pointer)malloc(size);
+  taken += malloc_usable_size((void *)*out);
   memset((void *)*out, 0xff, size);
   return 0;
 }
-Result cuMemFree(Pointer at) { ENTER; free((void *)at); return 0; }
+Result cuMemFree(Pointer at) {
+  ENTER;
+  taken -= malloc_usable_size((void *)at);
+  free((void *)at);
+  return 0;
+}
 Result cuMemHostAlloc(void **out, size_t size, unsigned flags) { ENTER; *out = malloc(size); memset(*out, 0xff, size); return 0; }
 Result cuMemFreeHost(void *at) { ENTER; free(at); return 0; }
 Result cuMemGetInfo(size_t *out, size_t *total) {

@@ -138,10 +138,14 @@ def test_a_batch_that_would_fit_is_named(driver: Path) -> None:
 
 
 def test_a_lost_card_leaves_everything_else_intact(driver: Path) -> None:
-    found = driven(driver, {"lost": True}, FAIL="cuEventSynchronize:719:2", STICKY=1)
+    found = driven(driver, {"does": "lost"}, FAIL="cuEventSynchronize:719:2", STICKY=1)
     assert found["said"] == [["card-lost"], ["card-lost"]]
     assert found["kept"]
     assert found["cpu"] < 1e-6
+
+
+def test_memory_of_plans_no_longer_used_is_free(driver: Path) -> None:
+    assert driven(driver, {"does": "turns"}, FREE=500000)["one"] == 0.0
 
 
 def test_info_names_card_driver_and_toolkit(driver: Path) -> None:
