@@ -1,4 +1,4 @@
-"""Training: losses, optimisers, schedules, data, gradients on the CPU and on the card, checkpoints."""
+"""Training: losses, optimisers, schedules, data, gradients on CPU and card, checkpoints."""
 
 from netdsl.train.data import Augment, Batches, Data, Examples, open_data
 from netdsl.train.evaluate import Verdict, evaluate
