@@ -171,6 +171,10 @@ def merged(counts: Steps, views: Sequence[View]) -> tuple[Steps, list[View]]:
     return (n, z, y, x), walks
 
 
+OVERHEAD = 2.0
+"""Cycles of a turn beside its arithmetic, where what it reads is cached."""
+
+
 def choose(
     kind: Kind,
     columns: int,
@@ -201,14 +205,15 @@ def by_cost(
     overlap: whether the last tile of a run may overlap the one before, maybe another thread's.
     cut: whether threads may share a row.
     """
-    overhead = 2.0
+    paced = cut and kind is Kind.BLOCKED
 
     def cost(tile: Tile) -> float:
         shape = tile.shape
+        turn = shape.cycles(kind) * shape.pace if paced else shape.cycles(kind) + OVERHEAD
         across = sum(-(-run // shape.blocks) for run in runs)
         along = -(-columns // shape.pixels)
         most = -(-rows * across * along // parts) if cut else -(-rows * across // parts) * along
-        return most * (shape.cycles(kind) + overhead)
+        return most * turn
 
     def fits(tile: Tile) -> bool:
         pixels, blocks = tile.shape
