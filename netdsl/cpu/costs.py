@@ -18,6 +18,12 @@ TRANSFORM = 4.0
 CACHED = 4 << 20
 """Bytes of weights that other layers leave in a cache until the next run."""
 
+SHARED = 16 << 20
+"""Bytes of weights that stay in the cache that all cores share, while one layer is done."""
+
+PASSING = 10.0
+"""Bytes a cycle from one step of Winograd's algorithm to the next, through that cache."""
+
 FROM_CACHE, FROM_MEMORY = 32.0, 18.0
 """Bytes of weights a cycle for all threads together; half of what memory takes is hidden."""
 

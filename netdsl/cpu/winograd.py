@@ -4,7 +4,7 @@ F(4x4, 3x3) makes 16 outputs with 36 products where the direct sum takes 144. Th
 images stand in one row. Two ways through them:
 
 - *by tiles*: a thread takes a chunk of tiles through all three steps, which stay in its cache,
-  while the weights pass by once a chunk. For many tiles and few weights.
+  while the weights pass by once a chunk. For many tiles.
 - *by products*: the threads do one step after the other, in the second a product at a time, so
   that every weight is read once. For few tiles and many weights. A long row of tiles is done in
   several chunks, that what passes from step to step stays in the cache that all share.
@@ -21,7 +21,7 @@ from math import inf, prod
 
 import numpy as np
 
-from netdsl.cpu.costs import CACHED, FROM_CACHE, FROM_MEMORY, TRANSFORM
+from netdsl.cpu.costs import CACHED, FROM_CACHE, FROM_MEMORY, PASSING, SHARED, TRANSFORM
 from netdsl.cpu.direct import bits, choose
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, Triple, aligned
@@ -156,9 +156,6 @@ NEAR_CACHE = 1024 * 1024
 FEWEST = 14
 """Tiles at a time below which a product of matrices is not worth its loads."""
 
-FEW_WEIGHTS = 640 * 1024
-"""Floats of transformed weights up to which passing them by every chunk costs little."""
-
 
 @dataclass(frozen=True)
 class Layer:
@@ -213,10 +210,10 @@ def _can_go_by_tiles(size: Size, layer: Layer) -> bool:
 
 
 def _order(size: Size, layer: Layer) -> int:
-    """By tiles where there are many of them and few weights, else by products."""
-    blocks, filter_blocks = -(-layer.channels // LANES), -(-layer.filters // LANES)
-    few = size.inputs**2 * blocks * filter_blocks * LANES**2 <= FEW_WEIGHTS
-    return BY_TILES if few and _can_go_by_tiles(size, layer) else PRODUCTS
+    """The cheaper order, by tiles only where there are many of them."""
+    if not _can_go_by_tiles(size, layer):
+        return PRODUCTS
+    return min((BY_TILES, PRODUCTS), key=lambda mode: _cycles(_cheapest(size, layer, mode)[0]))
 
 
 def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> list[Winograd]:
@@ -261,15 +258,18 @@ def _cycles(plan: Winograd) -> float:
     """Roughly, the cycles of a thread."""
     shape, chunk = plan.tile.shape, plan.chunk
     across, along = plan.filter_tiles, -(-chunk // shape.pixels)
-    product = along * (LANES * plan.depth * plan.blocks * shape.cycles(Kind.BLOCKED) + 40)
-    transforms = TRANSFORM * (plan.read * plan.blocks + chunk * plan.filter_blocks)
+    # A tile's weights come from the second level, which is not hidden quite.
+    turn = shape.cycles(Kind.BLOCKED) + 0.3 * shape.blocks
+    product = along * (LANES * plan.depth * plan.blocks * turn + 40)
+    inside, outside = plan.read * plan.blocks, chunk * plan.filter_blocks
+    transforms = TRANSFORM * (inside + outside)
     weights = 4 * plan.filter_blocks * plan.depth * plan.blocks * LANES**2
+    read = weights / (FROM_CACHE if plan.products * weights <= SHARED else FROM_MEMORY)
     if plan.mode == BY_TILES:
-        each = across * product + transforms + weights / FROM_CACHE
+        each = across * product + transforms + read
         return plan.products * -(-plan.chunks // plan.parts) * each
-    cached = plan.products * weights <= CACHED
-    read = weights / FROM_CACHE if cached else 2 * weights / FROM_MEMORY
-    each = (across * product + transforms) / plan.parts + read
+    passed = 2 * 4 * LANES * (inside + outside) / PASSING
+    each = (across * product + transforms) / plan.parts + 2 * read + passed
     return plan.products * plan.chunks * each
 
 

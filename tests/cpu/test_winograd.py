@@ -99,15 +99,15 @@ def test_what_is_fused(residual, bias, threads):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("few", [0, 10**9])
-def test_both_ways_and_every_size(size, few, monkeypatch):
+@pytest.mark.parametrize("mode", [winograd.BY_TILES, winograd.PRODUCTS])
+def test_both_ways_and_every_size(size, mode, monkeypatch):
     """Whatever would be chosen: by tiles and by products, each size."""
-    monkeypatch.setattr(winograd, "FEW_WEIGHTS", few)
+    monkeypatch.setattr(winograd, "_order", lambda size, layer: mode)
     monkeypatch.setattr("netdsl.cpu.choices.SIZES", (size,))
     layer = Layer(conv(48, size.taps), (33, 25, 22), 2, True, Relu(), spare=1)
     plan = quick_plan(layer.task)
     assert plan is not None
-    assert plan.mode == (winograd.BY_TILES if few else winograd.PRODUCTS)
+    assert plan.mode == mode
     assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
 
 
@@ -116,10 +116,10 @@ HALVES = MaxPool(Window((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)))
 
 @pytest.mark.parametrize("shape", [(33, 26, 20), (20, 17, 15), (16, 31, 8)])
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("few", [0, 10**9])
-def test_pooled(shape, size, few, monkeypatch):
+@pytest.mark.parametrize("mode", [winograd.BY_TILES, winograd.PRODUCTS])
+def test_pooled(shape, size, mode, monkeypatch):
     """The largest of every 2x2 outputs, of odd heights and widths too."""
-    monkeypatch.setattr(winograd, "FEW_WEIGHTS", few)
+    monkeypatch.setattr(winograd, "_order", lambda size, layer: mode)
     monkeypatch.setattr("netdsl.cpu.choices.SIZES", (size,))
     op = conv(40, size.taps)
     assert pools(Layer(op, shape, 2).task, HALVES)
