@@ -71,11 +71,11 @@ def algorithms(task: Task) -> list[Algorithm]:
         -(-op.filters // LANES),
         axes3(output[1:]),
         prod(kernel),
-        kernel[0] if len(kernel) == 3 else 1,
         task.threads,
     )
     half = task.precision == "bf16" and dots()
-    found = [Algorithm(size, work.winograd(size)) for size in sizes]
+    plans = {size: winograd.planned(size, layer(task)) for size in sizes}
+    found = [Algorithm(size, winograd.cycles(plan)) for size, plan in plans.items()]
     if task.whole.pool is None:
         found.append(Algorithm(None, work.direct(half=half)))
     return sorted(found, key=lambda one: one.cycles)

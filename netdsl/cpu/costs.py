@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from math import prod
 
 from netdsl.cpu.layout import LANES, Triple
-from netdsl.cpu.micro.cook_toom import Size
 
 TRANSFORM = 4.0
 """Cycles for each of a tile's inputs, there and back."""
@@ -28,37 +27,27 @@ FROM_CACHE, FROM_MEMORY = 32.0, 18.0
 """Bytes of weights a cycle for all threads together; half of what memory takes is hidden."""
 
 
+def read(weights: int, times: int = 1) -> float:
+    """Cycles of bringing in so many bytes of weights, so many times in a layer."""
+    first = weights / (FROM_CACHE if weights <= CACHED else FROM_MEMORY)
+    return first + (times - 1) * weights / (FROM_CACHE if weights <= SHARED else FROM_MEMORY)
+
+
 @dataclass(frozen=True)
 class Work:
-    """A convolution: its samples, blocks of channels and filters, outputs per axis, taps.
-
-    depth: the taps along depth, 1 where there is none.
-    """
+    """A convolution by direct sums: its samples, blocks of channels and filters, outputs per axis,
+    taps, threads. What Winograd's algorithm costs is in `winograd.cycles`."""
 
     batch: int
     blocks: int
     filter_blocks: int
     outputs: Triple
     taps: int
-    depth: int
     parts: int
 
     def direct(self, half: bool = False) -> float:
         """Cycles of the direct sum. half: of pairs of bfloat16, in half the room and time."""
         terms = self.taps * self.blocks * LANES * self.filter_blocks
-        whole = self.batch * prod(self.outputs) * terms / self.parts + self._read(self.taps)
+        weights = 4 * self.taps * self.blocks * self.filter_blocks * LANES**2
+        whole = self.batch * prod(self.outputs) * terms / self.parts + read(weights)
         return whole / 2 if half else whole
-
-    def winograd(self, size: Size) -> float:
-        """Cycles of Winograd's algorithm with tiles of this size."""
-        slices, *lengths = self.outputs
-        tiles = self.batch * slices * prod(-(-n // size.outputs) for n in lengths)
-        products = size.inputs**2
-        multiply = self.depth * products * tiles * self.blocks * LANES * self.filter_blocks
-        transform = TRANSFORM * products * tiles * (self.blocks + self.filter_blocks)
-        return (multiply + transform) / self.parts + self._read(products * self.depth)
-
-    def _read(self, taps: int) -> float:
-        """Cycles of bringing in the weights, so many for each channel and filter."""
-        weights = 4 * taps * self.blocks * self.filter_blocks * LANES**2
-        return weights / (FROM_CACHE if weights <= CACHED else FROM_MEMORY)

@@ -21,7 +21,7 @@ from math import inf, prod
 
 import numpy as np
 
-from netdsl.cpu.costs import CACHED, FROM_CACHE, FROM_MEMORY, PASSING, SHARED, TRANSFORM
+from netdsl.cpu.costs import CACHED, PASSING, TRANSFORM, read
 from netdsl.cpu.direct import bits, choose
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, Triple, aligned
@@ -213,7 +213,7 @@ def _order(size: Size, layer: Layer) -> int:
     """The cheaper order, by tiles only where there are many of them."""
     if not _can_go_by_tiles(size, layer):
         return PRODUCTS
-    return min((BY_TILES, PRODUCTS), key=lambda mode: _cycles(_cheapest(size, layer, mode)[0]))
+    return min((BY_TILES, PRODUCTS), key=lambda mode: cycles(_cheapest(size, layer, mode)[0]))
 
 
 def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> list[Winograd]:
@@ -246,7 +246,7 @@ def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> list[Winogr
         sizes = (layer.depth is not None, depth, blocks, filter_blocks, rows, columns, chunk)
         return Winograd(size, mode, walks, images, *sizes, tile, parts, spare)
 
-    return sorted(map(made, dict.fromkeys(lengths)), key=_cycles)
+    return sorted(map(made, dict.fromkeys(lengths)), key=cycles)
 
 
 def _most(floats: int, products: int, blocks: int) -> int:
@@ -254,7 +254,7 @@ def _most(floats: int, products: int, blocks: int) -> int:
     return max(28, floats // (products * LANES * blocks))
 
 
-def _cycles(plan: Winograd) -> float:
+def cycles(plan: Winograd) -> float:
     """Roughly, the cycles of a thread."""
     shape, chunk = plan.tile.shape, plan.chunk
     across, along = plan.filter_tiles, -(-chunk // shape.pixels)
@@ -262,15 +262,14 @@ def _cycles(plan: Winograd) -> float:
     turn = shape.cycles(Kind.BLOCKED) + 0.3 * shape.blocks
     product = along * (LANES * plan.depth * plan.blocks * turn + 40)
     inside, outside = plan.read * plan.blocks, chunk * plan.filter_blocks
-    transforms = TRANSFORM * (inside + outside)
-    weights = 4 * plan.filter_blocks * plan.depth * plan.blocks * LANES**2
-    read = weights / (FROM_CACHE if plan.products * weights <= SHARED else FROM_MEMORY)
+    each = across * product + TRANSFORM * (inside + outside)
+    weights = 4 * plan.products * plan.filter_blocks * plan.depth * plan.blocks * LANES**2
     if plan.mode == BY_TILES:
-        each = across * product + transforms + read
-        return plan.products * -(-plan.chunks // plan.parts) * each
+        turns = -(-plan.chunks // plan.parts)
+        return plan.walks * turns * plan.products * each + read(weights, plan.walks * turns)
     passed = 2 * 4 * LANES * (inside + outside) / PASSING
-    each = (across * product + transforms) / plan.parts + 2 * read + passed
-    return plan.products * plan.chunks * each
+    chunks = plan.walks * plan.chunks
+    return chunks * plan.products * (each / plan.parts + passed) + read(weights, chunks)
 
 
 def transformed(weights: Floats, plan: Winograd, packed_block: int) -> Floats:
