@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import product
+from math import inf
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from netdsl import find
 from netdsl.cpu import winograd
 from netdsl.cpu.choices import pools
 from netdsl.cpu.conv import conv_needs, plan_conv, quick_plan
+from netdsl.cpu.costs import Work
 from netdsl.cpu.micro.cook_toom import SIZES, Size, matrices
 from netdsl.cpu.plan import compile as compile_plan
 from netdsl.graph.weights import initialise
@@ -60,7 +62,9 @@ def conv(filters, kernel, padding=None, bias=True):
     ],
 )
 @pytest.mark.parametrize("batch", [1, 3])
-def test_beside_plain_numpy(shape, filters, kernel, padding, batch):
+def test_beside_plain_numpy(shape, filters, kernel, padding, batch, monkeypatch):
+    """Also where direct sums would be chosen."""
+    monkeypatch.setattr(Work, "direct", lambda self, half: inf)
     layer = Layer(conv(filters, kernel, padding), shape, batch, activation=Relu())
     assert quick_plan(layer.task) is not None
     assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
