@@ -21,6 +21,12 @@ from netdsl.graph.weights import initialise
 from netdsl.ops import Conv, MaxPool, Relu, Window
 
 
+@pytest.fixture
+def always(monkeypatch):
+    """Winograd's algorithm also where direct sums would be cheaper."""
+    monkeypatch.setattr(Work, "direct", lambda self, half: inf)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_matrices_convolve_exactly(size):
     """A [(G g) * (B d)] is the convolution of g and d, in whole numbers."""
@@ -62,9 +68,8 @@ def conv(filters, kernel, padding=None, bias=True):
     ],
 )
 @pytest.mark.parametrize("batch", [1, 3])
-def test_beside_plain_numpy(shape, filters, kernel, padding, batch, monkeypatch):
-    """Also where direct sums would be chosen."""
-    monkeypatch.setattr(Work, "direct", lambda self, half: inf)
+@pytest.mark.usefixtures("always")
+def test_beside_plain_numpy(shape, filters, kernel, padding, batch):
     layer = Layer(conv(filters, kernel, padding), shape, batch, activation=Relu())
     assert quick_plan(layer.task) is not None
     assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
@@ -102,6 +107,7 @@ def test_what_is_fused(residual, bias, threads):
     assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
 
 
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("mode", [winograd.BY_TILES, winograd.PRODUCTS])
 def test_both_ways_and_every_size(size, mode, monkeypatch):
@@ -118,7 +124,9 @@ def test_both_ways_and_every_size(size, mode, monkeypatch):
 HALVES = MaxPool(Window((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)))
 
 
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("shape", [(33, 26, 20), (20, 17, 15), (16, 31, 8)])
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("mode", [winograd.BY_TILES, winograd.PRODUCTS])
 def test_pooled(shape, size, mode, monkeypatch):
@@ -169,8 +177,9 @@ def test_exact_and_unsuited_layers_are_summed_directly():
     assert quick_plan(Layer(strided, (32, 28, 28)).task) is None
 
 
-def test_error_of_long_sums():
+def test_error_of_long_sums(monkeypatch):
     """512 channels, as in VGG: a few times the rounding of single precision."""
+    monkeypatch.setattr("netdsl.cpu.choices.SIZES", (Size(4, 3),))
     layer = Layer(conv(32, 3), (512, 14, 14))
     layer.arrays[0] = np.maximum(layer.arrays[0], 0)
     assert quick_plan(layer.task).size == Size(4, 3)
