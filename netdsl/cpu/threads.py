@@ -10,8 +10,6 @@ import ctypes
 import importlib
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 
@@ -22,25 +20,6 @@ from netdsl.faults import error
 
 LAYERS = {"omp": "numba.np.ufunc.omppool", "tbb": "numba.np.ufunc.tbbpool"}
 """Layers in the order they are tried, and the module that fails to import without its library."""
-
-
-SPINS = "1000"
-"""How often a thread that waits looks again before it sleeps: some microseconds, which bridge the
-gap from one layer to the next. libgomp's own 300,000 keep a core busy that others may want: beside
-a busy process a net then runs two to four times as long."""
-
-
-@contextmanager
-def _brief_waiting() -> Iterator[None]:
-    """OpenMP reads its settings when it is loaded; those of the user stay."""
-    if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        yield
-        return
-    os.environ["GOMP_SPINCOUNT"] = SPINS
-    try:
-        yield
-    finally:
-        del os.environ["GOMP_SPINCOUNT"]
 
 
 @cache
@@ -69,8 +48,7 @@ def openmp() -> ctypes.CDLL | None:
     if layer() != "omp" or not sys.platform.startswith("linux"):
         return None
     try:
-        with _brief_waiting():
-            return ctypes.CDLL("libgomp.so.1")
+        return ctypes.CDLL("libgomp.so.1")
     except OSError:
         return None
 
@@ -80,8 +58,7 @@ def loads(name: str) -> bool:
     if name == "tbb":
         _open_tbb()
     try:
-        with _brief_waiting():
-            importlib.import_module(LAYERS[name])
+        importlib.import_module(LAYERS[name])
     except ImportError:
         return False
     return True
