@@ -65,7 +65,7 @@ class Shape(NamedTuple):
 
     @property
     def pace(self) -> float:
-        """How many times its cycles a blocked tile takes where little is cached, as within a net."""
+        """How many times its cycles a blocked tile takes where little is cached, as in a net."""
         return PACES.get((self.pixels, self.blocks), 1.5 if self.pixels < 3 else 1.1)
 
 
@@ -82,9 +82,9 @@ PACES = {
     (12, 2): 1.09,
     (3, 2): 1.2,
 }
-"""After medians over 15 pointwise layers of the zoo on a Zen 4, each alone and its inputs and weights
-not cached; the machine was noisy, so rounded by hand. A small tile waits less for its start and its
-end, one across many filters reads its input less often."""
+"""After medians over 15 pointwise layers of the zoo on a Zen 4, each alone, its inputs and weights
+not cached; the machine was noisy, so rounded by hand. A small tile waits less for its start and
+its end, one across many filters reads its input less often."""
 
 
 class Tile(NamedTuple):
