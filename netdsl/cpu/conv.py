@@ -7,8 +7,9 @@ from math import inf, prod
 
 import numpy as np
 
-from netdsl.cpu import winograd
+from netdsl.cpu import depthwise, winograd
 from netdsl.cpu.choices import PLANAR, choice
+from netdsl.cpu.depthwise import by_rows
 from netdsl.cpu.direct import Sum, block_floats, describe, view
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Triple, axes3
 from netdsl.cpu.micro import Kind, Shape
@@ -91,9 +92,6 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
     packed = packed_weights(
         weights.reshape(*weights.shape[:2], taps), Kind.BLOCKED, block, task.threads
     )
-    biases = add_biases(places)
-    if biases is None:
-        biases = places.params.add(np.zeros(plan.filter_blocks * LANES, np.float32))
     ends = winograd.Ends(
         places.inputs[0],
         corner(op.window),
@@ -101,7 +99,7 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
         places.inputs[1] if task.whole.residual else None,
         places.scratch,
         places.params.add(winograd.transformed(packed, plan, block)),
-        biases,
+        all_biases(places),
         clamp(task.whole.activation),
         task.whole.pool is not None,
     )
@@ -118,8 +116,7 @@ def plan_direct(task: Task, places: Places, shape: Shape | None = None) -> list[
     taps = tap_offsets(source, channel_steps(kind, weights.shape[1]), window_places(op.window))
     block = block_floats(len(taps), kind)
     packed = packed_weights(weights, kind, block, task.threads)
-    if kind is Kind.DEPTHWISE and target.size[2] > 1:
-        kind, taps = in_rows(op.window, taps)
+    rows = by_rows(kind, op.window) and not task.whole.residual
     whole = Sum(
         kind=kind,
         counts=(target.batch, *target.size),
@@ -129,21 +126,14 @@ def plan_direct(task: Task, places: Places, shape: Shape | None = None) -> list[
         starts=starts,
         weights=places.params.add(packed),
         block=block,
-        biases=add_biases(places),
+        biases=all_biases(places) if rows else add_biases(places),
         residual=view(places.inputs[1]) if task.whole.residual else None,
         spare=-weights.shape[1] % LANES if weights.shape[2] == 1 else 0,
         clamp=clamp(task.whole.activation),
     )
+    if rows:
+        return [depthwise.describe(whole, op.window.kernel[-1], task.threads)]
     return [describe(whole, task.threads, shape)]
-
-
-def in_rows(window: Window, taps: list[int]) -> tuple[Kind, list[int]]:
-    """The kind and the table of a depthwise layer's taps, in threes where the kernel allows."""
-    rows = {1: Kind.ROW, 2: Kind.ROW_BY_TWO}
-    stride = window.stride[-1]
-    if window.kernel[-1] == 3 and window.dilation[-1] == 1 and stride in rows:
-        return rows[stride], taps[::3]
-    return Kind.DEPTHWISE, taps
 
 
 def add_biases(places: Places) -> int | None:
@@ -151,6 +141,14 @@ def add_biases(places: Places) -> int | None:
     if "bias" not in places.weights:
         return None
     return places.params.add(packed_biases(places.weights["bias"]))
+
+
+def all_biases(places: Places) -> int:
+    """The same for kernels that always read some: zeros where a layer has none."""
+    own = add_biases(places)
+    if own is not None:
+        return own
+    return places.params.add(np.zeros(places.output.blocks * LANES, np.float32))
 
 
 def window_places(window: Window) -> list[Triple]:

@@ -256,7 +256,7 @@ def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
     ]
     column_tiles = _cuts(columns, pixels)
     kind = whole.kind
-    onward = longest(kind) * kind.rows * kind.taps * LANES
+    onward = longest(kind) * kind.rows * LANES
     sums = _sums(whole, [walk.steps[3] for walk in walks], target.block, residual.block)
     grain = 1 if overlap else len(column_tiles)
     pieces = rows * len(filter_tiles) * (len(column_tiles) // grain)

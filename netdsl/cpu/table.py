@@ -10,6 +10,7 @@ from netdsl.cpu import (
     arrange,
     conv,
     dense,
+    depthwise,
     direct,
     join,
     norm,
@@ -84,6 +85,7 @@ class Recipe(NamedTuple):
 
 
 QUICK = (winograd_kernel.transform_filters, winograd_kernel.winograd)
+APART = (depthwise.depthwise,)
 SUMS = (pack.pack_blocks, direct.direct)
 HALF_SUMS = (pack.pack_pairs, direct.direct_half)
 ROUNDING = (rounding.round_blocks, rounding.round_planes)
@@ -95,7 +97,7 @@ GROUPS = Recipe((norm.group_norm,), norm.plan_norm)
 SOFTMAX = Recipe((norm.softmax,), norm.plan_softmax, over=(0,))
 
 RECIPES: dict[type[Op], Recipe] = {
-    Conv: Recipe((*SUMS, *QUICK), conv.plan_conv, conv.conv_needs, half=HALF_SUMS),
+    Conv: Recipe(SUMS + APART + QUICK, conv.plan_conv, conv.conv_needs, half=HALF_SUMS),
     ConvTranspose: Recipe(SUMS, transposed.plan_transposed, transposed.transposed_needs),
     Linear: Recipe(SUMS, dense.plan_dense, half=HALF_SUMS),
     Rounded: Recipe(ROUNDING, rounding.plan_rounded, rounding.rounded_needs),

@@ -76,6 +76,21 @@ def test_what_is_fused(activation, residual, bias):
     agrees(Layer(op, (20, 11, 10), 2, residual, activation))
 
 
+@pytest.mark.parametrize("width", [1, 2, 4, 5, 7, 8, 13, 14, 15, 28, 33])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_depthwise_rows(width, stride, kernel):
+    """Any width is made of what tiles there are."""
+    w = window((kernel, kernel), stride=stride, padding=kernel // 2)
+    op = Conv(40, w, 40, bias=bool(width % 2))
+    agrees(Layer(op, (40, 6, stride * width), 2, activation=Relu6(), threads=1 + width % 3))
+
+
+def test_depthwise_with_a_sum():
+    op = Conv(20, window((3, 3), padding=1), 20)
+    agrees(Layer(op, (20, 11, 10), 2, residual=True, activation=Relu()))
+
+
 @pytest.mark.parametrize("filters", [8, 50])
 @pytest.mark.parametrize(
     ("shape", "w"),

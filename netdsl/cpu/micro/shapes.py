@@ -16,8 +16,6 @@ class Kind(IntEnum):
     BLOCKED = 16  # 16 channels, each for all filters
     PLANAR = 1  # one channel, for all filters
     DEPTHWISE = 0  # 16 channels, each for the filter of its own number
-    ROW = -1  # three such taps side by side, the pixels as near: inputs are loaded once for all
-    ROW_BY_TWO = -2  # the same with a stride of two
     # With numbers of half the bits (bfloat16), two neighbouring channels in the place of a float:
     PAIRED = 8  # 16 channels as 8 pairs, and weights so too
     PLANAR_PAIR = 2  # a pair of channels, and weights so too
@@ -38,11 +36,6 @@ class Kind(IntEnum):
         """Of these, those that a turn of a tile's loop takes."""
         return {Kind.BLOCKED: 4, Kind.PAIRED: 4, Kind.HALVED: 2}.get(self, 1)
 
-    @property
-    def taps(self) -> int:
-        """The kernel's taps that an entry of the table stands for."""
-        return 3 if self.value < 0 else 1
-
 
 HALF = (Kind.PAIRED, Kind.PLANAR_PAIR, Kind.HALVED)
 """The kinds with weights in bfloat16."""
@@ -61,7 +54,7 @@ class Shape(NamedTuple):
             # In planes a pixel's load does not hide quite: 6x4 beats 28x1 on VGG's first layer.
             unhidden = 0.1 * (self.pixels + self.blocks) if kind is Kind.PLANAR else 0.0
             return max(sums, 4, self.blocks + self.pixels / 2) + unhidden
-        return max(kind.taps * sums, 4, 2 * self.pixels)
+        return max(sums, 4, 2 * self.pixels)
 
     @property
     def pace(self) -> float:
@@ -107,8 +100,6 @@ AVX512 = (
     *_tiles(Kind.BLOCKED, (28, 1), (16, 1), (14, 1), (7, 1), (3, 2), (1, 4), (1, 3), (1, 1)),
     *_tiles(Kind.PLANAR, (10, 2), (9, 3), (6, 4), (4, 2), (28, 1), (14, 1), (4, 1), (1, 1)),
     *_tiles(Kind.DEPTHWISE, (28, 1), (14, 1), (7, 1), (4, 1), (1, 1)),
-    *_tiles(Kind.ROW, (14, 1), (7, 1), (4, 1), (1, 1)),
-    *_tiles(Kind.ROW_BY_TWO, (14, 1), (7, 1), (4, 1), (1, 1)),
     *_tiles(Kind.HALVED, (7, 3), (4, 4), (3, 3), (2, 4), (1, 8), (1, 4), (1, 1)),
 )
 DOTS = (
@@ -122,8 +113,6 @@ NARROW = (
     *_tiles(Kind.BLOCKED, (6, 1), (4, 1), (3, 1), (2, 2), (1, 4), (1, 1)),
     *_tiles(Kind.PLANAR, (5, 1), (4, 1), (2, 2), (1, 1)),
     *_tiles(Kind.DEPTHWISE, (7, 1), (4, 1), (1, 1)),
-    *_tiles(Kind.ROW, (4, 1), (1, 1)),
-    *_tiles(Kind.ROW_BY_TWO, (4, 1), (1, 1)),
     *_tiles(Kind.HALVED, (4, 1), (1, 2), (1, 1)),
 )
 

@@ -19,7 +19,9 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from netdsl.cpu.launch import FLOATS, INTS
+from netdsl.cpu.micro import vectors
 from netdsl.cpu.micro.shapes import HALF, Kind, Tile, tiles
+from netdsl.cpu.micro.vectors import FLOAT, INT, LANES, LONG
 
 # Turns of the loop (`turns`); where the table starts; the floats from one pixel to the next in
 # input, output and residual; those from one block of filters to the next in weights, output and
@@ -29,27 +31,18 @@ TILE_FIELDS = 11
 FROM_BIAS, ADD_RESIDUAL = 1, 2
 """What `START` may hold, added up; 0 starts from zero."""
 
-LANES = 16
-FLOAT, LONG, INT = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 VECTOR = ir.VectorType(FLOAT, LANES)
 Values = list[ir.Value]
 Sums = list[Values]
 
 
-class Writer:
+class Writer(vectors.Writer):
     """Writes one tile's function."""
 
     def __init__(self, module: ir.Module, tile: Tile) -> None:
         self.shape, self.kind = tile
-        pointer, numbers = FLOAT.as_pointer(), LONG.as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, pointer, numbers, *[LONG] * 5])
-        self.function = ir.Function(module, kind, name_of(tile))
-        self.function.linkage = "internal"
-        self.function.attributes.add("noinline")
-        self.function.attributes.add("nounwind")
-        self.arena, self.params, self.t, *places = self.function.args
-        self.x, self.w, self.y, self.bias, self.residual = places
-        self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
+        super().__init__(module, name_of(tile), 5)
+        self.x, self.w, self.y, self.bias, self.residual = self.places
         self.write()
 
     def write(self) -> None:
@@ -71,33 +64,6 @@ class Writer:
 
     def grid(self, value: ir.Value) -> Sums:
         return [[value] * self.shape.pixels for _ in range(self.shape.blocks)]
-
-    def field(self, index: int) -> ir.Value:
-        return self.builder.load(self.builder.gep(self.t, [ir.Constant(LONG, index)]))
-
-    def bound(self, index: int) -> ir.Value:
-        bits = self.builder.trunc(self.field(index), INT)
-        return self.spread(self.builder.bitcast(bits, FLOAT))
-
-    def spread(self, value: ir.Value) -> ir.Value:
-        nothing = ir.Constant(VECTOR, ir.Undefined)
-        first = self.builder.insert_element(nothing, value, ir.Constant(INT, 0))
-        order = ir.Constant(ir.VectorType(INT, LANES), [0] * LANES)
-        return self.builder.shuffle_vector(first, nothing, order)
-
-    def vector(self, base: ir.Value, *terms: ir.Value) -> ir.Value:
-        """Pointer to 16 floats at base + terms."""
-        for term in terms:
-            base = self.builder.gep(base, [term])
-        return self.builder.bitcast(base, VECTOR.as_pointer())
-
-    def times(self, value: ir.Value, factor: int) -> ir.Value:
-        return self.builder.mul(value, ir.Constant(LONG, factor))
-
-    def load(self, place: ir.Value) -> ir.Value:
-        found = self.builder.load(place)
-        found.align = 4
-        return found
 
     def either(self, mode: ir.Value, bit: int, change: Any, before: Sums) -> Sums:
         """The sums as `change` makes them where the mode has the bit, else as before."""
@@ -141,12 +107,6 @@ class Writer:
             )
         return result
 
-    def clamped(self, value: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
-        """Between low and high; NaN stays NaN, since a comparison with it is false."""
-        b = self.builder
-        value = b.select(b.fcmp_ordered("<", value, low), low, value)
-        return b.select(b.fcmp_ordered(">", value, high), high, value)
-
     def reduce(self, sums: Sums) -> Sums:
         """The loop over taps, some of a tap's rows of weights a turn."""
         b = self.builder
@@ -171,13 +131,10 @@ class Writer:
         pixels = [
             b.gep(b.gep(xs, [self.times(x_step, p)]), [offset]) for p in range(self.shape.pixels)
         ]
-        weights = b.gep(first_w, [self.times(turn, unroll * self.kind.taps * LANES)])
+        weights = b.gep(first_w, [self.times(turn, unroll * LANES)])
         values = [list(row) for row in phis]
-        if self.kind.value < 0:
-            values = self.row_step(values, pixels[0], weights)
-        else:
-            for i in range(unroll):
-                values = self.step(values, pixels, weights, across, i)
+        for i in range(unroll):
+            values = self.step(values, pixels, weights, across, i)
         following = b.add(turn, one)
         again = b.cbranch(b.icmp_signed("<", following, turns), loop, after)
         again.set_metadata("llvm.loop", self.not_unrolled())
@@ -192,15 +149,6 @@ class Writer:
             [self.merge((v, before), (u, loop)) for v, u in zip(*rows, strict=True)]
             for rows in zip(sums, values, strict=True)
         ]
-
-    def not_unrolled(self) -> ir.MDValue:
-        """What keeps LLVM from unrolling a loop further, for which it would spill sums."""
-        module = self.builder.module
-        disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
-        node = module.add_metadata([disable, ir.Constant(LONG, len(module.metadata))])
-        # LLVM wants a loop's node to name itself first.
-        node.operands = (node, disable)
-        return node
 
     def step(
         self, values: Sums, pixels: Values, weights: ir.Value, across: ir.Value, row: int
@@ -234,23 +182,6 @@ class Writer:
         second = b.and_(bits, ir.Constant(whole, [-1 << 16] * LANES))
         return [b.bitcast(half, VECTOR) for half in (first, second)]
 
-    def row_step(self, values: Sums, place: ir.Value, weights: ir.Value) -> Sums:
-        """Three neighbouring taps' share of every sum, each input loaded once."""
-        stride = 1 if self.kind is Kind.ROW else 2
-        taps = [
-            self.load(self.vector(weights, ir.Constant(LONG, k * LANES)))
-            for k in range(self.kind.taps)
-        ]
-        (row,) = values
-        row = list(row)
-        for j in range((len(row) - 1) * stride + len(taps)):
-            found = self.load(self.vector(place, ir.Constant(LONG, j * LANES)))
-            for k, tap in enumerate(taps):
-                pixel, apart = divmod(j - k, stride)
-                if apart == 0 and 0 <= pixel < len(row):
-                    row[pixel] = self.muladd(found, tap, row[pixel])
-        return [row]
-
     def channels(self, place: ir.Value) -> ir.Value:
         """What all filters are multiplied with: one channel for all, or a channel for each."""
         if self.kind is Kind.DEPTHWISE:
@@ -261,10 +192,7 @@ class Writer:
         """a b + c, in every lane; of pairs the sum of both products."""
         if self.kind in (Kind.PAIRED, Kind.PLANAR_PAIR):
             return self.dot(a, b, c)
-        kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
-        module = self.builder.module
-        name = f"llvm.fmuladd.v{LANES}f32"
-        return self.builder.call(cgutils.get_or_insert_function(module, kind, name), [a, b, c])
+        return super().muladd(a, b, c)
 
     def dot(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """c and the two products of each pair of bfloat16, summed in single precision."""
