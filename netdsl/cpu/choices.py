@@ -13,11 +13,11 @@ from math import prod
 
 from netdsl.cpu import winograd
 from netdsl.cpu.costs import Work
-from netdsl.cpu.direct import by_cost
 from netdsl.cpu.layout import LANES, axes3
 from netdsl.cpu.micro import Kind, Shape, dots
 from netdsl.cpu.micro.cook_toom import SIZES, Size
 from netdsl.cpu.task import Task
+from netdsl.cpu.tiling import by_cost
 from netdsl.cpu.winograd import Winograd
 from netdsl.ops import Conv, MaxPool
 
@@ -112,8 +112,8 @@ def _shapes(task: Task) -> list[Choice]:
     kind = Kind.PLANAR if task.shapes[0][0] <= PLANAR else Kind.BLOCKED
     *_, columns = axes3(output[1:])
     rows = task.batch * prod(output[1:]) // columns
-    tiles = by_cost(kind, columns, rows, [-(-op.filters // LANES)], task.threads)
-    return [Choice(shape=tile.shape) for tile in tiles[1 : 1 + MORE_SHAPES]]
+    found = by_cost(kind, columns, rows, [-(-op.filters // LANES)], task.threads)
+    return [Choice(shape=row.shape) for row in found[1 : 1 + MORE_SHAPES]]
 
 
 def layer(task: Task) -> winograd.Layer:

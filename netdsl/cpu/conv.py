@@ -130,6 +130,7 @@ def plan_direct(task: Task, places: Places, shape: Shape | None = None) -> list[
         residual=view(places.inputs[1]) if task.whole.residual else None,
         spare=-weights.shape[1] % LANES if weights.shape[2] == 1 else 0,
         clamp=clamp(task.whole.activation),
+        fresh=source.lanes * channel_steps(kind, weights.shape[1]) * fresh_places(op.window),
     )
     if rows:
         return [depthwise.describe(whole, op.window.kernel[-1], task.threads)]
@@ -156,6 +157,11 @@ def window_places(window: Window) -> list[Triple]:
     kernel, dilation = axes3(window.kernel), axes3(window.dilation)
     (d, h, w), (by_d, by_h, by_w) = kernel, dilation
     return [(z * by_d, y * by_h, x * by_w) for z, y, x in product(range(d), range(h), range(w))]
+
+
+def fresh_places(window: Window) -> int:
+    """Places of the input that a window reads and its neighbours do not."""
+    return prod(map(min, window.kernel, window.stride))
 
 
 def channel_steps(kind: Kind, channels: int) -> int:

@@ -17,88 +17,136 @@ from numba import njit
 
 from netdsl.cpu.launch import BODY, share, worker
 from netdsl.cpu.layout import LANES, Buffer, Call, Triple
-from netdsl.cpu.micro import HALF, Kind, Shape, Tile, code, run_half, run_tile, tiles, turns
-from netdsl.cpu.micro.tile import ADD_RESIDUAL, FROM_BIAS, TILE_FIELDS, past
+from netdsl.cpu.micro import HALF, Kind, Shape, code, run_half, run_tile, turns
+from netdsl.cpu.micro.tile import ADD_RESIDUAL, FROM_BIAS, TILE_FIELDS, past, prefetch
+from netdsl.cpu.tiling import choose, starts
 
 Steps = tuple[int, int, int, int]
 
-# The tile's number; rows done for all filters before the next rows; samples, planes and rows;
-# tiles along a row and across the filters, and where their tables start; how many tiles along a
-# row a thread does at least; where the weights of the first block start and how far the next is;
+# Samples, planes and rows; tiles along a row and where their table starts, a place and a number
+# each; the same across the filters, a block and where it starts to read; tiles along rows to do for
+# all filters before the next; where the weights of the first block start and how far the next is;
 # the biases; then input, output and residual: the first row, and the floats to the next sample,
-# plane and row; the parts of a long sum, and the floats of weights to the next; then the tile's
+# plane and row; the parts of a long sum, and the floats of weights to the next; cache lines of a
+# part's weights to ask for ahead of time, and blocks of filters that have as many; then the tile's
 # own fields, for each part of the sum.
-NUMBER, GROUP, SAMPLES, PLANES, ROWS = range(BODY, BODY + 5)
-COLUMNS, COLUMN_TABLE, FILTERS, FILTER_TABLE, GRAIN = range(BODY + 5, BODY + 10)
-WEIGHTS, BLOCK, BIASES = range(BODY + 10, BODY + 13)
-INPUT, OUTPUT, RESIDUAL = BODY + 13, BODY + 17, BODY + 21
-SUMS, ONWARD = BODY + 25, BODY + 26
+SAMPLES, PLANES, ROWS = range(BODY, BODY + 3)
+COLUMNS, COLUMN_TABLE, FILTERS, FILTER_TABLE, GROUP = range(BODY + 3, BODY + 8)
+WEIGHTS, BLOCK, BIASES = range(BODY + 8, BODY + 11)
+INPUT, OUTPUT, RESIDUAL = BODY + 11, BODY + 15, BODY + 19
+SUMS, ONWARD, LINES, ACROSS = range(BODY + 23, BODY + 27)
 TILE = BODY + 27
 
 
 @njit(boundscheck=False, error_model="numpy")
-def places(d, item):  # type: ignore[no-untyped-def]
-    """Where a row's inputs, outputs and residual lie for a tile of filters, and their weights and
-    biases."""
-    filters, group = d[FILTERS], d[GROUP]
-    first = item // (group * filters) * group
-    within = item - first * filters
-    size = min(group, d[SAMPLES] * d[PLANES] * d[ROWS] - first)
-    pair = d[FILTER_TABLE] + 2 * (within // size)
-    block, start = d[pair], d[pair + 1]
-    row = first + within % size
-    plane, y = row // d[ROWS], row % d[ROWS]
-    n, z = plane // d[PLANES], plane % d[PLANES]
-    x_at = d[INPUT] + n * d[INPUT + 1] + z * d[INPUT + 2] + y * d[INPUT + 3] + start
-    y_at = d[OUTPUT] + n * d[OUTPUT + 1] + z * d[OUTPUT + 2] + y * d[OUTPUT + 3]
-    r_at = d[RESIDUAL] + n * d[RESIDUAL + 1] + z * d[RESIDUAL + 2] + y * d[RESIDUAL + 3]
-    # Names of a tile's fields are not known here; its steps are, by their order.
-    y_at += block * d[TILE + 6]
-    r_at += block * d[TILE + 7]
-    return x_at, y_at, r_at, d[WEIGHTS] + block * d[BLOCK], d[BIASES] + 16 * block
+def portion(d, part, parts):  # type: ignore[no-untyped-def]
+    """The first of a part's tiles, counted group by group, and their end."""
+    work = d[SAMPLES] * d[PLANES] * d[ROWS] * d[COLUMNS] * d[FILTERS]
+    return share(work, part, parts), share(work, part + 1, parts)
 
 
 @njit(boundscheck=False, error_model="numpy")
-def portion(d, part, parts):  # type: ignore[no-untyped-def]
-    """The first of a part's tiles, counted along one row after the other, and their end."""
-    work = d[SAMPLES] * d[PLANES] * d[ROWS] * d[FILTERS] * (d[COLUMNS] // d[GRAIN])
-    return d[GRAIN] * share(work, part, parts), d[GRAIN] * share(work, part + 1, parts)
+def strip(d, at, right):  # type: ignore[no-untyped-def]
+    """The tiles from `at` on that share a group and their filters: the first, counted along the
+    rows, and how many; then where their inputs, weights and biases start, and how far from the
+    first filters' their outputs and residuals lie."""
+    filters, group = d[FILTERS], d[GROUP]
+    first = at // (group * filters) * group
+    within = at - first * filters
+    size = min(group, d[SAMPLES] * d[PLANES] * d[ROWS] * d[COLUMNS] - first)
+    count = min(size - within % size, right - at)
+    pair = d[FILTER_TABLE] + 2 * (within // size)
+    block, start = d[pair], d[pair + 1]
+    w, bias = d[WEIGHTS] + block * d[BLOCK], d[BIASES] + 16 * block
+    # Names of a tile's fields are not known here; its steps are, by their order.
+    return first + within % size, count, start, w, bias, block * d[TILE + 6], block * d[TILE + 7]
+
+
+@njit(boundscheck=False, error_model="numpy")
+def row_at(d, row, end):  # type: ignore[no-untyped-def]
+    """Where a row starts in the input, output or residual, whose fields start at `end`."""
+    plane, y = row // d[ROWS], row % d[ROWS]
+    n, z = plane // d[PLANES], plane % d[PLANES]
+    return d[end] + n * d[end + 1] + z * d[end + 2] + y * d[end + 3]
+
+
+@njit(boundscheck=False, error_model="numpy")
+def fetch(params, d, ahead, lines):  # type: ignore[no-untyped-def]
+    """Asks for so many cache lines of weights that the next part of the sum, or the next filters,
+    will read, that the first tile there need not wait for all of them; where to go on."""
+    for line in range(lines):
+        for block in range(d[ACROSS]):
+            prefetch(params, ahead + 16 * line + block * d[BLOCK])
+    return ahead + 16 * lines
+
+
+@njit(boundscheck=False, error_model="numpy")
+def group_end(d, at, right):  # type: ignore[no-untyped-def]
+    """Where the tiles of a group end that are a thread's."""
+    whole = d[GROUP] * d[FILTERS]
+    return min(right, (at // whole + 1) * whole)
 
 
 @worker
 def direct(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """Sums over taps for all places of a grid and all filters."""
     x_step, y_step, r_step = d[TILE + 2], d[TILE + 3], d[TILE + 4]
-    left, right = portion(d, part, parts)
-    columns = d[COLUMNS]
-    for item in range(left // columns, (right + columns - 1) // columns):
-        x_at, y_at, r_at, weights, bias = places(d, item)
-        done = item * columns
-        for i in range(max(0, left - done), min(columns, right - done)):
-            x = d[d[COLUMN_TABLE] + i]
-            inputs, outputs, added = x_at + x * x_step, y_at + x * y_step, r_at + x * r_step
-            for s in range(d[SUMS]):
-                t, w = past(d, TILE + s * TILE_FIELDS), weights + s * d[ONWARD]
-                run_tile(d[NUMBER], arena, params, t, inputs, w, outputs, bias, added)
-                added = outputs
+    columns, table = d[COLUMNS], d[COLUMN_TABLE]
+    begin, right = portion(d, part, parts)
+    while begin < right:
+        stop = group_end(d, begin, right)
+        for s in range(d[SUMS]):
+            t = past(d, TILE + s * TILE_FIELDS)
+            at = begin
+            while at < stop:
+                i, count, start, w, bias, y_block, r_block = strip(d, at, stop)
+                at += count
+                w += s * d[ONWARD]
+                end = i + count
+                ahead, lines = w + d[ACROSS] * d[BLOCK], d[LINES] // count if count > 2 else 0
+                while i < end:
+                    row, left = i // columns, i % columns
+                    x_at, y_at = row_at(d, row, INPUT) + start, row_at(d, row, OUTPUT) + y_block
+                    r_at = row_at(d, row, RESIDUAL) + r_block
+                    for cell in range(left, min(columns, left + end - i)):
+                        x, number = d[table + 2 * cell], d[table + 2 * cell + 1]
+                        inputs, outputs = x_at + x * x_step, y_at + x * y_step
+                        added = outputs if s > 0 else r_at + x * r_step
+                        run_tile(number, arena, params, t, inputs, w, outputs, bias, added)
+                        ahead = fetch(params, d, ahead, lines)
+                    i += columns - left
+        begin = stop
 
 
 @worker
 def direct_half(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """The same with weights in bfloat16, a worker of its own since few ever want its tiles."""
     x_step, y_step, r_step = d[TILE + 2], d[TILE + 3], d[TILE + 4]
-    left, right = portion(d, part, parts)
-    columns = d[COLUMNS]
-    for item in range(left // columns, (right + columns - 1) // columns):
-        x_at, y_at, r_at, weights, bias = places(d, item)
-        done = item * columns
-        for i in range(max(0, left - done), min(columns, right - done)):
-            x = d[d[COLUMN_TABLE] + i]
-            inputs, outputs, added = x_at + x * x_step, y_at + x * y_step, r_at + x * r_step
-            for s in range(d[SUMS]):
-                t, w = past(d, TILE + s * TILE_FIELDS), weights + s * d[ONWARD]
-                run_half(d[NUMBER], arena, params, t, inputs, w, outputs, bias, added)
-                added = outputs
+    columns, table = d[COLUMNS], d[COLUMN_TABLE]
+    begin, right = portion(d, part, parts)
+    while begin < right:
+        stop = group_end(d, begin, right)
+        for s in range(d[SUMS]):
+            t = past(d, TILE + s * TILE_FIELDS)
+            at = begin
+            while at < stop:
+                i, count, start, w, bias, y_block, r_block = strip(d, at, stop)
+                at += count
+                w += s * d[ONWARD]
+                end = i + count
+                ahead, lines = w + d[ACROSS] * d[BLOCK], d[LINES] // count if count > 2 else 0
+                while i < end:
+                    row, left = i // columns, i % columns
+                    x_at, y_at = row_at(d, row, INPUT) + start, row_at(d, row, OUTPUT) + y_block
+                    r_at = row_at(d, row, RESIDUAL) + r_block
+                    for cell in range(left, min(columns, left + end - i)):
+                        x, number = d[table + 2 * cell], d[table + 2 * cell + 1]
+                        inputs, outputs = x_at + x * x_step, y_at + x * y_step
+                        added = outputs if s > 0 else r_at + x * r_step
+                        run_half(number, arena, params, t, inputs, w, outputs, bias, added)
+                        ahead = fetch(params, d, ahead, lines)
+                    i += columns - left
+        begin = stop
 
 
 class View(NamedTuple):
@@ -118,14 +166,14 @@ def view(buffer: Buffer, first: Triple = (0, 0, 0), step: Triple = (1, 1, 1)) ->
     return View(start, (buffer.batch_stride, d, h, w), buffer.block_stride)
 
 
-LONGEST, LONGEST_HALF = 1024, 16384
-"""Terms that are summed one after the other; more of those that were rounded to bfloat16, beside
+NEAREST, LONGEST, LONGEST_HALF = 256, 1024, 16384
+"""Terms summed one after the other: so many that 16 filters' weights stay in a core's first
+cache for all tiles that read them; at most; and of those that were rounded to bfloat16, beside
 which errors of the sums are small."""
 
-
-def longest(kind: Kind) -> int:
-    """Taps of a kind that are summed one after the other."""
-    return (LONGEST_HALF if kind in HALF else LONGEST) // kind.lanes
+FEW = 16
+"""Places up to which weights are not read often enough to stay anywhere: they come from memory, in
+longer runs."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +184,8 @@ class Sum:
     in floats. starts: for each block of filters, where its first channels lie from the input's
     start. weights: where they start in params, block: the floats from one block of filters to the
     next; biases: None for none. spare: lanes of the last tap
-    that hold no channel. clamp: the least and the largest output.
+    that hold no channel. clamp: the least and the largest output. fresh: floats of input that a
+    place reads and its neighbours do not; all its taps' where that is 0.
     """
 
     kind: Kind
@@ -151,6 +200,19 @@ class Sum:
     residual: View | None = None
     spare: int = 0
     clamp: tuple[float, float] = (-inf, inf)
+    fresh: int = 0
+
+    @property
+    def longest(self) -> int:
+        """Taps that are summed one after the other."""
+        if self.kind in HALF:
+            return LONGEST_HALF // self.kind.lanes
+        return (LONGEST if prod(self.counts) <= FEW else NEAREST) // self.kind.lanes
+
+    @property
+    def sums(self) -> int:
+        """Parts of each sum."""
+        return max(1, -(-len(self.taps) // self.longest))
 
 
 def merged(counts: Steps, views: Sequence[View]) -> tuple[Steps, list[View]]:
@@ -171,113 +233,64 @@ def merged(counts: Steps, views: Sequence[View]) -> tuple[Steps, list[View]]:
     return (n, z, y, x), walks
 
 
-OVERHEAD = 2.0
-"""Cycles of a turn beside its arithmetic, where what it reads is cached."""
-
-
-def choose(
-    kind: Kind,
-    columns: int,
-    rows: int,
-    runs: Sequence[int],
-    parts: int,
-    overlap: bool = True,
-    cut: bool = True,
-    shape: Shape | None = None,
-) -> Tile:
-    """The tile of this shape, if it fits, else the one that takes the fewest cycles."""
-    found = by_cost(kind, columns, rows, runs, parts, overlap, cut)
-    return next((tile for tile in found if tile.shape == shape), found[0])
-
-
-def by_cost(
-    kind: Kind,
-    columns: int,
-    rows: int,
-    runs: Sequence[int],
-    parts: int,
-    overlap: bool = True,
-    cut: bool = True,
-) -> list[Tile]:
-    """The tiles that fit, those first that take the fewest cycles, by shape alone.
-
-    runs: how many blocks of filters in a row read the same input; a tile stays within a run.
-    overlap: whether the last tile of a run may overlap the one before, maybe another thread's.
-    cut: whether threads may share a row.
-    """
-    paced = cut and kind is Kind.BLOCKED
-
-    def cost(tile: Tile) -> float:
-        shape = tile.shape
-        turn = shape.cycles(kind) * shape.pace if paced else shape.cycles(kind) + OVERHEAD
-        across = sum(-(-run // shape.blocks) for run in runs)
-        along = -(-columns // shape.pixels)
-        most = -(-rows * across * along // parts) if cut else -(-rows * across // parts) * along
-        return most * turn
-
-    def fits(tile: Tile) -> bool:
-        pixels, blocks = tile.shape
-        whole = not any(run % blocks for run in runs)
-        return (
-            tile.kind is kind and pixels <= columns and blocks <= min(runs) and (overlap or whole)
-        )
-
-    return sorted(filter(fits, tiles()), key=cost)
-
-
-CACHED = 96 * 1024
-"""Floats of weights or input that stay in a core's second-level cache while others pass."""
-
-
-def rows_at_once(whole: Sum, rows: int) -> int:
-    """Rows to do for all filters before the next: one where all weights stay cached, else as many
-    as keep their input cached."""
-    if len(whole.starts) * whole.block <= CACHED:
-        return 1
-    row = whole.counts[3] * len(whole.taps) * whole.kind.rows
-    # Neighbouring rows share most of what a kernel reads.
-    return min(rows, max(4, 3 * CACHED // max(row, 1)))
-
-
 def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
     """The call that computes a sum on `parts` threads, by tiles of a shape where it fits."""
     views = [whole.source, whole.target, whole.residual or whole.target]
     counts, walks = merged(whole.counts, views)
     source, target, residual = walks
-    rows, columns = prod(counts[:3]), counts[3]
-    runs = _runs(whole.starts)
-    # A sum in parts passes through the output, where no other thread may meet it.
-    overlap = len(whole.taps) <= longest(whole.kind)
-    counted = [count for _, count in runs]
-    tile = choose(whole.kind, columns, rows, counted, parts, overlap, overlap, shape)
-    pixels, blocks = tile.shape
+    rows, kind, runs = prod(counts[:3]), whole.kind, _runs(whole.starts)
+    # A sum in parts passes through the output, so no place may belong to two tiles.
+    overlap = len(whole.taps) <= whole.longest
+    row = choose(kind, counts[3], rows, [count for _, count in runs], parts, overlap, shape)
     filter_tiles = [
-        (first + i, whole.starts[first]) for first, count in runs for i in _cuts(count, blocks)
+        (first + i, whole.starts[first])
+        for first, count in runs
+        for i in starts(count, row.shape.blocks)
     ]
-    column_tiles = _cuts(columns, pixels)
-    kind = whole.kind
-    onward = longest(kind) * kind.rows * LANES
     sums = _sums(whole, [walk.steps[3] for walk in walks], target.block, residual.block)
-    grain = 1 if overlap else len(column_tiles)
-    pieces = rows * len(filter_tiles) * (len(column_tiles) // grain)
+    tiles = rows * len(row.cuts)
+    onward = whole.longest * kind.rows * LANES
+    ahead = 0 if cached(whole) else min(whole.block, onward) // LANES
     column_table = TILE + TILE_FIELDS * len(sums) + len(whole.taps)
-    filter_table = column_table + len(column_tiles)
+    filter_table = column_table + 2 * len(row.cuts)
     fields = (
-        (0, max(1, min(parts, pieces))),
-        (code(tile), rows_at_once(whole, rows), *counts[:3]),
-        (len(column_tiles), column_table, len(filter_tiles), filter_table, grain),
-        (whole.weights, whole.block, whole.biases or 0),
+        (0, max(1, min(parts, tiles * len(filter_tiles)))),
+        counts[:3],
+        (len(row.cuts), column_table, len(filter_tiles), filter_table),
+        (group(whole, tiles, row.shape.pixels, parts), whole.weights, whole.block),
+        (whole.biases or 0,),
         (source.start, *source.steps[:3]),
         (target.start, *target.steps[:3]),
         (residual.start, *residual.steps[:3]),
-        (len(sums), onward),
+        (len(sums), onward, ahead, row.shape.blocks),
         *sums,
         whole.taps,
-        column_tiles,
+        *((first, code(tile)) for first, tile in row.cuts),
         *filter_tiles,
     )
     work = direct_half if kind in HALF else direct
     return Call(work, np.array([number for part in fields for number in part], np.int64))
+
+
+NEAR, OWN = 4 * 1024, 64 * 1024
+"""Floats that stay in a core's first and second cache while others pass."""
+
+
+def cached(whole: Sum) -> bool:
+    """Whether all weights stay in a core's second cache."""
+    return len(whole.starts) * whole.block <= OWN
+
+
+def group(whole: Sum, tiles: int, pixels: int, parts: int) -> int:
+    """Tiles along the rows to do for all filters before the next: as many as keep their input in
+    the first cache where the second holds all weights, and in the second where it does not, so
+    that weights pass by less often."""
+    if len(set(whole.starts)) == len(whole.starts):
+        return tiles  # No two blocks of filters read the same.
+    room = NEAR if cached(whole) else OWN
+    fresh = max(1, (whole.fresh or len(whole.taps) * whole.kind.rows) // whole.sums)
+    groups = -(-tiles // max(2, room // (fresh * pixels)))
+    return -(-tiles // (-(-groups // parts) * parts if groups > 1 else 1))
 
 
 def _sums(whole: Sum, steps: Sequence[int], block: int, more: int) -> list[tuple[int, ...]]:
@@ -287,7 +300,7 @@ def _sums(whole: Sum, steps: Sequence[int], block: int, more: int) -> list[tuple
 
     block, more: floats to the next block of filters of the output and the residual.
     """
-    taps, each = len(whole.taps), longest(whole.kind)
+    taps, each = len(whole.taps), whole.longest
     count = max(1, -(-taps // each))
     x_step, y_step, r_step = steps
     start = FROM_BIAS if whole.biases is not None else 0
@@ -319,11 +332,6 @@ def _runs(starts: Sequence[int]) -> list[tuple[int, int]]:
         else:
             runs.append((i, 1))
     return runs
-
-
-def _cuts(size: int, tile: int) -> list[int]:
-    """Where tiles start that cover `size`; the last overlaps the one before if need be."""
-    return [min(i, size - tile) for i in range(0, size, tile)]
 
 
 def block_floats(taps: int, kind: Kind) -> int:

@@ -179,6 +179,9 @@ def fresh(
     size, halo = axes3(shape[1:]), halo or Halo()
     outer = [lo + n + hi for lo, n, hi in zip(halo.lo, size, halo.hi, strict=True)]
     block = outer[0] * outer[1] * outer[2] * lanes
+    if lanes == LANES and block % 256 == 0 and shape[0] > LANES:
+        # Else the blocks that a sum reads side by side would meet in a few sets of the first cache.
+        block += 3 * LANES
     # Planar rows may be any length; samples start on a cache line all the same.
     sample = -(-block * -(-shape[0] // lanes) // LANES) * LANES
     return Buffer(offset, batch, shape[0], size, halo, sample, block, lanes)

@@ -22,13 +22,14 @@ from math import inf, prod
 import numpy as np
 
 from netdsl.cpu.costs import CACHED, PASSING, TRANSFORM, read
-from netdsl.cpu.direct import bits, choose
+from netdsl.cpu.direct import bits
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, Triple, aligned
 from netdsl.cpu.micro import Kind, Tile, code, turns
 from netdsl.cpu.micro.cook_toom import SIZES, Size
 from netdsl.cpu.micro.sandwich import output_form
 from netdsl.cpu.micro.tile import TILE_FIELDS
+from netdsl.cpu.tiling import product_tile
 from netdsl.cpu.winograd_kernel import (
     BY_TILES,
     INPUTS,
@@ -242,7 +243,7 @@ def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> list[Winogr
 
     def made(chunk: int) -> Winograd:
         share = parts if mode == PRODUCTS else 1
-        tile = choose(Kind.BLOCKED, chunk, products, [filter_blocks], share, cut=False)
+        tile = product_tile(chunk, products, filter_blocks, share)
         sizes = (layer.depth is not None, depth, blocks, filter_blocks, rows, columns, chunk)
         return Winograd(size, mode, walks, images, *sizes, tile, parts, spare)
 

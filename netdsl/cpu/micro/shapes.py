@@ -110,7 +110,7 @@ DOTS = (
 )
 """Those of AVX512-BF16, besides."""
 NARROW = (
-    *_tiles(Kind.BLOCKED, (6, 1), (4, 1), (3, 1), (2, 2), (1, 4), (1, 1)),
+    *_tiles(Kind.BLOCKED, (6, 1), (5, 1), (4, 1), (3, 1), (2, 1), (2, 2), (1, 4), (1, 1)),
     *_tiles(Kind.PLANAR, (5, 1), (4, 1), (2, 2), (1, 1)),
     *_tiles(Kind.DEPTHWISE, (7, 1), (4, 1), (1, 1)),
     *_tiles(Kind.HALVED, (4, 1), (1, 2), (1, 1)),

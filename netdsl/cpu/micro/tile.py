@@ -275,3 +275,19 @@ def past(typing: Any, numbers: Any, count: Any) -> Any:
         return builder.gep(args[0], [args[1]])
 
     return INTS(INTS, types.int64), lower
+
+
+@intrinsic
+def prefetch(typing: Any, floats: Any, at: Any) -> Any:
+    """Asks for the cache line of a float, into the second-level cache."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        byte = ir.IntType(8).as_pointer()
+        place = builder.bitcast(builder.gep(args[0], [args[1]]), byte)
+        kind = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, second_level, data = (ir.Constant(INT, n) for n in (0, 2, 1))
+        builder.call(ask, [place, read, second_level, data])
+        return context.get_dummy_value()
+
+    return types.void(FLOATS, types.int64), lower
