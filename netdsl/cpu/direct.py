@@ -171,9 +171,9 @@ NEAREST, LONGEST, LONGEST_HALF = 256, 1024, 16384
 cache for all tiles that read them; at most; and of those that were rounded to bfloat16, beside
 which errors of the sums are small."""
 
-FEW = 16
-"""Places up to which weights are not read often enough to stay anywhere: they come from memory, in
-longer runs."""
+FEW, FAR = 16, 4 << 20
+"""Places up to which weights are not read often enough to stay anywhere, and floats of weights that
+no cache holds: such come from memory, in longer runs."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,8 @@ class Sum:
         """Taps that are summed one after the other."""
         if self.kind in HALF:
             return LONGEST_HALF // self.kind.lanes
-        return (LONGEST if prod(self.counts) <= FEW else NEAREST) // self.kind.lanes
+        far = prod(self.counts) <= FEW and len(self.starts) * self.block > FAR
+        return (LONGEST if far else NEAREST) // self.kind.lanes
 
     @property
     def sums(self) -> int:
