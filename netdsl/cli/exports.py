@@ -17,7 +17,9 @@ def exports(
     to: Annotated[
         str,
         typer.Option(
-            "--to", metavar="FORMAT", help="onnx, pytorch, keras, caffe, darknet, mermaid, dot."
+            "--to",
+            metavar="FORMAT",
+            help="onnx, pytorch, keras, caffe, darknet, tflite, mermaid, dot.",
         ),
     ],
     out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="The file to write.")],

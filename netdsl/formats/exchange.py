@@ -18,12 +18,12 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 READS = (".onnx", ".prototxt", ".caffemodel", ".cfg")
 WEIGHTS_ALONE = (".pth", ".pt", ".safetensors", ".weights")
-WRITES = ("onnx", "pytorch", "keras", "caffe", "darknet", "mermaid", "dot")
+WRITES = ("onnx", "pytorch", "keras", "caffe", "darknet", "tflite", "mermaid", "dot")
 DRAWN = ("mermaid", "dot")
 """Those that hold no weights."""
 SOURCES = ("pytorch", "keras")
 """Those that are source, with weights beside it where there are any."""
-HEADLESS = ("caffe", "darknet")
+HEADLESS = ("caffe", "darknet", "tflite")
 """Those that hold no auxiliary heads."""
 
 
@@ -98,17 +98,14 @@ def write_foreign(
 
     aux: auxiliary heads too, which PyTorch's modules and diagrams have in any case. Returns the
     files written. Raises NetError: an op the format lacks, a file that cannot be written, no
-    weights for ONNX, heads for a format without.
+    weights for ONNX or TensorFlow Lite, heads for a format without.
     """
     if aux and to in HEADLESS:
         raise error("unknown-setting", f"a {to} file holds no auxiliary heads: leave --aux out")
-    if to == "onnx":
-        from netdsl.formats.onnx import write_onnx
-
+    if to in ("onnx", "tflite"):
         if weights is None:
-            raise error("no-weights", "an ONNX file holds weights, and none were given")
-        write_onnx(graph, weights, path, aux=aux)
-        return [path]
+            raise error("no-weights", f"a file of {to} holds weights, and none were given")
+        return _whole(graph, weights, to, path, aux)
     if to == "caffe":
         from netdsl.formats.caffe import write_caffe
 
@@ -130,6 +127,18 @@ def write_foreign(
 
         return write_text(path, dot_text(graph) if to == "dot" else mermaid_text(graph))
     raise error("unknown-format", f"there is no format {to}", help=f"formats: {', '.join(WRITES)}")
+
+
+def _whole(graph: Graph, weights: Weights, to: str, path: Path, aux: bool) -> list[Path]:
+    """Writes a format whose files hold net and weights."""
+    if to == "tflite":
+        from netdsl.formats.tflite import write_tflite
+
+        return write_tflite(graph, weights, path)
+    from netdsl.formats.onnx import write_onnx
+
+    write_onnx(graph, weights, path, aux=aux)
+    return [path]
 
 
 def write_text(path: Path, text: str) -> list[Path]:

@@ -80,6 +80,18 @@ def test_what_is_not_a_net_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "there is no format word" in capsys.readouterr().err
 
 
+def test_a_phone_gets_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "net.tflite"
+    assert call("export", "lenet5", "--to", "tflite", "-o", str(out)) == 0
+    assert capsys.readouterr() == (f"wrote {out}\n", "")
+    assert call("export", "lenet5", "--to", "tflite", "-o", str(out), "--aux") == 2
+    assert "holds no auxiliary heads" in capsys.readouterr().err
+    text = "input 4x9x9; lrn4 -> maxpool2s1d2"
+    assert call("export", "-e", text, "--to", "tflite", "-o", str(tmp_path / "no.tflite")) == 2
+    assert "2 ops cannot be said in TensorFlow Lite" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["net.tflite"]
+
+
 @pytest.mark.parametrize(("to", "begins"), [("mermaid", "---\n"), ("dot", 'digraph "lenet5"')])
 def test_diagrams_need_no_weights(
     to: str, begins: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

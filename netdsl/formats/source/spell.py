@@ -45,24 +45,28 @@ def shown(value: Value) -> str:
 
 
 def docstring(graph: Graph, order: str = "") -> list[str]:
-    """A file's docstring: the net, its paper, and how pictures become its input.
+    """A file's docstring: what there is to say about the net.
+
+    order: what is to be said of the order of axes.
+    """
+    first, *more = about(graph, order)
+    return [f'"""{first}', *more, '"""'] if more else [f'"""{first}"""']
+
+
+def about(graph: Graph, order: str = "") -> list[str]:
+    """What a written file says about itself: the net, its paper, and how pictures become its input.
 
     order: what is to be said of the order of axes.
     """
     meta = dict(graph.meta)
-    first = f"{safe(graph.name) or 'A net'}, written by netdsl."
-    text = [f'"""{first}']
+    text = [f"{safe(graph.name) or 'A net'}, written by netdsl."]
     facts = [safe(str(meta.pop(key))) for key in ("paper", "year") if key in meta]
     if facts:
         text += ["", *wrapped(", ".join(facts) + ".")]
     if order:
         text += ["", *wrapped(order)]
     pictures = [line for name in graph.inputs for line in _picture(graph, name)]
-    if pictures:
-        text += ["", *pictures]
-    if len(text) == 1:
-        return [f'{text[0]}"""']
-    return [*text, '"""']
+    return [*text, "", *pictures] if pictures else text
 
 
 def _picture(graph: Graph, name: str) -> list[str]:
