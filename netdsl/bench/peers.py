@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.bench.case import Case, Floats
-from netdsl.faults import error
+from netdsl.faults import NetError, error
 from netdsl.graph import Graph
 from netdsl.runner import COMPUTES
 
@@ -150,6 +150,43 @@ class Ncnn(Engine):
         return lambda: [np.stack(parts) for parts in zip(*map(sample, rows), strict=True)]
 
 
+class LiteRt(Engine):
+    """LiteRT, once TensorFlow Lite, with XNNPACK as it comes; batch fixed, channels last."""
+
+    name = "litert"
+    package = "ai_edge_litert"
+
+    @classmethod
+    def load(cls, case: Case) -> Run:
+        from netdsl.formats.tflite import model_of
+
+        interpreter = importlib.import_module("ai_edge_litert.interpreter")
+        try:
+            model = b"".join(model_of(case.graph, case.weights, case.batch))
+        except NetError as fault:
+            raise Unfit(" ".join(str(fault).split())) from None
+        net = interpreter.Interpreter(model_content=model, num_threads=case.threads)
+        net.allocate_tensors()
+        given = zip(net.get_input_details(), case.graph.inputs, strict=True)
+        inputs = {at["index"]: _last(case.inputs[name], at["shape"]) for at, name in given}
+        shapes = [(case.batch, *case.graph[name].shape) for name in case.graph.outputs]
+        outputs = [d["index"] for d in net.get_output_details()]
+
+        def run() -> Outputs:
+            for index, x in inputs.items():
+                net.set_tensor(index, x)
+            net.invoke()
+            found = (np.moveaxis(net.get_tensor(index), -1, 1) for index in outputs)
+            return [x.reshape(shape) for x, shape in zip(found, shapes, strict=True)]
+
+        return run
+
+
+def _last(x: Floats, shape: NDArray[Any]) -> Floats:
+    """An array with its channels last, in a shape that may have a height of 1 besides."""
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1)).reshape(shape)
+
+
 class Torch(Engine):
     """PyTorch, op by op."""
 
@@ -222,12 +259,13 @@ PEERS: dict[str, tuple[type[Engine], ...]] = {
     "onnxruntime": (OnnxRuntime,),
     "openvino": (OpenVino,),
     "ncnn": (Ncnn,),
+    "litert": (LiteRt,),
     "torch": (Torch, TorchChannelsLast),
     "torch-compile": (TorchCompile,),
 }
 """What --against takes, and the engines it stands for."""
 
-USUAL = ("onnxruntime", "openvino", "ncnn", "torch")
+USUAL = ("onnxruntime", "openvino", "ncnn", "litert", "torch")
 
 
 def ours(device: str = "cpu") -> type[Engine]:

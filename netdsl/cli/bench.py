@@ -23,8 +23,8 @@ def bench(
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="ENGINES",
-            help="Of onnxruntime, openvino, ncnn, torch and torch-compile, joined by commas. "
-            "Default: all installed but the last.",
+            help="Of onnxruntime, openvino, ncnn, litert, torch and torch-compile, joined by "
+            "commas. Default: all installed but the last.",
         ),
     ] = None,
     batch: Annotated[str, typer.Option(metavar="N[,N…]", help="Samples at once.")] = "1",

@@ -109,7 +109,7 @@ def test_every_engine_computes_the_same(engine: type[Engine], tmp_path: Path) ->
     case = Case(Net.load(text=MANY), 2, 1, tmp_path)
     exact = truth(case)
     assert exact is not None
-    # Torch and ncnn run the graph by code of this package, so a wrong layer shows here.
+    # Torch, ncnn and LiteRT run the graph by code of this package, so a wrong layer shows here.
     assert error_of(engine.load(case)(), exact) < 5e-6
 
 
@@ -119,6 +119,14 @@ def test_what_ncnn_has_no_layer_for_is_said(tmp_path: Path) -> None:
     (ncnn,) = PEERS["ncnn"]
     with pytest.raises(Unfit, match="two dimensions"):
         ncnn.load(Case(net, 1, 1, tmp_path))
+
+
+def test_what_litert_has_no_operator_for_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    (litert,) = PEERS["litert"]
+    for text, why in (("input 2x4x4x4; gap", "3 spatial axes"), ("input 8x4x4; lrn4", "odd")):
+        with pytest.raises(Unfit, match=why):
+            litert.load(Case(Net.load(text=text), 1, 1, tmp_path))
 
 
 class Wrong(Engine):
