@@ -108,6 +108,27 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
 
 def plan_direct(task: Task, places: Places, shape: Shape | None = None) -> list[Call]:
     """The call of the direct sum, by tiles of this shape where one is given and fits."""
+    return [call_of(task, direct_sum(task, places), shape)]
+
+
+def call_of(task: Task, whole: Sum, shape: Shape | None = None) -> Call:
+    """The call that computes a convolution's sum, or some rows of it."""
+    op = task.whole.base
+    assert isinstance(op, Conv)
+    if goes_by_rows(task, whole.kind):
+        return depthwise.describe(whole, op.window.kernel[-1], task.threads)
+    return describe(whole, task.threads, shape)
+
+
+def goes_by_rows(task: Task, kind: Kind) -> bool:
+    """Whether a convolution is done by whole rows of a channel's own sums."""
+    op = task.whole.base
+    assert isinstance(op, Conv)
+    return by_rows(kind, op.window) and not task.whole.residual
+
+
+def direct_sum(task: Task, places: Places) -> Sum:
+    """What a convolution sums, its weights packed."""
     op, source, target = task.whole.base, places.inputs[0], places.output
     assert isinstance(op, Conv)
     stride = axes3(op.window.stride)
@@ -116,8 +137,7 @@ def plan_direct(task: Task, places: Places, shape: Shape | None = None) -> list[
     taps = tap_offsets(source, channel_steps(kind, weights.shape[1]), window_places(op.window))
     block = block_floats(len(taps), kind)
     packed = packed_weights(weights, kind, block, task.threads)
-    rows = by_rows(kind, op.window) and not task.whole.residual
-    whole = Sum(
+    return Sum(
         kind=kind,
         counts=(target.batch, *target.size),
         source=view(source, first, stride),
@@ -126,15 +146,12 @@ def plan_direct(task: Task, places: Places, shape: Shape | None = None) -> list[
         starts=starts,
         weights=places.params.add(packed),
         block=block,
-        biases=all_biases(places) if rows else add_biases(places),
+        biases=all_biases(places) if goes_by_rows(task, kind) else add_biases(places),
         residual=view(places.inputs[1]) if task.whole.residual else None,
         spare=-weights.shape[1] % LANES if weights.shape[2] == 1 else 0,
         clamp=clamp(task.whole.activation),
         fresh=source.lanes * channel_steps(kind, weights.shape[1]) * fresh_places(op.window),
     )
-    if rows:
-        return [depthwise.describe(whole, op.window.kernel[-1], task.threads)]
-    return [describe(whole, task.threads, shape)]
 
 
 def add_biases(places: Places) -> int | None:

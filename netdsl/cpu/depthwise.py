@@ -26,6 +26,8 @@ WAY, PLANES, DEPTH, STRIPES, BLOCKS, HEIGHT = range(BODY, BODY + 6)
 WEIGHTS, BLOCK, BIASES = range(BODY + 6, BODY + 9)
 INPUT, OUTPUT = BODY + 9, BODY + 14
 ROW = BODY + 19
+PLACES = (INPUT, OUTPUT)
+"""Where a descriptor says where things start."""
 
 
 @njit(boundscheck=False, error_model="numpy")

@@ -36,6 +36,8 @@ WEIGHTS, BLOCK, BIASES = range(BODY + 8, BODY + 11)
 INPUT, OUTPUT, RESIDUAL = BODY + 11, BODY + 15, BODY + 19
 SUMS, ONWARD, LINES, ACROSS = range(BODY + 23, BODY + 27)
 TILE = BODY + 27
+PLACES = (INPUT, OUTPUT, RESIDUAL)
+"""Where a descriptor says where things start."""
 
 
 @njit(boundscheck=False, error_model="numpy")

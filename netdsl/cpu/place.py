@@ -8,16 +8,17 @@ zeros stay zero; those without one lie anywhere among themselves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from netdsl.cpu.chains import Chain
 from netdsl.cpu.layout import LANES, Buffer, Halo, fresh
 from netdsl.cpu.rounding import Rounded, buffer_of
 from netdsl.cpu.task import Needs
 from netdsl.graph import Graph, Node
 from netdsl.graph.families import Families
 from netdsl.graph.lifetimes import Lifetime, lifetimes
-from netdsl.ops import Concat
+from netdsl.ops import Concat, Shape
 
 
 class BlockFamilies(Families):
@@ -71,13 +72,14 @@ def place(
     needs: Mapping[str, Needs],
     over: Mapping[str, tuple[int, ...]],
     planar: frozenset[str],
+    striped: Sequence[Chain] = (),
 ) -> Placement:
     """Lays out a graph's tensors.
 
     needs: what each node asks for, by name. over: the inputs that its kernel may write over.
-    planar: the inputs of the graph that lie in planes.
+    planar: the inputs of the graph that lie in planes. striped: layers that are done in stripes.
     """
-    families = BlockFamilies(graph, lifetimes(graph))
+    families = BlockFamilies(graph, lifetimes(graph, [chain.names for chain in striped]))
     for node in graph:
         if isinstance(node.op, Concat):
             families.join_branches(node, planar)
@@ -88,24 +90,32 @@ def place(
         for name, halo in zip(graph[reader].inputs, need.halos, strict=False):
             root = families.root(name)
             halos[root] = halos.get(root, Halo()) | halo
-    buffers, floats = _lay_out(families, batch, halos, planar)
+    shapes = {node.name: (batch, node.shape) for node in graph}
+    for chain in striped:
+        shapes.update(chain.shapes)
+    buffers, floats = _lay_out(families, shapes, halos, planar)
     scratch = max((each.scratch for each in needs.values()), default=0)
     return Placement(buffers, families, floats, floats + scratch)
 
 
 def _lay_out(
-    families: Families, batch: int, halos: Mapping[str, Halo], planar: frozenset[str]
+    families: Families,
+    shapes: Mapping[str, tuple[int, Shape]],
+    halos: Mapping[str, Halo],
+    planar: frozenset[str],
 ) -> tuple[dict[str, Buffer], int]:
-    """The buffer of every tensor, and the floats that all take."""
+    """The buffer of every tensor, and the floats that all take. shapes: how many samples, and the
+    shape of each."""
     roots = {}
     for node in families.graph:
         if node.name not in families.parent:
             lanes = 1 if node.name in planar else LANES
             halo = halos.get(node.name, Halo())
+            batch, shape = shapes[node.name]
             if isinstance(node.op, Rounded):
                 roots[node.name] = buffer_of(node, batch, halo)
             else:
-                roots[node.name] = fresh(batch, node.shape, halo, lanes=lanes)
+                roots[node.name] = fresh(batch, shape, halo, lanes=lanes)
     framed = {name: buffer for name, buffer in roots.items() if buffer.halo != Halo()}
     loose = {name: buffer for name, buffer in roots.items() if name not in framed}
     placed, floats = take_turns(framed, families.life)
@@ -161,7 +171,7 @@ def take_turns(
 def _alike(a: Buffer, b: Buffer) -> bool:
     """Whether the halos of both lie in the same cells of a block."""
     whole = a.lanes > 1 or a.channels == b.channels
-    return whole and (a.size, a.halo, a.lanes) == (b.size, b.halo, b.lanes)
+    return whole and (a.batch, a.size, a.halo, a.lanes) == (b.batch, b.size, b.halo, b.lanes)
 
 
 def pack_tight(

@@ -12,7 +12,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.cpu import arrange, memory, region, threads, tuned
+from netdsl.cpu import arrange, chains, memory, region, stripes, threads, tuned
 from netdsl.cpu.choices import choice, pools
 from netdsl.cpu.launch import Progress, Worker, compile_all, watched
 from netdsl.cpu.layout import Call, aligned
@@ -223,6 +223,7 @@ class Making:
         self.graph = graph
         self.tasks = {n.name: self._task(graph, n) for n in graph if not isinstance(n.op, Input)}
         self.needs = {name: recipe(t.node).needs(t) for name, t in self.tasks.items()}
+        self.striped = chains.chains(graph, self.tasks)
 
     def _task(self, graph: Graph, node: Node) -> Task:
         """The task of a node, with the way that tuning chose for it, where it did."""
@@ -237,7 +238,8 @@ class Making:
         ports = [arrange.pack, arrange.pack_planar, arrange.unpack]
         recipes = [recipe(task.node) for task in self.tasks.values()]
         half = [k for r in recipes for k in r.half] if self.precision == "bf16" else []
-        return [*ports, *(k for r in recipes for k in r.kernels), *half]
+        more = [*stripes.KERNELS, *half] if self.striped else half
+        return [*ports, *(k for r in recipes for k in r.kernels), *more]
 
     def plan(self, batch: int, held: Mapping[str, str], shapes: Mapping[str, Shape]) -> Plan:
         """held: the node that holds each output; shapes: the outputs' shapes."""
@@ -264,7 +266,8 @@ class Making:
 
     def place(self, outputs: frozenset[str]) -> Placement:
         over = {name: recipe(task.node).over for name, task in self.tasks.items()}
-        return place(self.graph, self.batch, self.needs, over, self.planar(outputs))
+        planar = self.planar(outputs)
+        return place(self.graph, self.batch, self.needs, over, planar, self.striped)
 
     def planar(self, outputs: frozenset[str]) -> frozenset[str]:
         """The inputs that lie in planes, since all that read them read them so."""
@@ -284,29 +287,53 @@ class Making:
         def size(task: Task) -> int:
             return sum(parameter.size for parameter in self.graph.parameters(task.node))
 
-        found = {}
+        owner = {name: chain for chain in self.striped for name in chain.names}
+        found: dict[str, Step] = {}
         for task in sorted(self.tasks.values(), key=size, reverse=True):
-            found[task.node.name] = self.step(task, placement)
+            name = task.node.name
+            if name not in owner:
+                found[name] = self.step(task, placement)
+            elif name not in found:
+                found.update(self.stripes(owner[name], placement))
         return {name: found[name] for name in self.tasks}
 
     def step(self, task: Task, placement: Placement) -> Step:
         """A node's part of the plan, its weights packed."""
-        node, whole = task.node, task.whole
-        own = own_weights(self.graph, node, whole.source, self.weights)
-        places = Places(
+        places = self.places(task, placement)
+        calls = tuple(recipe(task.node).calls(task, places))
+        for weight in places.weights.values():
+            memory.let_go(weight)
+        way = choice(task).name if isinstance(task.whole.base, Conv) else ""
+        if task.choice == way:
+            way += TUNED
+        name, word = task.whole.source, task.node.op.word()
+        return Step(name, word, task.node.op.macs(task.shapes), calls, way)
+
+    def stripes(self, chain: chains.Chain, placement: Placement) -> dict[str, Step]:
+        """A chain's part of the plan: all is done in the step of its last node."""
+        places = [self.places(task, placement) for task in chain.tasks]
+        call = stripes.striped(chain, places)
+        for each in places:
+            for weight in each.weights.values():
+                memory.let_go(weight)
+        names = [task.whole.source for task in chain.tasks]
+        words = [task.node.op.word() for task in chain.tasks]
+        macs = sum(task.node.op.macs(task.shapes) for task in chain.tasks)
+        way = f"stripes of {chain.height}"
+        steps = dict.fromkeys(chain.names, Step("", "", 0, ()))
+        last = Step(f"{names[0]} to {names[-1]}", " -> ".join(words), macs, (call,), way)
+        return {**steps, chain.names[-1]: last}
+
+    def places(self, task: Task, placement: Placement) -> Places:
+        """What a node is given."""
+        node = task.node
+        return Places(
             tuple(placement.buffers[name] for name in node.inputs),
             placement.buffers[node.name],
             placement.scratch,
-            own,
+            own_weights(self.graph, node, task.whole.source, self.weights),
             self.params,
         )
-        calls = tuple(recipe(node).calls(task, places))
-        for weight in own.values():
-            memory.let_go(weight)
-        way = choice(task).name if isinstance(whole.base, Conv) else ""
-        if task.choice == way:
-            way += TUNED
-        return Step(whole.source, node.op.word(), node.op.macs(task.shapes), calls, way)
 
     def _port(
         self, name: str, node: str, shape: Shape, placement: Placement, *, out: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from math import inf
 from typing import NamedTuple
 
@@ -76,6 +77,7 @@ def by_cost(
     return sorted(found, key=cost)
 
 
+@cache
 def cut(tile: Tile, columns: int, overlap: bool) -> Row | None:
     """A row mostly of this tile, its end of others as wide or of one that overlaps; None where
     the tile does not fit."""
@@ -116,6 +118,7 @@ def ending(widths: Sequence[Tile], columns: int) -> list[Tile] | None:
     return None if cycles == inf else sorted(found, key=lambda t: -t.shape.pixels)
 
 
+@cache
 def turn(tile: Tile) -> float:
     """Cycles of a turn of its loop within a layer."""
     cycles = tile.shape.cycles(tile.kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from netdsl.graph.graph import Graph
@@ -27,13 +28,21 @@ class Lifetime(NamedTuple):
         return Lifetime(min(self.born, other.born), max(self.dies, other.dies))
 
 
-def lifetimes(graph: Graph) -> dict[str, Lifetime]:
-    """The lifetime of every node's result."""
-    place = {node.name: i for i, node in enumerate(graph.nodes)}
+def lifetimes(graph: Graph, together: Iterable[Sequence[str]] = ()) -> dict[str, Lifetime]:
+    """The lifetime of every node's result.
+
+    together: nodes that follow each other and are computed at once, bit by bit: what they make and
+    read is alive from the first to the last of them.
+    """
+    born = {node.name: i for i, node in enumerate(graph.nodes)}
+    done = dict(born)
+    for names in together:
+        born.update(dict.fromkeys(names, born[names[0]]))
+        done.update(dict.fromkeys(names, done[names[-1]]))
     outputs = {*graph.outputs, *(aux.output for aux in graph.aux)}
     found = {}
-    for name, i in place.items():
-        dies = max((place[reader] for reader in graph.consumers[name]), default=i)
-        born = -1 if name in graph.inputs else i
-        found[name] = Lifetime(born, len(graph.nodes) if name in outputs else dies)
+    for name, i in born.items():
+        dies = max((done[reader] for reader in graph.consumers[name]), default=done[name])
+        start = -1 if name in graph.inputs else i
+        found[name] = Lifetime(start, len(graph.nodes) if name in outputs else dies)
     return found

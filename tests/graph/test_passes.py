@@ -166,3 +166,12 @@ def test_lifetimes_reach_to_the_last_reader() -> None:
     assert not life["input"].overlaps(life["tanh1"])
     shown = replace(graph, outputs=("a",))
     assert lifetimes(shown)["a"].dies == len(graph)
+
+
+def test_nodes_computed_at_once_are_alive_together() -> None:
+    graph = load("input 3x8x8; conv3p1(4) as a -> conv3p1(4) as b -> conv3p1(4) as c -> relu as d")
+    life = lifetimes(graph, [("a", "b", "c")])
+    assert life["input"] == (-1, 3)
+    assert life["a"] == life["b"] == (1, 3)
+    assert life["c"] == (1, 4)
+    assert life["d"].born == 4
