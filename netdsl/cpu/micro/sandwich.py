@@ -134,6 +134,9 @@ def function(module: ir.Module, name: str, arguments: list[ir.Type]) -> ir.Funct
     made.linkage = "internal"
     made.attributes.add("noinline")
     made.attributes.add("nounwind")
+    # Vectors of AVX2 for which no register is left are kept on the stack. LLVM aligns it to half of
+    # one, so that every other one would lie in two cache lines.
+    made.attributes.alignstack = 64
     return made
 
 
