@@ -6,8 +6,10 @@ from numba import njit
 
 from netdsl.cpu.launch import BODY, share, worker
 from netdsl.cpu.micro import run_product
+from netdsl.cpu.micro.product import LINES
 from netdsl.cpu.micro.sandwich import transform_filter, transform_input, transform_output
 from netdsl.cpu.micro.tile import past
+from netdsl.cpu.micro.vectors import LANES
 
 BY_TILES, INPUTS, PRODUCTS, OUTPUTS = range(4)
 """What a call does: everything chunk by chunk, or one of the three steps for one chunk."""
@@ -62,13 +64,24 @@ def transform_inputs(arena, d, first, block, start, end, inner):  # type: ignore
 
 
 @njit(boundscheck=False, error_model="numpy")
-def multiply(arena, params, d, k, block, inner, made):  # type: ignore[no-untyped-def]
-    """Product k of a whole chunk for a tile of filter blocks."""
-    weights = d[WEIGHTS] + block * d[BLOCK] + k * d[STEP]
+def weights_of(d, k, f):  # type: ignore[no-untyped-def]
+    """Where the weights of product k for a tile of filter blocks start."""
+    block = min(f * d[TILE_BLOCKS], d[FILTER_BLOCKS] - d[TILE_BLOCKS])
+    return d[WEIGHTS] + block * d[BLOCK] + k * d[STEP]
+
+
+@njit(boundscheck=False, error_model="numpy")
+def multiply(arena, params, d, k, inner, made, weights, following):  # type: ignore[no-untyped-def]
+    """Product k of a whole chunk with weights of a tile of filter blocks. The first two tiles ask
+    for the weights that follow, a half of them each; the others ask for the last of these again."""
+    step = LANES * LINES
+    half = d[TILE] * step
     for i in range(d[COLUMNS]):
         at = 16 * d[d[COLUMN_TABLE] + i]
         x, y = inner + k * d[INNER + 2] + at, made + k * d[MADE + 2] + at
-        run_product(d[NUMBER], arena, params, past(d, TILE), x, weights, y, 0, 0)
+        ahead = following + min(i, 2) * half
+        each = step if i < 2 else 0
+        run_product(d[NUMBER], arena, params, past(d, TILE), x, weights, y, ahead, each)
 
 
 @njit(boundscheck=False, error_model="numpy")
@@ -113,7 +126,12 @@ def chunk_by_chunk(arena, params, d, part, parts):  # type: ignore[no-untyped-de
         for f in range(d[FILTERS]):
             block = min(f * blocks, d[FILTER_BLOCKS] - blocks)
             for k in range(d[COUNT]):
-                multiply(arena, params, d, k, block, inner, made)
+                following = (
+                    weights_of(d, k + 1, f)
+                    if k + 1 < d[COUNT]
+                    else weights_of(d, 0, (f + 1) % d[FILTERS])
+                )
+                multiply(arena, params, d, k, inner, made, weights_of(d, k, f), following)
             for b in range(blocks):
                 transform_outputs(
                     arena, params, d, first, block + b, 0, chunk, made + 16 * b * chunk
@@ -132,7 +150,8 @@ def winograd(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
             k, f = item // d[FILTERS], item % d[FILTERS]
             block = min(f * blocks, d[FILTER_BLOCKS] - blocks)
             made = d[MADE] + 16 * block * chunk
-            multiply(arena, params, d, k, block, d[INNER], made)
+            following = weights_of(d, (item + 1) // d[FILTERS], (item + 1) % d[FILTERS])
+            multiply(arena, params, d, k, d[INNER], made, weights_of(d, k, f), following)
     else:
         work = chunk * d[BLOCKS] if mode == INPUTS else chunk * d[FILTER_BLOCKS]
         start, end = share(work, part, parts), share(work, part + 1, parts)

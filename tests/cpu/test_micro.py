@@ -9,6 +9,7 @@ from assembly import compiled, multiplies, spilled
 from llvmlite import ir
 
 from netdsl.cpu.micro import Kind, code, tiles
+from netdsl.cpu.micro.product import LINES, product_function, product_name
 from netdsl.cpu.micro.shapes import AVX512, DOTS, NARROW
 from netdsl.cpu.micro.tile import name_of, tile_function
 
@@ -22,9 +23,11 @@ BASELINE = "x86-64"
 
 
 def of(chosen, triple, cpu):
-    """The assembly of these tiles, function by function."""
+    """The assembly of these tiles, and of their products, function by function."""
     module = ir.Module("tiles")
-    return compiled([tile_function(module, tile) for tile in chosen], triple, cpu)
+    functions = [tile_function(module, tile) for tile in chosen]
+    functions += [product_function(module, t) for t in chosen if t.kind is Kind.BLOCKED]
+    return compiled(functions, triple, cpu)
 
 
 @cache
@@ -35,7 +38,9 @@ def for_target(name):
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_sum_leaves_its_register(target):
     functions = for_target(target)
-    assert set(functions) == {name_of(tile) for tile in TARGETS[target][0]}
+    chosen = TARGETS[target][0]
+    products = {product_name(tile) for tile in chosen if tile.kind is Kind.BLOCKED}
+    assert set(functions) == {name_of(tile) for tile in chosen} | products
     assert [name for name, lines in functions.items() if spilled(lines)] == []
 
 
@@ -47,6 +52,11 @@ def test_a_multiply_add_for_each_sum_and_lane(target, split):
         sums = tile.shape.pixels * tile.shape.blocks * split
         turns = 4 if tile.kind.lanes == 16 else 1
         assert len(multiplies(functions[name_of(tile)])) == sums * turns, tile
+        if tile.kind is Kind.BLOCKED:
+            product = functions[product_name(tile)]
+            assert len(multiplies(product)) == sums * turns, tile
+            asked = LINES * tile.shape.blocks if tile in NARROW else 0
+            assert sum("prefetch" in line for line in product) == asked, tile
 
 
 def test_pairs_are_multiplied_at_once():

@@ -12,6 +12,7 @@ What a tile reads besides its arguments stands in the descriptor, from `t` on:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -39,9 +40,9 @@ Sums = list[Values]
 class Writer(vectors.Writer):
     """Writes one tile's function."""
 
-    def __init__(self, module: ir.Module, tile: Tile) -> None:
+    def __init__(self, module: ir.Module, tile: Tile, name: str) -> None:
         self.shape, self.kind = tile
-        super().__init__(module, name_of(tile), 5)
+        super().__init__(module, name, 5)
         self.x, self.w, self.y, self.bias, self.residual = self.places
         self.write()
 
@@ -53,14 +54,21 @@ class Writer(vectors.Writer):
         sums = self.reduce(sums)
         sums = self.either(start, ADD_RESIDUAL, self.with_residual, sums)
         low, high = self.bound(LOW), self.bound(HIGH)
+        self.store([[self.clamped(value, low, high) for value in row] for row in sums])
+        self.builder.ret_void()
+
+    def store(self, sums: Sums) -> None:
+        """What the tile gives."""
         # Read before anything is stored, after which LLVM would have to read them again.
         step, across = self.field(Y_STEP), self.field(Y_BLOCK)
         for block, row in enumerate(sums):
             base = self.builder.add(self.y, self.times(across, block))
             for pixel, value in enumerate(row):
                 place = self.vector(self.arena, base, self.times(step, pixel))
-                self.builder.store(self.clamped(value, low, high), place).align = 4
-        self.builder.ret_void()
+                self.builder.store(value, place).align = 4
+
+    def begin(self, turn: ir.Value, across: ir.Value) -> None:
+        """What a turn of the loop does first."""
 
     def grid(self, value: ir.Value) -> Sums:
         return [[value] * self.shape.pixels for _ in range(self.shape.blocks)]
@@ -132,6 +140,7 @@ class Writer(vectors.Writer):
             b.gep(b.gep(xs, [self.times(x_step, p)]), [offset]) for p in range(self.shape.pixels)
         ]
         weights = b.gep(first_w, [self.times(turn, unroll * LANES)])
+        self.begin(turn, across)
         values = [list(row) for row in phis]
         for i in range(unroll):
             values = self.step(values, pixels, weights, across, i)
@@ -217,11 +226,12 @@ def name_of(tile: Tile) -> str:
 
 def tile_function(module: ir.Module, tile: Tile) -> ir.Function:
     """The function of one tile in this module, written when first asked for."""
-    return module.globals.get(name_of(tile)) or Writer(module, tile).function
+    name = name_of(tile)
+    return module.globals.get(name) or Writer(module, tile, name).function
 
 
-def _runner(*kinds: Kind) -> Any:
-    """What runs a tile of these kinds by its number."""
+def runner(write: Callable[[ir.Module, Tile], ir.Function], *kinds: Kind) -> Any:
+    """What runs a tile of these kinds by its number; write: gives its function in a module."""
 
     def typed(
         typing: Any,
@@ -245,7 +255,7 @@ def _runner(*kinds: Kind) -> Any:
                 way = builder.append_basic_block()
                 chosen.add_case(ir.Constant(LONG, index), way)
                 with builder.goto_block(way):
-                    builder.call(tile_function(builder.module, tile), rest)
+                    builder.call(write(builder.module, tile), rest)
                     builder.branch(after)
             builder.position_at_end(after)
             return context.get_dummy_value()
@@ -255,15 +265,13 @@ def _runner(*kinds: Kind) -> Any:
     return typed
 
 
-run_tile = intrinsic(_runner(*(kind for kind in Kind if kind not in HALF)))
+run_tile = intrinsic(runner(tile_function, *(kind for kind in Kind if kind not in HALF)))
 """run_tile(number, arena, params, t, x, w, y, bias, residual) runs a tile by its number (`code`).
 
 t: its part of the descriptor. x, y, residual: where the first pixel's input, output and residual
 lie in the arena; w, bias: the first block's weights and biases in params.
 """
-run_product = intrinsic(_runner(Kind.BLOCKED))
-"""The same for tiles of the blocked kind alone, which compiles in half the time."""
-run_half = intrinsic(_runner(*HALF))
+run_half = intrinsic(runner(tile_function, *HALF))
 """The same for the kinds with weights in bfloat16."""
 
 

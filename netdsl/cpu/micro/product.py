@@ -1,0 +1,67 @@
+"""Tiles for products of matrices: sums alone, and some of the weights that come next.
+
+A panel of weights, all that a tile takes, is read once for every few pixels of a row. The first
+tile of a row would wait for the memory that it comes from, and the memory for the others. So each
+turn of a tile's loop asks for a few cache lines of the next row's panel; on AVX2 that takes a
+sixth off layers whose weights come from memory. The tiles of AVX-512 fill its registers: LLVM would
+keep some of their sums in memory instead, and nothing is gained.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from netdsl.cpu.micro.shapes import NARROW, Kind, Tile
+from netdsl.cpu.micro.tile import Writer, runner
+from netdsl.cpu.micro.vectors import INT, LANES, LONG
+
+LINES = 2
+"""Cache lines that a turn asks for, of each block of filters: half of those that it reads itself.
+So two tiles ask for all; with four lines a turn memory is asked for more than it gives."""
+
+SECOND_LEVEL = 2
+"""Into which cache: LLVM counts from 3, the first level, down."""
+
+
+class Product(Writer):
+    """Writes the function of a product's tile: no biases, no residual, no clamping. In their
+    places it takes where in params the lines lie that it asks for (`bias`), and how many floats
+    farther each turn does (`residual`)."""
+
+    def write(self) -> None:
+        self.store(self.reduce(self.grid(ir.Constant(self.type, [0.0] * LANES))))
+        self.builder.ret_void()
+
+    def begin(self, turn: ir.Value, across: ir.Value) -> None:
+        b = self.builder
+        if Tile(self.shape, self.kind) not in NARROW:
+            return
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
+        fetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0i8")
+        how = [ir.Constant(INT, value) for value in (0, SECOND_LEVEL, 1)]
+        first = b.add(self.bias, b.mul(turn, self.residual))
+        for block in range(self.shape.blocks):
+            start = b.gep(self.params, [b.add(first, self.times(across, block))])
+            for line in range(LINES):
+                place = b.gep(start, [ir.Constant(LONG, line * LANES)])
+                b.call(fetch, [b.bitcast(place, byte), *how])
+
+
+def product_name(tile: Tile) -> str:
+    """What a product's tile is called in LLVM's module."""
+    return f"netdsl.product{tile.shape.pixels}x{tile.shape.blocks}"
+
+
+def product_function(module: ir.Module, tile: Tile) -> ir.Function:
+    """The function of one tile in this module, written when first asked for."""
+    name = product_name(tile)
+    return module.globals.get(name) or Product(module, tile, name).function
+
+
+run_product = intrinsic(runner(product_function, Kind.BLOCKED))
+"""run_product(number, arena, params, t, x, w, y, next, step) runs a tile of the blocked kind by its
+number, as `run_tile` does. Of params it asks for what lies from `next` on, `step` floats farther
+each turn."""
