@@ -1,7 +1,7 @@
 """What each algorithm costs a layer, in rough cycles: the table by which one is chosen.
 
-Nothing is measured at start. The numbers are of AVX-512 at one multiply-add of 16 floats a cycle;
-with narrower registers all but memory slows down alike.
+Nothing is measured at start. The numbers are of a Zen 4 with AVX-512 and of a Zen 3 with AVX2, both
+at one multiply-add of 16 floats a cycle; with narrower registers all but memory slows down alike.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from math import prod
 
 from netdsl.cpu.layout import LANES, Triple
+from netdsl.cpu.micro.shapes import wide
 
-TRANSFORM = 4.0
-"""Cycles for each of a tile's inputs, there and back."""
+TRANSFORM, NARROW_TRANSFORM = 4.0, 8.0
+"""Cycles for each of a tile's inputs, there and back: with AVX-512 and without."""
 
 CACHED = 4 << 20
 """Bytes of weights that other layers leave in a cache until the next run."""
@@ -26,11 +27,20 @@ PASSING = 10.0
 FROM_CACHE, FROM_MEMORY = 32.0, 18.0
 """Bytes of weights a cycle for all threads together; half of what memory takes is hidden."""
 
+NARROW_FROM_CACHE, NARROW_FROM_MEMORY = 16.0, 9.0
+"""The same without AVX-512, where nothing is hidden."""
+
+
+def transform() -> float:
+    """Cycles for each of a tile's inputs, there and back, on this CPU."""
+    return TRANSFORM if wide() else NARROW_TRANSFORM
+
 
 def read(weights: int, times: int = 1) -> float:
     """Cycles of bringing in so many bytes of weights, so many times in a layer."""
-    first = weights / (FROM_CACHE if weights <= CACHED else FROM_MEMORY)
-    return first + (times - 1) * weights / (FROM_CACHE if weights <= SHARED else FROM_MEMORY)
+    near, far = (FROM_CACHE, FROM_MEMORY) if wide() else (NARROW_FROM_CACHE, NARROW_FROM_MEMORY)
+    first = weights / (near if weights <= CACHED else far)
+    return first + (times - 1) * weights / (near if weights <= SHARED else far)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""What the processor is called."""
+"""What the processor is called, and how large its second-level cache is."""
 
 from __future__ import annotations
 
 import platform
+from functools import cache
 from pathlib import Path
 
 
@@ -15,3 +16,17 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+USUAL = 512 * 1024
+"""Bytes of the second-level cache of most cores."""
+
+
+@cache
+def second_level() -> int:
+    """Bytes of a core's second-level cache; the usual number where the system does not tell."""
+    try:
+        text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
+    except OSError:
+        return USUAL
+    return int(text.removesuffix("K")) * 1024 if text.removesuffix("K").isdigit() else USUAL

@@ -21,14 +21,16 @@ from math import inf, prod
 
 import numpy as np
 
-from netdsl.cpu.costs import CACHED, PASSING, TRANSFORM, read
+from netdsl.cpu.costs import CACHED, PASSING, read, transform
 from netdsl.cpu.direct import bits
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, Triple, aligned
 from netdsl.cpu.micro import Kind, Tile, code, turns
 from netdsl.cpu.micro.cook_toom import SIZES, Size
 from netdsl.cpu.micro.sandwich import output_form
+from netdsl.cpu.micro.shapes import wide
 from netdsl.cpu.micro.tile import TILE_FIELDS
+from netdsl.cpu.processor import second_level
 from netdsl.cpu.tiling import product_tile
 from netdsl.cpu.winograd_kernel import (
     BY_TILES,
@@ -148,8 +150,9 @@ def halo(plan: Winograd, before: Triple, lengths: Triple, outputs: Triple) -> Ha
     return Halo(before, (d, h, w))
 
 
-OWN_CACHE, SHARED_CACHE = 128 * 1024, 8 * 1024 * 1024
-"""Floats that a chunk's transformed inputs and products may take, by tiles and by products."""
+OWN_CACHE, SHARED_CACHE = second_level() // 8, 8 * 1024 * 1024
+"""Floats that a chunk's transformed inputs and products may take, by tiles (half of a core's own
+cache) and by products."""
 
 NEAR_CACHE = 1024 * 1024
 """The same by products, where the weights stay in the shared cache and may pass often."""
@@ -251,8 +254,8 @@ def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> list[Winogr
 
 
 def _most(floats: int, products: int, blocks: int) -> int:
-    """Tiles of which so many blocks fit a cache; some dozens at least."""
-    return max(28, floats // (products * LANES * blocks))
+    """Tiles of which so many blocks fit a cache; two or three tiles of a product at least."""
+    return max(28 if wide() else 18, floats // (products * LANES * blocks))
 
 
 def cycles(plan: Winograd) -> float:
@@ -263,14 +266,19 @@ def cycles(plan: Winograd) -> float:
     turn = shape.cycles(Kind.BLOCKED) + 0.3 * shape.blocks
     product = along * (LANES * plan.depth * plan.blocks * turn + 40)
     inside, outside = plan.read * plan.blocks, chunk * plan.filter_blocks
-    each = across * product + TRANSFORM * (inside + outside)
+    transforms = transform() * (inside + outside)
     weights = 4 * plan.products * plan.filter_blocks * plan.depth * plan.blocks * LANES**2
     if plan.mode == BY_TILES:
-        turns = -(-plan.chunks // plan.parts)
-        return plan.walks * turns * plan.products * each + read(weights, plan.walks * turns)
-    passed = 2 * 4 * LANES * (inside + outside) / PASSING
-    chunks = plan.walks * plan.chunks
-    return chunks * plan.products * (each / plan.parts + passed) + read(weights, chunks)
+        times = plan.walks * -(-plan.chunks // plan.parts)
+        share = float(times * plan.products)
+    else:
+        times = plan.walks * plan.chunks
+        share = times * plan.products / plan.parts
+        transforms += plan.parts * 2 * 4 * LANES * (inside + outside) / PASSING
+    products, waiting = share * across * product, read(weights, times)
+    # Tiles of products ask for the weights that come next, see micro/product.py.
+    asked = not wide() and along > 1
+    return share * transforms + (max(products, waiting) if asked else products + waiting)
 
 
 def transformed(weights: Floats, plan: Winograd, packed_block: int) -> Floats:
