@@ -18,6 +18,9 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+LEVEL = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
+"""Where Linux tells the size of the second-level cache, as 512K."""
+
 USUAL = 512 * 1024
 """Bytes of the second-level cache of most cores."""
 
@@ -26,7 +29,7 @@ USUAL = 512 * 1024
 def second_level() -> int:
     """Bytes of a core's second-level cache; the usual number where the system does not tell."""
     try:
-        text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
+        text = LEVEL.read_text().strip().removesuffix("K")
     except OSError:
         return USUAL
-    return int(text.removesuffix("K")) * 1024 if text.removesuffix("K").isdigit() else USUAL
+    return int(text) * 1024 if text.isdigit() and int(text) else USUAL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import pytest
@@ -9,7 +10,9 @@ from assembly import compiled, multiplies, spilled
 from llvmlite import ir
 
 from netdsl.cpu.micro import Kind, code, tiles
+from netdsl.cpu.micro.cook_toom import SIZES
 from netdsl.cpu.micro.product import LINES, product_function, product_name
+from netdsl.cpu.micro.sandwich import input_function, output_function
 from netdsl.cpu.micro.shapes import AVX512, DOTS, NARROW
 from netdsl.cpu.micro.tile import name_of, tile_function
 
@@ -57,6 +60,17 @@ def test_a_multiply_add_for_each_sum_and_lane(target, split):
             assert len(multiplies(product)) == sums * turns, tile
             asked = LINES * tile.shape.blocks if tile in NARROW else 0
             assert sum("prefetch" in line for line in product) == asked, tile
+
+
+def test_vectors_that_transforms_keep_on_the_stack_lie_within_cache_lines():
+    module = ir.Module("transforms")
+    functions = [input_function(module, size) for size in SIZES]
+    functions += [output_function(module, size) for size in SIZES]
+    found = compiled(functions, *TARGETS["haswell"][1:])
+    kept = {name: lines for name, lines in found.items() if any("(%rsp)" in n for n in lines)}
+    assert "netdsl.input4x3" in kept
+    for name, lines in kept.items():
+        assert any(re.search(r"andq\s+\$-64, %rsp", line) for line in lines), name
 
 
 def test_pairs_are_multiplied_at_once():
