@@ -21,7 +21,7 @@ from math import inf, prod
 
 import numpy as np
 
-from netdsl.cpu.costs import CACHED, PASSING, read, transform
+from netdsl.cpu.costs import CACHED, NARROW_FROM_CACHE, PASSING, UNHIDDEN, read, transform
 from netdsl.cpu.direct import bits
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, Triple, aligned
@@ -254,8 +254,8 @@ def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> list[Winogr
 
 
 def _most(floats: int, products: int, blocks: int) -> int:
-    """Tiles of which so many blocks fit a cache; two or three tiles of a product at least."""
-    return max(28 if wide() else 18, floats // (products * LANES * blocks))
+    """Tiles of which so many blocks fit a cache; some dozens at least."""
+    return max(28, floats // (products * LANES * blocks))
 
 
 def cycles(plan: Winograd) -> float:
@@ -263,22 +263,36 @@ def cycles(plan: Winograd) -> float:
     shape, chunk = plan.tile.shape, plan.chunk
     across, along = plan.filter_tiles, -(-chunk // shape.pixels)
     # A tile's weights come from the second level, which is not hidden quite.
-    turn = shape.cycles(Kind.BLOCKED) + 0.3 * shape.blocks
+    turn = shape.cycles(Kind.BLOCKED) + (0.3 if wide() else 0.5) * shape.blocks
     product = along * (LANES * plan.depth * plan.blocks * turn + 40)
     inside, outside = plan.read * plan.blocks, chunk * plan.filter_blocks
     transforms = transform() * (inside + outside)
     weights = 4 * plan.products * plan.filter_blocks * plan.depth * plan.blocks * LANES**2
+    chunks = plan.walks * plan.chunks
     if plan.mode == BY_TILES:
-        times = plan.walks * -(-plan.chunks // plan.parts)
-        share = float(times * plan.products)
+        turns = plan.walks * -(-plan.chunks // plan.parts)
+        share = float(turns * plan.products)
+        waiting = read(weights, turns)
+        if not wide():
+            # Threads that wait less for weights do not read them side by side. Inputs of which the
+            # core's cache is too small for all pass by once for each tile of filters.
+            waiting = read(weights, chunks)
+            product += missed(plan) * 4 * LANES * inside / NARROW_FROM_CACHE
     else:
-        times = plan.walks * plan.chunks
-        share = times * plan.products / plan.parts
+        share = chunks * plan.products / plan.parts
         transforms += plan.parts * 2 * 4 * LANES * (inside + outside) / PASSING
-    products, waiting = share * across * product, read(weights, times)
-    # Tiles of products ask for the weights that come next, see micro/product.py.
-    asked = not wide() and along > 1
-    return share * transforms + (max(products, waiting) if asked else products + waiting)
+        waiting = read(weights, chunks)
+    products = share * across * product
+    if not wide() and along > 1:
+        # Most of it hides, since tiles ask for weights ahead of time: see micro/product.py.
+        products, waiting = max(products, waiting), UNHIDDEN * min(products, waiting)
+    return share * transforms + products + waiting
+
+
+def missed(plan: Winograd) -> float:
+    """The part of a chunk that a core's own cache has no room for, by tiles."""
+    held = plan.products * (plan.inner_step + plan.made_step)
+    return max(0.0, 1 - 2 * OWN_CACHE / held)
 
 
 def transformed(weights: Floats, plan: Winograd, packed_block: int) -> Floats:
