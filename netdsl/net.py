@@ -23,6 +23,7 @@ from netdsl.runner import (
     Progress,
     Reference,
     Runner,
+    check_fc_weights,
     check_inputs,
     check_precision,
     roomy_batch,
@@ -236,6 +237,7 @@ class Net:
         threads: int | None = None,
         exact: bool = False,
         precision: str = "fp32",
+        fc_weights: str | None = None,
         aux: bool = False,
     ) -> Array | Arrays:
         """Outputs for inputs.
@@ -246,7 +248,9 @@ class Net:
         threads: as many as the machine has unless given. exact: only algorithms that keep
         float32's accuracy. Neither means anything to the card, which is always exact. precision:
         what factors are rounded to, "fp32", "tf32" or "bf16", where the device can; sums are
-        float32's. aux: the auxiliary heads' outputs too.
+        float32's. fc_weights: what the weights of fully connected layers are kept in, "fp32",
+        "bf16" or "int8" (CPU only); as `precision` says unless given. The runner's plan tells in
+        `rounding` by how much they are off. aux: the auxiliary heads' outputs too.
 
         Returns (N, *shape) for a net with one output, else and with `aux` a dict by name. No
         samples give an empty result. Raises NetError: wrong shapes (both are said), an unknown
@@ -257,7 +261,13 @@ class Net:
         checked, count = check_inputs(self.graph, named)
         size = roomy_batch(self.graph, count) if batch is None else batch
         runner = self.runner(
-            size, device=device, threads=threads, exact=exact, precision=precision, aux=aux
+            size,
+            device=device,
+            threads=threads,
+            exact=exact,
+            precision=precision,
+            fc_weights=fc_weights,
+            aux=aux,
         )
         outputs = runner.run(checked)
         return outputs[runner.outputs[0]] if len(runner.outputs) == 1 and not aux else outputs
@@ -270,6 +280,7 @@ class Net:
         threads: int | None = None,
         exact: bool = False,
         precision: str = "fp32",
+        fc_weights: str | None = None,
         aux: bool = False,
         progress: Progress | None = None,
     ) -> Runner:
@@ -277,15 +288,15 @@ class Net:
 
         Raises NetError as `run` does.
         """
-        check_settings(device, batch, threads, exact, precision)
+        check_settings(device, batch, threads, exact, precision, fc_weights)
         device = chosen(device)
-        key = (batch, device, threads, exact, precision, aux)
+        key = (batch, device, threads, exact, precision, fc_weights, aux)
         if self._runner is None or self._runner[0] != key:
             outputs = self.outputs(aux=aux)
             if aux:
                 self._check_aux()
             self._runner = None  # so that two plans' memory is not taken at once
-            plan = self._plan(batch, device, threads, exact, precision, aux, progress)
+            plan = self._plan(batch, device, threads, exact, precision, fc_weights, aux, progress)
             self._runner = (key, Runner(self.graph, plan, batch, outputs))
         return self._runner[1]
 
@@ -296,6 +307,7 @@ class Net:
         threads: int | None,
         exact: bool,
         precision: str,
+        fc_weights: str | None,
         aux: bool,
         progress: Progress | None,
     ) -> Plan | None:
@@ -323,6 +335,7 @@ class Net:
             threads=threads,
             exact=exact,
             precision=precision,
+            fc_weights=fc_weights,
             aux=aux,
             progress=progress,
         )
@@ -404,6 +417,7 @@ def check_settings(
     threads: int | None,
     exact: bool = False,
     precision: str = "fp32",
+    fc_weights: str | None = None,
 ) -> None:
     """That these can be run with. Raises NetError."""
     if device not in (*DEVICES, AUTO):
@@ -417,6 +431,7 @@ def check_settings(
 
         cuda.check()
     check_precision(precision, chosen(device), exact)
+    check_fc_weights(fc_weights, chosen(device), exact)
     if threads is not None and threads < 1:
         raise error("out-of-range", f"threads is {threads}, it must be at least 1")
     if batch < 0:

@@ -27,6 +27,9 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 COMPUTES = {"cpu": ("fp32", "bf16"), "cuda": PRECISIONS, "reference": ("fp32",)}
 """The precisions of each device. The reference computes in float64, whatever is asked."""
 
+FC_WEIGHTS = ("fp32", "bf16", "int8")
+"""What the CPU may be asked to keep the weights of fully connected layers in."""
+
 AUTO = "auto"
 """The card where there is one, else the CPU."""
 
@@ -174,6 +177,34 @@ def check_precision(precision: str, device: str, exact: bool) -> None:
         raise error(
             "two-precisions", f"exact keeps all of float32's digits, {precision} fewer of them"
         )
+
+
+def check_fc_weights(fc_weights: str | None, device: str, exact: bool) -> None:
+    """That weights of fully connected layers can be kept so on a device. Raises NetError where
+    they cannot, or where `exact` asks for all of float32's digits at once."""
+    if fc_weights is None:
+        return
+    if fc_weights not in FC_WEIGHTS:
+        raise error(
+            "unknown-precision",
+            f"weights of fully connected layers are not kept in {fc_weights}",
+            help=f"they are in {', '.join(FC_WEIGHTS)}",
+        )
+    if device != "cpu":
+        raise error(
+            "no-precision",
+            f"the device {device} keeps weights of fully connected layers as its precision says",
+            help="fc-weights is for the cpu",
+        )
+    if exact and fc_weights != "fp32":
+        raise error(
+            "two-precisions", f"exact keeps all of float32's digits, {fc_weights} fewer of them"
+        )
+
+
+def computed_in(precision: str, fc_weights: str | None) -> str:
+    """What a net is computed in, in words."""
+    return precision if fc_weights is None else f"{precision}, fc weights in {fc_weights}"
 
 
 def wrong_shape(name: str, found: Shape, wanted: Shape) -> NetError:

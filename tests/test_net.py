@@ -11,8 +11,10 @@ import pytest
 
 import netdsl
 from netdsl import Net, NetError
+from netdsl.cpu import Plan
 from netdsl.formats import safetensors
 from netdsl.graph.weights import initialise
+from netdsl.runner import check_fc_weights
 
 TEXT = "net tiny; input 3x8x8; conv3x3p1(4) -> relu -> gap -> flatten -> fc(3)"
 
@@ -104,6 +106,19 @@ def test_wrong_shapes_say_both(net: Net) -> None:
 def test_settings_out_of_range(net: Net, settings: dict[str, object], said: str) -> None:
     with pytest.raises(NetError, match=said):
         net.run(x(1), **settings)  # type: ignore[arg-type]
+
+
+def test_fc_weights_in_fewer_bits(net: Net) -> None:
+    x = np.random.default_rng(0).standard_normal((2, *net.inputs["input"]), np.float32)
+    exact = net.run(x)
+    plan = net.runner(2, fc_weights="int8").plan
+    assert isinstance(plan, Plan)
+    assert list(plan.rounding) == [n.name for n in net.graph if n.name.startswith("fc")]
+    found = net.run(x, fc_weights="int8")
+    assert 0 < np.abs(found - exact).max() < 0.05 * np.abs(exact).max()
+    np.testing.assert_array_equal(net.run(x, fc_weights="fp32"), exact)
+    with pytest.raises(NetError, match="the device cuda keeps weights"):
+        check_fc_weights("int8", "cuda", exact=False)
 
 
 def test_saved_weights_load_again(net: Net, tmp_path: Path) -> None:

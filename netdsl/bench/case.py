@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from netdsl.graph import Graph
 from netdsl.net import Net
+from netdsl.runner import Runner
 
 Floats = NDArray[np.float32]
 
@@ -21,7 +22,8 @@ class Case:
     """One thing to time.
 
     folder: where files for other engines may be written; it is there while they load.
-    precision: what factors are rounded to. device: "cpu" or "cuda".
+    precision: what factors are rounded to. device: "cpu" or "cuda". fc_weights: what we keep the
+    weights of fully connected layers in; other engines do as the precision says.
     """
 
     net: Net
@@ -30,6 +32,16 @@ class Case:
     folder: Path
     precision: str = "fp32"
     device: str = "cpu"
+    fc_weights: str | None = None
+
+    def runner(self) -> Runner:
+        """Our CPU engine made ready for it."""
+        return self.net.runner(
+            self.batch,
+            threads=self.threads,
+            precision=self.precision,
+            fc_weights=self.fc_weights,
+        )
 
     @cached_property
     def graph(self) -> Graph:

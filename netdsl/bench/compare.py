@@ -16,7 +16,7 @@ from netdsl.bench.rounds import ROUNDS, Times, rounds
 from netdsl.bench.truth import TOLERANCE, error_of, truth
 from netdsl.faults import error
 from netdsl.net import Net
-from netdsl.runner import check_precision
+from netdsl.runner import check_fc_weights, check_precision
 
 if TYPE_CHECKING:
     from netdsl.graph.timing import Timing
@@ -29,7 +29,8 @@ Tell = Callable[[str], None]
 @dataclass(frozen=True)
 class Row:
     """One engine's result. ratio: its least time over ours; max_error: see `truth.error_of`;
-    precision: what factors are rounded to."""
+    precision: what factors are rounded to; fc_weights: what we keep the weights of fully connected
+    layers in, where that is not as the precision says."""
 
     net: str
     batch: int
@@ -41,6 +42,7 @@ class Row:
     max_error: float
     precision: str = "fp32"
     device: str = "cpu"
+    fc_weights: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,6 +76,7 @@ def compare(
     patience: float = 0.0,
     precision: str = "fp32",
     device: str = "cpu",
+    fc_weights: str | None = None,
     tell: Tell = lambda what: None,
 ) -> Comparison:
     """Runs a net on our engine and others.
@@ -81,7 +84,8 @@ def compare(
     threads: all that there are unless given. count: rounds. cpu_time: the processor's time counts,
     which others' work hardly stretches; for one thread only, since waiting threads use it too.
     patience: seconds to wait in all for others to be done. precision: what factors are rounded to.
-    device: "cpu", or "cuda" for an NVIDIA card. tell: told what is being done.
+    device: "cpu", or "cuda" for an NVIDIA card. fc_weights: what we, and nobody else, keep the
+    weights of fully connected layers in. tell: told what is being done.
 
     Raises NetError where our engine does not know the precision or its outputs are wrong; another
     engine's wrong outputs, or one that cannot run the net, only leave it out.
@@ -91,6 +95,7 @@ def compare(
     if batch < 1:
         raise error("out-of-range", f"batch is {batch}, it must be at least 1")
     check_precision(precision, device, exact=False)
+    check_fc_weights(fc_weights, device, exact=False)
     check_device(device, threads, layers, cpu_time)
     used = thread_count(threads)
     if cpu_time and used != 1:
@@ -100,7 +105,7 @@ def compare(
             help="give --threads 1 as well",
         )
     with TemporaryDirectory(prefix="netdsl-bench-") as folder:
-        case = Case(net, batch, used, Path(folder), precision, device)
+        case = Case(net, batch, used, Path(folder), precision, device, fc_weights)
         runs, left_out = _loaded(case, [ours(device), *engines], tell)
     tell("comparing outputs")
     errors, exact = _errors(case, runs, left_out)
@@ -156,7 +161,7 @@ def _errors(
         return {OURS.name: 0.0}, False
     errors = {name: error_of(found, against) for name, found in outputs.items()}
     tolerance = TOLERANCE[case.precision]
-    if errors[OURS.name] > tolerance:
+    if errors[OURS.name] > max(tolerance, TOLERANCE[case.fc_weights or case.precision]):
         other = "double precision" if exact else next(n for n in outputs if n != OURS.name)
         raise error(
             "wrong-outputs",
@@ -171,7 +176,7 @@ def _errors(
 def _layers(case: Case) -> tuple[Timing, ...]:
     from netdsl.cpu import Plan
 
-    plan = case.net.runner(case.batch, threads=case.threads, precision=case.precision).plan
+    plan = case.runner().plan
     assert isinstance(plan, Plan)
     return tuple(plan.profile(case.inputs, LAYER_REPEATS))
 
@@ -190,6 +195,7 @@ def _rows(case: Case, times: dict[str, Times], errors: dict[str, float]) -> tupl
             figures(errors[name]),
             case.precision,
             case.device,
+            case.fc_weights if name == OURS.name else None,
         )
         for name, found in times.items()
     )

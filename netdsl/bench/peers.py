@@ -64,8 +64,7 @@ class Ours(Engine):
 
     @classmethod
     def load(cls, case: Case) -> Run:
-        runner = case.net.runner(case.batch, threads=case.threads, precision=case.precision)
-        plan, inputs, names = runner.plan, case.inputs, case.graph.outputs
+        plan, inputs, names = case.runner().plan, case.inputs, case.graph.outputs
         assert plan is not None
         return lambda: [found[name] for found in [plan.run(inputs)] for name in names]
 

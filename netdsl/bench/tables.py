@@ -8,6 +8,7 @@ from netdsl.bench.compare import Comparison, Row
 from netdsl.bench.peers import OURS
 from netdsl.bench.quiet import QUIET
 from netdsl.cost.sheet import Column, Sheet
+from netdsl.runner import computed_in
 
 ENGINE_COLUMNS = (
     Column("engine"),
@@ -35,7 +36,7 @@ def engine_sheet(found: Comparison, versions: dict[str, str]) -> Sheet:
     notes += [found.against] if found.against else []
     notes += busy_note([found])
     notes += [", ".join(f"{name} {version}" for name, version in versions.items()) + "."]
-    title = f"{first.net}: {samples}, {where(first)}{_less(first.precision)}"
+    title = f"{first.net}: {samples}, {where(first)}{_less(first)}"
     return Sheet(title, ENGINE_COLUMNS, rows, notes=tuple(notes), subject=first.net, bars="length")
 
 
@@ -48,8 +49,10 @@ def busy_note(found: Sequence[Comparison]) -> list[str]:
     return [f"Other programs took {busy:.0%} of the machine meanwhile: take no time for exact."]
 
 
-def _less(precision: str) -> str:
-    return "" if precision == "fp32" else f", {precision}"
+def _less(ours: Row) -> str:
+    """What we compute in, where it is not single precision throughout."""
+    said = computed_in(ours.precision, ours.fc_weights)
+    return "" if said == "fp32" else f", {said}"
 
 
 def where(row: Row) -> str:
@@ -97,7 +100,7 @@ def overview(found: Sequence[Comparison]) -> Sheet:
     )
     notes = ("Least ms of all rounds; in brackets, that engine's time over ours.",)
     rows = tuple(_wide(one, names) for one in found)
-    title = f"All nets{_less(found[0].rows[0].precision)}"
+    title = f"All nets{_less(found[0].rows[0])}"
     return Sheet(title, columns, rows, notes=(*notes, *busy_note(found)))
 
 

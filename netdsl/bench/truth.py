@@ -10,7 +10,7 @@ from netdsl.bench.peers import Outputs
 AFFORDABLE = 60_000_000_000
 """Multiply-adds that the interpreter is given: some seconds."""
 
-TOLERANCE = {"fp32": 1e-2, "tf32": 5e-2, "bf16": 1e-1}
+TOLERANCE = {"fp32": 1e-2, "tf32": 5e-2, "bf16": 1e-1, "int8": 1e-1}
 """Errors beyond this are no rounding in that precision: something else was computed."""
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from netdsl.cli.cost import Nets, Texts, graphs, print_json, print_sheets
+from netdsl.cli.fc_weights import FcWeights
 from netdsl.faults import error
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def bench(
     precision: Annotated[
         str, typer.Option(help="What factors are rounded to, in every engine: fp32 or bf16.")
     ] = "fp32",
+    fc_weights: FcWeights = None,
     device: Annotated[
         str, typer.Option(help="cpu, cuda (beside PyTorch on the card), or auto.")
     ] = "cpu",
@@ -65,10 +67,11 @@ def bench(
     from netdsl.cli.progress import bar
     from netdsl.net import Net, check_settings
     from netdsl.net import chosen as on
-    from netdsl.runner import check_precision
+    from netdsl.runner import check_fc_weights, check_precision
 
     wanted, batches = graphs(nets, text), _numbers(batch)
     apart = {"layers": layers, "cpu-time": cpu_time, "precision": precision != "fp32"}
+    apart["fc-weights"] = fc_weights is not None
     if train and any(apart.values()):
         flag = next(name for name, given in apart.items() if given)
         raise error("two-views", f"--train does not go with --{flag}")
@@ -77,13 +80,14 @@ def bench(
     if device not in ("cpu", "cuda"):
         raise error("unknown-device", f"bench does not time {device}", help="cpu, cuda or auto")
     check_precision(precision, device, exact=False)
+    check_fc_weights(fc_weights, device, exact=False)
     engines = chosen("torch" if train and against is None else against, device)
     every: list[type[Engine]] = [ours(device), *engines]
     versions = {engine.package: engine.version() for engine in every}
     settings: dict[str, Any] = {"threads": threads, "count": rounds, "patience": patience}
     settings["device"] = device
     running = partial(_running, layers=layers, cpu_time=cpu_time, precision=precision)
-    measure = _training if train else running
+    measure = _training if train else partial(running, fc_weights=fc_weights)
     top = peak(threads) if layers else 0.0
     found: list[Comparison] = []
     total = len(wanted) * len(batches)

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from netdsl.cli.fc_weights import FcWeights
 from netdsl.cli.texts import net_and_data, wanted
 from netdsl.faults import error
 
@@ -39,6 +40,7 @@ def evaluate(
     broken: Annotated[
         str, typer.Option(help="Pictures that cannot be read: stop or skip.")
     ] = "stop",
+    fc_weights: FcWeights = None,
     json: Annotated[bool, typer.Option("--json", help="count, top1, top5 and loss.")] = False,
 ) -> None:
     """Try a net on data: top 1, top 5, and which classes it takes for which."""
@@ -51,7 +53,15 @@ def evaluate(
     if broken not in ("stop", "skip"):
         raise error("wrong-value", f"--broken is stop or skip, not {broken}")
     found, names = judge(
-        Net.load(name, text=text), wanted(where), weights, batch, threads, loss, part, broken
+        Net.load(name, text=text),
+        wanted(where),
+        weights,
+        batch,
+        threads,
+        loss,
+        part,
+        broken,
+        fc_weights,
     )
     if json:
         print(text_of.dumps(found.as_dict()))

@@ -21,10 +21,10 @@ COLUMNS = (
 )
 
 
-def show_profile(plan: Profiled, inputs: Arrays, precision: str) -> None:
+def show_profile(plan: Profiled, inputs: Arrays, computed_in: str) -> None:
     """Times a plan's steps on a batch and prints a row each, with its share of the whole.
 
-    precision: what the plan computes in.
+    computed_in: what the plan computes in, in words.
     """
     timings = plan.profile(inputs, REPEATS)
     rows = tuple((t.name, t.word, t.ms, _rate(t.macs, t.ms), t.way or None) for t in timings)
@@ -32,7 +32,7 @@ def show_profile(plan: Profiled, inputs: Arrays, precision: str) -> None:
     samples = "1 sample" if plan.batch == 1 else f"{plan.batch} samples"
     notes = (f"The median of {REPEATS} runs of {samples}; a FLOP is half a multiply-add.",)
     total = ("total", None, ms, _rate(macs, ms), None)
-    show_sheet(Sheet(f"time by layer, {precision}", COLUMNS, rows, (total,), notes))
+    show_sheet(Sheet(f"time by layer, {computed_in}", COLUMNS, rows, (total,), notes))
 
 
 def _rate(macs: int, ms: float) -> float | None:

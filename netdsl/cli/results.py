@@ -45,6 +45,7 @@ class Result:
     found: dict[str, list[Guess] | Ranged] = field(default_factory=dict)
     label: int | None = None
     precision: str = "fp32"
+    fc_weights: str | None = None
 
     @property
     def right(self) -> bool | None:
@@ -64,11 +65,13 @@ def results(
     k: int,
     raw: bool,
     precision: str = "fp32",
+    fc_weights: str | None = None,
 ) -> list[Result]:
     """A batch's outputs, each (N, *shape), as one result per input. ms: a sample's."""
     by_output = {name: _found(net, name, values, k, raw) for name, values in outputs.items()}
+    how = (precision, fc_weights)
     return [
-        Result(name, ms, {o: rows[i] for o, rows in by_output.items()}, labels[i], precision)
+        Result(name, ms, {o: rows[i] for o, rows in by_output.items()}, labels[i], *how)
         for i, name in enumerate(names)
     ]
 
@@ -95,6 +98,8 @@ def as_json(result: Result) -> str:
         record["expected"] = result.label
     if result.precision != "fp32":
         record["precision"] = result.precision
+    if result.fc_weights is not None:
+        record["fc_weights"] = result.fc_weights
     return json.dumps(record, ensure_ascii=False)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from netdsl.cli.fc_weights import FcWeights
 from netdsl.faults import error
 
 
@@ -61,6 +62,7 @@ def run(
     precision: Annotated[
         str, typer.Option(help="What factors are rounded to: fp32, tf32 (cuda) or bf16.")
     ] = "fp32",
+    fc_weights: FcWeights = None,
     seed: Annotated[int, typer.Option(help="For random weights and noise.")] = 0,
 ) -> None:
     """Run a net and show what it sees."""
@@ -84,6 +86,7 @@ def run(
         raw,
         exact,
         precision,
+        fc_weights,
         seed,
     )
     settings.check()

@@ -19,6 +19,7 @@ from time import perf_counter
 import numpy as np
 from rich.console import Console
 
+from netdsl.cli.fc_weights import say_rounding
 from netdsl.cli.progress import Bar, bar
 from netdsl.cli.results import Result, Sheet, as_json, results
 from netdsl.cli.weights import pull_shown
@@ -28,7 +29,7 @@ from netdsl.formats.inputs import Broken, Item, Sample, items, stream
 from netdsl.formats.outputs import Saver, check_path, saving
 from netdsl.graph import Graph
 from netdsl.net import Net, check_settings
-from netdsl.runner import Arrays, Profiled, Runner, filled, roomy_batch
+from netdsl.runner import Arrays, Profiled, Runner, computed_in, filled, roomy_batch
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,19 @@ class Settings:
     raw: bool
     exact: bool
     precision: str
+    fc_weights: str | None
     seed: int
+
+    @property
+    def computed_in(self) -> str:
+        """What the net is computed in, in words."""
+        return computed_in(self.precision, self.fc_weights)
 
     def check(self) -> None:
         """Raises NetError for a flag out of its range, before anything is read."""
         batch = 1 if self.batch is None else self.batch
-        check_settings(self.device, batch, self.threads, self.exact, self.precision)
+        how = (self.exact, self.precision, self.fc_weights)
+        check_settings(self.device, batch, self.threads, *how)
         if self.top < 1:
             raise error("out-of-range", f"--top is {self.top}, it must be at least 1")
         if self.seed < 0:
@@ -82,9 +90,11 @@ def run_all(net: Net, inputs: list[str], settings: Settings) -> None:
             threads=settings.threads,
             exact=settings.exact,
             precision=settings.precision,
+            fc_weights=settings.fc_weights,
             aux=settings.aux,
             progress=compiling.to,
         )
+    say_rounding(runner, settings.fc_weights)
     broken = _Run(net, runner, settings).over(samples, total)
     if broken:
         raise NetError(*(fault for one in broken for fault in one.fault.faults))
@@ -169,9 +179,10 @@ class _Run:
             saver.add(outputs)
         names, labels = [s.name for s in batch], [s.label for s in batch]
         ms = 1000 * seconds / len(batch)
-        k, raw, precision = self._settings.top, self._settings.raw, self._settings.precision
+        k, raw = self._settings.top, self._settings.raw
+        how = (self._settings.precision, self._settings.fc_weights)
         with progress.aside():
-            for result in results(self._net, names, labels, outputs, ms, k, raw, precision):
+            for result in results(self._net, names, labels, outputs, ms, k, raw, *how):
                 self._show(result)
             sys.stdout.flush()
         progress.advance(len(batch))
@@ -192,8 +203,7 @@ class _Run:
         rate = self._shown / self._seconds
         inputs = "1 input" if self._shown == 1 else f"{self._shown:,} inputs"
         right = f", {sum(self._right)} of {len(self._right)} right" if self._right else ""
-        precision = self._settings.precision
-        less = "" if precision == "fp32" else f" in {precision}"
+        less = "" if self._settings.computed_in == "fp32" else f" in {self._settings.computed_in}"
         say(f"{inputs} in {1000 * self._seconds:.1f} ms{less}: {rate:,.1f} a second{right}")
         note = getattr(self._runner.plan, "note", "")
         if note:
@@ -206,7 +216,7 @@ class _Run:
 
         plan = self._runner.plan
         assert isinstance(plan, Profiled)  # the settings were checked for a device that has one
-        show_profile(plan, filled(self._last, plan.batch), self._settings.precision)
+        show_profile(plan, filled(self._last, plan.batch), self._settings.computed_in)
 
 
 def _readable(samples: Iterable[Sample | Broken], broken: list[Broken]) -> Iterator[Sample]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from netdsl.cli.fc_weights import say_rounding
 from netdsl.cli.progress import bar
 from netdsl.faults import error
 from netdsl.net import Net, check_settings
@@ -32,9 +33,10 @@ def judge(
     loss: str,
     part: str,
     broken: str,
+    fc_weights: str | None = None,
 ) -> tuple[Verdict, Sequence[str]]:
     """What a net gets right on data, and the names of its classes. Raises NetError."""
-    check_settings("cpu", batch, threads)
+    check_settings("cpu", batch, threads, fc_weights=fc_weights)
     if batch < 1:
         raise error("out-of-range", f"batch is {batch}, it must be at least 1")
     if loss not in LOSSES:
@@ -62,7 +64,8 @@ def judge(
     batches = Batches(examples, net.graph.input_op(net.graph.inputs[0]), batch, training=False)
     output = plain.graph.outputs[0]
     with bar(f"making {net.name} ready") as compiling:
-        runner = plain.runner(batch, threads=threads, progress=compiling.to)
+        runner = plain.runner(batch, threads=threads, fc_weights=fc_weights, progress=compiling.to)
+    say_rounding(runner, fc_weights)
     name = net.graph.inputs[0]
     with bar("trying", len(examples)) as done:
         verdict = evaluated(

@@ -8,19 +8,22 @@ from typing import Annotated
 import typer
 
 from netdsl.cli.cost import Nets, Texts
+from netdsl.cli.fc_weights import FcWeights
 
 
 def warm(
     nets: Nets = [],  # noqa: B006
     text: Texts = [],  # noqa: B006
     precision: Annotated[str, typer.Option(help="For runs in this: fp32 or bf16.")] = "fp32",
+    fc_weights: FcWeights = None,
 ) -> None:
     """Compile ahead what runs of nets need, of the whole zoo unless nets are named."""
     from netdsl import find, resources
     from netdsl.cli.progress import bar
-    from netdsl.runner import check_precision
+    from netdsl.runner import check_fc_weights, check_precision
 
     check_precision(precision, "cpu", exact=False)
+    check_fc_weights(fc_weights, "cpu", exact=False)
     graphs = [*map(find.graph_of, nets), *map(find.graph_of_text, text)]
     graphs = graphs or list(map(find.graph_of, resources.zoo()))
     with bar("getting ready") as shown:
@@ -30,9 +33,8 @@ def warm(
         from netdsl.cpu.launch import compile_all
 
         start = perf_counter()
-        wanted = list(
-            dict.fromkeys(kernel for graph in graphs for kernel in kernels(graph, precision))
-        )
+        found = (k for graph in graphs for k in kernels(graph, precision, fc_weights))
+        wanted = list(dict.fromkeys(found))
         compiled = compile_all(wanted, shown.to)
         seconds = perf_counter() - start
     of = graphs[0].name if len(graphs) == 1 else f"{len(graphs)} nets"

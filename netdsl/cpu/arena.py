@@ -22,16 +22,19 @@ def arena_bytes(graph: Graph, batch: int) -> int:
     return FLOAT * making.place(frozenset(making.graph.outputs)).floats
 
 
-def kernels(graph: Graph, precision: str = "fp32") -> list[Worker]:
+def kernels(graph: Graph, precision: str = "fp32", fc_weights: str | None = None) -> list[Worker]:
     """The kernels that plans of this graph may take, auxiliary heads left out."""
-    return list(dict.fromkeys(_making(graph.without_aux(), 1, precision).kernels()))
+    return list(dict.fromkeys(_making(graph.without_aux(), 1, precision, fc_weights).kernels()))
 
 
-def _making(graph: Graph, batch: int, precision: str = "fp32") -> Making:
+def _making(
+    graph: Graph, batch: int, precision: str = "fp32", fc_weights: str | None = None
+) -> Making:
     # One zero that stands for every weight: where tensors lie does not hang on their values.
     weights = {
         name: np.broadcast_to(np.float32(0.0), parameter.shape)
         for name, parameter in graph.all_parameters().items()
     }
     low, packed = lowered(graph, weights, lambda g: fuse(g, takes))
-    return Making(low, packed, max(batch, 1), threads.count(None), False, precision)
+    how = (threads.count(None), False, precision, None, fc_weights)
+    return Making(low, packed, max(batch, 1), *how)

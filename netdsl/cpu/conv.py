@@ -198,7 +198,7 @@ def kind_for(source: Buffer, precision: str = "fp32") -> Kind:
         return Kind.PLANAR_PAIR if source.lanes == 1 else Kind.PAIRED
     if source.lanes == 1:
         return Kind.PLANAR
-    return Kind.HALVED if precision == "bf16" else Kind.BLOCKED
+    return {"bf16": Kind.HALVED, "int8": Kind.BYTES}.get(precision, Kind.BLOCKED)
 
 
 def grouped(

@@ -10,8 +10,10 @@ from itertools import product
 
 from netdsl.cpu.conv import add_biases, channel_steps, clamp, kind_for, tap_offsets
 from netdsl.cpu.direct import Sum, View, block_floats, describe
-from netdsl.cpu.layout import LANES, Buffer, Call
+from netdsl.cpu.layout import LANES, Buffer, Call, Floats
+from netdsl.cpu.micro import SHORT, Kind
 from netdsl.cpu.pack import packed_weights
+from netdsl.cpu.short import shortened
 from netdsl.cpu.task import Places, Task
 from netdsl.ops import Linear
 
@@ -22,7 +24,7 @@ def plan_dense(task: Task, places: Places) -> list[Call]:
     assert isinstance(op, Linear)
     channels = task.shapes[0][0]
     weights = places.weights["weight"].reshape(op.filters, channels, -1)
-    kind = kind_for(source, task.precision)
+    kind = kind_for(source, task.fc_weights or task.precision)
     taps = tap_offsets(
         source,
         channel_steps(kind, channels),
@@ -36,7 +38,7 @@ def plan_dense(task: Task, places: Places) -> list[Call]:
         target=samples(target),
         taps=taps,
         starts=[0] * target.blocks,
-        weights=places.params.add(packed_weights(weights, kind, block, task.threads)),
+        weights=places.params.add(_packed(task, places, weights, kind, block)),
         block=block,
         biases=add_biases(places),
         residual=samples(places.inputs[1]) if task.whole.residual else None,
@@ -46,13 +48,21 @@ def plan_dense(task: Task, places: Places) -> list[Call]:
     return [describe(whole, task.threads)]
 
 
+def _packed(task: Task, places: Places, weights: Floats, kind: Kind, block: int) -> Floats:
+    """The weights as tiles read them; where they were asked for in fewer bits, with their error."""
+    if task.fc_weights is None or kind not in SHORT:
+        return packed_weights(weights, kind, block, task.threads)
+    packed, places.rounding["weight"] = shortened(weights, kind, block, task.threads)
+    return packed
+
+
 FEW = 4
 """Samples up to which a layer waits for its weights anyway, so its inputs need no rounding."""
 
 
 def in_pairs(task: Task) -> bool:
     """Whether this layer sums products of bfloat16 pairs, where the CPU has them."""
-    return task.batch > FEW
+    return task.fc_weights is None and task.batch > FEW
 
 
 def samples(buffer: Buffer) -> View:

@@ -17,7 +17,7 @@ from numba import njit
 
 from netdsl.cpu.launch import BODY, share, worker
 from netdsl.cpu.layout import LANES, Buffer, Call, Triple
-from netdsl.cpu.micro import HALF, Kind, Shape, code, run_half, run_tile, turns
+from netdsl.cpu.micro import HALF, SCALED, SHORT, Kind, Shape, code, run_short, run_tile, turns
 from netdsl.cpu.micro.tile import ADD_RESIDUAL, FROM_BIAS, TILE_FIELDS, past, prefetch
 from netdsl.cpu.tiling import choose, starts
 
@@ -121,8 +121,8 @@ def direct(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
 
 
 @worker
-def direct_half(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
-    """The same with weights in bfloat16, a worker of its own since few ever want its tiles."""
+def direct_short(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """The same with weights of fewer bits, a worker of its own since few ever want its tiles."""
     x_step, y_step, r_step = d[TILE + 2], d[TILE + 3], d[TILE + 4]
     columns, table = d[COLUMNS], d[COLUMN_TABLE]
     begin, right = portion(d, part, parts)
@@ -145,7 +145,7 @@ def direct_half(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
                         x, number = d[table + 2 * cell], d[table + 2 * cell + 1]
                         inputs, outputs = x_at + x * x_step, y_at + x * y_step
                         added = outputs if s > 0 else r_at + x * r_step
-                        run_half(number, arena, params, t, inputs, w, outputs, bias, added)
+                        run_short(number, arena, params, t, inputs, w, outputs, bias, added)
                         ahead = fetch(params, d, ahead, lines)
                     i += columns - left
         begin = stop
@@ -171,7 +171,7 @@ def view(buffer: Buffer, first: Triple = (0, 0, 0), step: Triple = (1, 1, 1)) ->
 NEAREST, LONGEST, LONGEST_HALF = 256, 1024, 16384
 """Terms summed one after the other: so many that 16 filters' weights stay in a core's first
 cache for all tiles that read them; at most; and of those that were rounded to bfloat16, beside
-which errors of the sums are small."""
+which errors of the sums are small, unless many places read them again from memory."""
 
 FEW, FAR = 16, 4 << 20
 """Places up to which weights are not read often enough to stay anywhere, and floats of weights that
@@ -207,10 +207,13 @@ class Sum:
     @property
     def longest(self) -> int:
         """Taps that are summed one after the other."""
+        few, far = prod(self.counts) <= FEW, len(self.starts) * self.block > FAR
+        if self.kind is Kind.BYTES:  # whose tiles sum in short parts by themselves
+            return max(1, len(self.taps)) if few else LONGEST // self.kind.lanes
         if self.kind in HALF:
-            return LONGEST_HALF // self.kind.lanes
-        far = prod(self.counts) <= FEW and len(self.starts) * self.block > FAR
-        return (LONGEST if far else NEAREST) // self.kind.lanes
+            again = self.kind is Kind.HALVED and far and not few
+            return (LONGEST if again else LONGEST_HALF) // self.kind.lanes
+        return (LONGEST if few and far else NEAREST) // self.kind.lanes
 
     @property
     def sums(self) -> int:
@@ -252,7 +255,7 @@ def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
     ]
     sums = _sums(whole, [walk.steps[3] for walk in walks], target.block, residual.block)
     tiles = rows * len(row.cuts)
-    onward = whole.longest * kind.rows * LANES
+    onward = packed_floats(whole.longest, kind)
     ahead = 0 if cached(whole) else min(whole.block, onward) // LANES
     column_table = TILE + TILE_FIELDS * len(sums) + len(whole.taps)
     filter_table = column_table + 2 * len(row.cuts)
@@ -271,7 +274,7 @@ def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
         *((first, code(tile)) for first, tile in row.cuts),
         *filter_tiles,
     )
-    work = direct_half if kind in HALF else direct
+    work = direct_short if kind in SHORT else direct
     return Call(work, np.array([number for part in fields for number in part], np.int64))
 
 
@@ -337,8 +340,13 @@ def _runs(starts: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
+def packed_floats(taps: int, kind: Kind) -> int:
+    """Floats of so many taps' weights for 16 filters, their scales with them."""
+    return taps * LANES * kind.rows + -(-taps * kind.lanes // SCALED) * kind.scales
+
+
 def block_floats(taps: int, kind: Kind) -> int:
     """Floats of one block of filters' packed weights, an odd number of cache lines apart from
     multiples of 4096 bytes, so that blocks read side by side do not meet in the same cache set."""
-    floats = taps * LANES * kind.rows
+    floats = packed_floats(taps, kind)
     return floats + 3 * LANES if floats % 1024 == 0 else floats

@@ -27,6 +27,17 @@ def half_bits(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
 
 
 @vector
+def halved(typing: Any, v: Any) -> Any:
+    """Each lane rounded to bfloat16, as a float."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        bits = builder.shl(half_bits(builder, args[0]), ir.Constant(INTS, [16] * WIDTH))
+        return builder.bitcast(bits, args[0].type)
+
+    return lanes(lanes), lower
+
+
+@vector
 def paired(typing: Any, a: Any, b: Any) -> Any:
     """Two floats, or those of two vectors lane by lane, rounded to bfloat16 and put into the place
     of one: a is the lower half."""

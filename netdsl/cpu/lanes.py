@@ -216,6 +216,12 @@ def sqrt(typing: Any, v: Any) -> Any:
 
 
 @vector
+def nearest(typing: Any, v: Any) -> Any:
+    """Each lane rounded to a whole number, to an even one where two are as near."""
+    return v(v), _unary("llvm.rint")
+
+
+@vector
 def magnitude(typing: Any, v: Any) -> Any:
     """Each lane without its sign."""
     return v(v), _unary("llvm.fabs")

@@ -40,13 +40,14 @@ TUNED = ", tuned"
 @dataclass(frozen=True)
 class Step:
     """A node's part of a plan: its name, the word of its op, its multiply-adds, its calls, and for
-    a convolution the name of the way it is done (choices.py)."""
+    a convolution the name of the way it is done (choices.py); rounding: see `Plan.rounding`."""
 
     name: str
     word: str
     macs: int
     calls: tuple[Call, ...]
     way: str = ""
+    rounding: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,12 @@ class Plan:
     def arena_bytes(self) -> int:
         """Bytes that all tensors and the scratch take."""
         return int(self.arena.nbytes)
+
+    @property
+    def rounding(self) -> dict[str, float]:
+        """How much the weights of the layers whose weights were asked for in fewer bits are off by
+        that: the root of the mean square, relative to the weights' own, by the layer's name."""
+        return {step.name: step.rounding for step in self.steps if step.rounding is not None}
 
     @property
     def params_bytes(self) -> int:
@@ -158,6 +165,7 @@ def compile(  # noqa: A001 - called as cpu.compile
     threads: int | None = None,
     exact: bool = False,
     precision: str = "fp32",
+    fc_weights: str | None = None,
     aux: bool = False,
     progress: Progress | None = None,
 ) -> Plan:
@@ -166,6 +174,8 @@ def compile(  # noqa: A001 - called as cpu.compile
     weights: by `node.parameter`. batch: samples in a run, 0 for a plan that gives empty results.
     threads: all that there are unless given. exact: no algorithm that trades accuracy for speed.
     precision: what factors are rounded to, fp32 or bf16 (then where that pays, see choices.py).
+    fc_weights: what weights of fully connected layers are kept in, fp32, bf16 or int8, where that
+    is not as `precision` says; such a layer's inputs are not rounded (short.py).
     aux: the auxiliary heads' outputs too. progress: called before each kernel that has to be
     compiled.
 
@@ -185,8 +195,9 @@ def compile(  # noqa: A001 - called as cpu.compile
     low, packed = lowered(whole, weights, lambda g: fuse(g, takes))
     held = (*low.outputs, *(a.output for a in low.aux)) if aux else low.outputs
     plain = precision == "fp32" and not exact
+    plain = precision == "fp32" and not exact
     known = tuned.choices(max(batch, 1), count) if plain else None
-    making = Making(low, packed, max(batch, 1), count, exact, precision, known)
+    making = Making(low, packed, max(batch, 1), count, exact, precision, known, fc_weights)
     with watched(making.kernels(), progress):
         return making.plan(batch, dict(zip(ends, held, strict=True)), ends)
 
@@ -206,10 +217,11 @@ class Making:
         exact: bool,
         precision: str = "fp32",
         choices: tuned.Choices | None = None,
+        fc_weights: str | None = None,
     ) -> None:
         self.weights, self.batch, self.threads = weights, batch, threads
         self.choices = choices
-        self.exact, self.precision = exact, precision
+        self.exact, self.precision, self.fc_weights = exact, precision, fc_weights
         self.params = LooseParams()
         graph = fuse_pools(graph, lambda graph, layer, pool: pools(self._task(graph, layer), pool))
         self._take(graph)
@@ -227,8 +239,8 @@ class Making:
 
     def _task(self, graph: Graph, node: Node) -> Task:
         """The task of a node, with the way that tuning chose for it, where it did."""
-        how = (self.batch, self.threads, self.exact)
-        task = Task(node, graph.input_shapes(node), *how, precision=self.precision)
+        how = (self.batch, self.threads, self.exact, None, self.precision, self.fc_weights)
+        task = Task(node, graph.input_shapes(node), *how)
         if not self.choices or not isinstance(task.whole.base, Conv):
             return task
         return replace(task, choice=self.choices.get(tuned.layer(task)))
@@ -238,8 +250,10 @@ class Making:
         ports = [arrange.pack, arrange.pack_planar, arrange.unpack]
         recipes = [recipe(task.node) for task in self.tasks.values()]
         half = [k for r in recipes for k in r.half] if self.precision == "bf16" else []
+        less = self.fc_weights in ("bf16", "int8")
+        short = [k for r in recipes for k in r.short] if less else []
         more = [*stripes.KERNELS, *half] if self.striped else half
-        return [*ports, *(k for r in recipes for k in r.kernels), *more]
+        return [*ports, *(k for r in recipes for k in r.kernels), *more, *short]
 
     def plan(self, batch: int, held: Mapping[str, str], shapes: Mapping[str, Shape]) -> Plan:
         """held: the node that holds each output; shapes: the outputs' shapes."""
@@ -307,7 +321,8 @@ class Making:
         if task.choice == way:
             way += TUNED
         name, word = task.whole.source, task.node.op.word()
-        return Step(name, word, task.node.op.macs(task.shapes), calls, way)
+        rounding = places.rounding.get("weight")
+        return Step(name, word, task.node.op.macs(task.shapes), calls, way, rounding)
 
     def stripes(self, chain: chains.Chain, placement: Placement) -> dict[str, Step]:
         """A chain's part of the plan: all is done in the step of its last node."""

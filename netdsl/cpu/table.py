@@ -17,6 +17,7 @@ from netdsl.cpu import (
     pack,
     pool,
     rounding,
+    short,
     transposed,
     winograd_kernel,
 )
@@ -74,7 +75,8 @@ class Recipe(NamedTuple):
 
     kernels: those that it may take. calls: the kernel calls that do it. needs: what it asks of
     memory. over: which of its inputs it may write over, if nothing reads them after it. half: the
-    kernels that it may take besides, where weights are in bfloat16.
+    kernels that it may take besides, where weights are in bfloat16. short: the
+    same where weights of fully connected layers are asked for in fewer bits.
     """
 
     kernels: tuple[Worker, ...]
@@ -82,12 +84,14 @@ class Recipe(NamedTuple):
     needs: Callable[[Task], Needs] = nothing
     over: tuple[int, ...] = ()
     half: tuple[Worker, ...] = ()
+    short: tuple[Worker, ...] = ()
 
 
 QUICK = (winograd_kernel.transform_filters, winograd_kernel.winograd)
 APART = (depthwise.depthwise,)
 SUMS = (pack.pack_blocks, direct.direct)
-HALF_SUMS = (pack.pack_pairs, direct.direct_half)
+HALF_SUMS = (pack.pack_pairs, direct.direct_short)
+SHORT_SUMS = (short.to_bytes, short.to_halves, direct.direct_short)
 ROUNDING = (rounding.round_blocks, rounding.round_planes)
 MAXIMUM = Recipe((pool.narrow_max_pool, pool.max_pool), pool.plan_pool)
 MEAN = Recipe((pool.average_pool,), pool.plan_pool)
@@ -99,7 +103,7 @@ SOFTMAX = Recipe((norm.softmax,), norm.plan_softmax, over=(0,))
 RECIPES: dict[type[Op], Recipe] = {
     Conv: Recipe(SUMS + APART + QUICK, conv.plan_conv, conv.conv_needs, half=HALF_SUMS),
     ConvTranspose: Recipe(SUMS, transposed.plan_transposed, transposed.transposed_needs),
-    Linear: Recipe(SUMS, dense.plan_dense, half=HALF_SUMS),
+    Linear: Recipe(SUMS, dense.plan_dense, half=HALF_SUMS, short=SHORT_SUMS),
     Rounded: Recipe(ROUNDING, rounding.plan_rounded, rounding.rounded_needs),
     MaxPool: MAXIMUM,
     AveragePool: MEAN,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -25,7 +25,8 @@ class Task:
     """A node to be planned, and with what: shapes without the batch, threads, exactness.
 
     choice: the name of the way to do it that was measured to be best, see choices.py.
-    precision: what factors are rounded to, fp32 or bf16.
+    precision: what factors are rounded to, fp32 or bf16. fc_weights: what weights of fully
+    connected layers are kept in (fp32, bf16 or int8), where that is not as `precision` says.
     """
 
     node: Node
@@ -35,6 +36,7 @@ class Task:
     exact: bool
     choice: str | None = None
     precision: str = "fp32"
+    fc_weights: str | None = None
 
     @property
     def whole(self) -> Fused:
@@ -63,13 +65,17 @@ class Needs:
 
 @dataclass(frozen=True)
 class Places:
-    """What a node is given: where its tensors lie, its scratch, its weights by parameter name."""
+    """What a node is given: where its tensors lie, its scratch, its weights by parameter name.
+
+    rounding: where it says by how much it rounded a parameter, see `short.shortened`.
+    """
 
     inputs: tuple[Buffer, ...]
     output: Buffer
     scratch: int
     weights: Mapping[str, Floats]
     params: Params
+    rounding: dict[str, float] = field(default_factory=dict)
 
 
 class Params:

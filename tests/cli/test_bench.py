@@ -33,7 +33,7 @@ avgpool2 -> gap -> flatten -> fc(10) -> softmax
 """
 QUICK = ["--rounds", "1", "--patience", "0"]
 KEYS = {"net", "batch", "threads", "engine", "min_ms", "median_ms", "ratio", "max_error"}
-KEYS |= {"precision", "device"}
+KEYS |= {"precision", "device", "fc_weights"}
 
 
 def bench(*words: str) -> Result:
@@ -98,6 +98,15 @@ def test_rows_in_bf16() -> None:
     assert "thread" in table.splitlines()[0]
     assert table.splitlines()[0].endswith(", bf16")
     assert "onnxruntime is left out: it is not run in bf16 here." in table
+
+
+def test_rows_with_fc_weights_in_int8() -> None:
+    pytest.importorskip("onnxruntime")
+    words = ["-e", TINY, "--against", "onnxruntime", "--fc-weights", "int8", *QUICK]
+    ours, other = json.loads(bench(*words, "--json").stdout)
+    assert (ours["fc_weights"], other["fc_weights"]) == ("int8", None)
+    assert other["max_error"] < 1e-5 < ours["max_error"] < 2e-2
+    assert bench(*words).stdout.splitlines()[0].endswith(", fp32, fc weights in int8")
 
 
 @pytest.mark.filterwarnings("default")  # torch.compile uses what torch itself deprecates
@@ -213,6 +222,8 @@ def test_training_with_what_does_not_train() -> None:
     assert "onnxruntime does not train here" in fails("-e", TRAINED, *words)
     pytest.importorskip("torch")
     assert "does not go with --layers" in fails("-e", TRAINED, "--train", "--layers")
+    words = ["--train", "--fc-weights", "int8"]
+    assert "does not go with --fc-weights" in fails("-e", TRAINED, *words)
     words = ["--train", "--precision", "bf16"]
     assert "does not go with --precision" in fails("-e", TRAINED, *words)
     assert "gives no score a class" in fails("-e", "input 3x8x8; conv3p1(4)", "--train")

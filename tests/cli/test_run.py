@@ -386,6 +386,30 @@ def test_profile_has_a_row_a_layer() -> None:
     assert float(rows["total"].split()[1]) > 0
 
 
+def test_what_fc_weights_cost_is_said(tmp_path: Path) -> None:
+    net = "input 32x8x8; conv1(20) -> relu -> flatten -> fc(30) -> relu -> fc(3)"
+    words = ["run", "-e", net, "--fc-weights"]
+    found = CliRunner().invoke(app, [*words, "int8"])
+    assert "weights rounded to int8 are off by, in root mean square: fc1 0." in found.stderr
+    assert " ms in fp32, fc weights in int8: " in found.stdout
+    found = CliRunner().invoke(app, [*words, "bf16", "--json"])
+    assert "%, fc2 0.1" in found.stderr
+    assert json.loads(found.stdout)[0]["fc_weights"] == "bf16"
+    found = CliRunner().invoke(app, [*words, "int8", "--profile"])
+    assert "time by layer, fp32, fc weights in int8" in found.stdout
+    found = CliRunner().invoke(app, [*words, "fp32"])
+    assert "off by" not in found.stderr
+    found = CliRunner().invoke(app, ["run", "-e", "input 8; relu", "--fc-weights", "int8"])
+    assert "has no fully connected layer: --fc-weights changes nothing" in found.stderr
+
+
+def test_fc_weights_that_cannot_be(tiny: Path) -> None:
+    assert "not kept in int4" in fails(tiny, "--fc-weights", "int4")
+    assert "fc-weights is for the cpu" in fails(tiny, "--fc-weights", "int8")
+    said = fails(tiny, "--device", "cpu", "--fc-weights", "int8", "--exact")
+    assert "exact keeps all of float32's digits, int8 fewer" in said
+
+
 def test_fewer_digits_are_said(tmp_path: Path) -> None:
     net = "input 32x8x8; conv1(20) -> relu -> flatten -> fc(3)"
     plain, less = tmp_path / "plain.npy", tmp_path / "less.npy"

@@ -77,6 +77,10 @@ def test_from_a_file_to_weights(here: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert "30 examples: top 1" in shown.stdout
     assert "taken for" in shown.stdout
+    less = run("eval", "spots.net", "data.npz", "--threads", 1, "--fc-weights", "int8", "--json")
+    assert "weights rounded to int8 are off by, in root mean square: fc1 0." in less.stderr
+    assert json.loads(less.stdout)["loss"] == pytest.approx(said["loss"], rel=0.1)
+    assert json.loads(less.stdout)["loss"] != said["loss"]
 
 
 def test_resume_of_what_is_done_and_of_other_settings(here: Path) -> None:
@@ -161,6 +165,7 @@ def test_bad_input_gets_one_sentence(here: Path, words: tuple[str, ...], says: s
         (("spots.net", "data.npz", "--part", "both"), "--part is test or train"),
         (("spots.net", "data.npz", "--loss", "mae"), "there is no loss 'mae'"),
         (("spots.net", "data.npz", "--batch", "0"), "batch is 0"),
+        (("spots.net", "data.npz", "--fc-weights", "tf32"), "not kept in tf32"),
         (("spots.net", "data.npz", "--weights", "no.safetensors"), "no weights file"),
     ],
 )

@@ -20,7 +20,7 @@ from test_plan_nets import NETS
 from netdsl import cpu
 from netdsl.cpu import choices, table
 from netdsl.cpu.arena import kernels
-from netdsl.cpu.direct import direct_half
+from netdsl.cpu.direct import direct_short
 from netdsl.cpu.layout import aligned, fresh, image
 from netdsl.cpu.micro import dots
 from netdsl.cpu.pack import pack_pairs
@@ -216,5 +216,5 @@ def test_weights_take_half_the_memory(way: str) -> None:
 def test_what_is_compiled_ahead_is_what_runs_take() -> None:
     graph = load("input 32x8x8; conv1(16) -> relu -> flatten -> fc(4)")
     plain, less = (set(kernels(graph, precision)) for precision in ("fp32", "bf16"))
-    assert {pack_pairs, direct_half} <= less - plain
+    assert {pack_pairs, direct_short} <= less - plain
     assert (round_blocks in less) is dots()

@@ -5,18 +5,20 @@ docs/kernels.md explains the generator with a picture.
 """
 
 from netdsl.cpu.micro.product import run_product
-from netdsl.cpu.micro.shapes import HALF, Kind, Shape, Tile, code, dots, tiles
-from netdsl.cpu.micro.tile import run_half, run_tile, turns
+from netdsl.cpu.micro.shapes import HALF, SCALED, SHORT, Kind, Shape, Tile, code, dots, tiles
+from netdsl.cpu.micro.tile import run_short, run_tile, turns
 
 __all__ = [
     "HALF",
+    "SCALED",
+    "SHORT",
     "Kind",
     "Shape",
     "Tile",
     "code",
     "dots",
-    "run_half",
     "run_product",
+    "run_short",
     "run_tile",
     "tiles",
     "turns",

@@ -20,25 +20,37 @@ class Kind(IntEnum):
     PAIRED = 8  # 16 channels as 8 pairs, and weights so too
     PLANAR_PAIR = 2  # a pair of channels, and weights so too
     HALVED = 24  # 16 channels as they are, and weights as 8 pairs
+    # With numbers of a quarter of the bits (int8), those of four channels in the place of a float:
+    BYTES = 20  # 16 channels as they are, and weights as bytes, to be scaled
 
     @property
     def lanes(self) -> int:
         """Input channels that a tap's weights are for, 16 filters each."""
-        return {Kind.PAIRED: 16, Kind.HALVED: 16}.get(self, max(self.value, 1))
+        sixteen = (Kind.PAIRED, Kind.HALVED, Kind.BYTES)
+        return 16 if self in sixteen else max(self.value, 1)
 
     @property
     def rows(self) -> int:
         """Vectors of weights that a tap has for a block of 16 filters."""
-        return self.lanes // 2 if self in HALF else self.lanes
+        return self.lanes // (4 if self is Kind.BYTES else 2 if self in HALF else 1)
 
     @property
     def unroll(self) -> int:
         """Of these, those that a turn of a tile's loop takes."""
         return {Kind.BLOCKED: 4, Kind.PAIRED: 4, Kind.HALVED: 2}.get(self, 1)
 
+    @property
+    def scales(self) -> int:
+        """Floats that stand before the weights of every `SCALED` channels: the filters' scales."""
+        return 16 if self is Kind.BYTES else 0
+
 
 HALF = (Kind.PAIRED, Kind.PLANAR_PAIR, Kind.HALVED)
 """The kinds with weights in bfloat16."""
+SHORT = (*HALF, Kind.BYTES)
+"""The kinds with weights of fewer bits than a float has."""
+SCALED = 128
+"""Channels, one tap's after the other's, whose weights in bytes share a scale in each filter."""
 
 
 class Shape(NamedTuple):
@@ -101,6 +113,7 @@ AVX512 = (
     *_tiles(Kind.PLANAR, (10, 2), (9, 3), (6, 4), (4, 2), (28, 1), (14, 1), (4, 1), (1, 1)),
     *_tiles(Kind.DEPTHWISE, (28, 1), (14, 1), (7, 1), (4, 1), (1, 1)),
     *_tiles(Kind.HALVED, (7, 3), (4, 4), (3, 3), (2, 4), (1, 8), (1, 4), (1, 1)),
+    *_tiles(Kind.BYTES, (7, 3), (6, 4), (4, 4), (3, 3), (2, 4), (1, 8), (1, 4), (1, 3), (1, 1)),
 )
 DOTS = (
     *_tiles(Kind.PAIRED, (14, 2), (13, 2), (12, 2), (7, 3), (6, 4), (5, 3)),
@@ -114,6 +127,7 @@ NARROW = (
     *_tiles(Kind.PLANAR, (5, 1), (4, 1), (2, 2), (1, 1)),
     *_tiles(Kind.DEPTHWISE, (7, 1), (4, 1), (1, 1)),
     *_tiles(Kind.HALVED, (4, 1), (1, 2), (1, 1)),
+    *_tiles(Kind.BYTES, (6, 1), (4, 1), (2, 2), (1, 4), (1, 3), (1, 2), (1, 1)),
 )
 
 

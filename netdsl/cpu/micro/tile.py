@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 
 from netdsl.cpu.launch import FLOATS, INTS
 from netdsl.cpu.micro import vectors
-from netdsl.cpu.micro.shapes import HALF, Kind, Tile, tiles
+from netdsl.cpu.micro.shapes import SCALED, SHORT, Kind, Tile, tiles
 from netdsl.cpu.micro.vectors import FLOAT, INT, LANES, LONG
 
 # Turns of the loop (`turns`); where the table starts; the floats from one pixel to the next in
@@ -44,6 +44,9 @@ class Writer(vectors.Writer):
         self.shape, self.kind = tile
         super().__init__(module, name, 5)
         self.x, self.w, self.y, self.bias, self.residual = self.places
+        self.x_step, self.across = self.field(X_STEP), self.field(W_BLOCK)
+        self.xs = self.builder.gep(self.arena, [self.x])
+        self.table = self.builder.gep(self.t, [self.field(TABLE)])
         self.write()
 
     def write(self) -> None:
@@ -116,80 +119,136 @@ class Writer(vectors.Writer):
         return result
 
     def reduce(self, sums: Sums) -> Sums:
-        """The loop over taps, some of a tap's rows of weights a turn."""
-        b = self.builder
-        unroll = self.kind.unroll
+        """The sums over all taps."""
+        b, zero, turns = self.builder, ir.Constant(LONG, 0), self.field(TURNS)
+        weights = b.gep(self.params, [self.w])
+        before, some, after = b.block, b.append_basic_block(), b.append_basic_block()
+        b.cbranch(b.icmp_signed(">", turns, zero), some, after)
+        b.position_at_end(some)
+        if self.kind.scales:
+            found = self.parts(sums, weights, turns)
+        else:
+            found = self.loop(sums, weights, zero, turns)
+        last = b.block
+        b.branch(after)
+        b.position_at_end(after)
+        return [
+            [self.merge((v, before), (u, last)) for v, u in zip(*rows, strict=True)]
+            for rows in zip(sums, found, strict=True)
+        ]
+
+    def loop(self, sums: Sums, weights: ir.Value, first: ir.Value, end: ir.Value) -> Sums:
+        """The sums after these turns, one at least: some of a tap's rows of weights a turn."""
+        b, unroll = self.builder, self.kind.unroll
         per_tap = self.kind.rows // unroll
-        x_step, across = self.field(X_STEP), self.field(W_BLOCK)
-        table = b.gep(self.t, [self.field(TABLE)])
-        turns = self.field(TURNS)
-        xs = b.gep(self.arena, [self.x])
-        first_w = b.gep(self.params, [self.w])
         before, loop, after = b.block, b.append_basic_block(), b.append_basic_block()
-        zero, one = ir.Constant(LONG, 0), ir.Constant(LONG, 1)
-        b.cbranch(b.icmp_signed(">", turns, zero), loop, after)
+        b.branch(loop)
         b.position_at_end(loop)
         turn = b.phi(LONG)
         phis = [[b.phi(VECTOR) for _ in row] for row in sums]
         tap = b.lshr(turn, ir.Constant(LONG, per_tap.bit_length() - 1))
-        offset = b.load(b.gep(table, [tap]))
+        offset = b.load(b.gep(self.table, [tap]))
         if per_tap > 1:
             part = b.and_(turn, ir.Constant(LONG, per_tap - 1))
             offset = b.add(offset, self.times(part, unroll * self.width))
         pixels = [
-            b.gep(b.gep(xs, [self.times(x_step, p)]), [offset]) for p in range(self.shape.pixels)
+            b.gep(b.gep(self.xs, [self.times(self.x_step, p)]), [offset])
+            for p in range(self.shape.pixels)
         ]
-        weights = b.gep(first_w, [self.times(turn, unroll * LANES)])
-        self.begin(turn, across)
+        here = b.gep(weights, [self.times(turn, unroll * LANES)])
+        self.begin(turn, self.across)
         values = [list(row) for row in phis]
         for i in range(unroll):
-            values = self.step(values, pixels, weights, across, i)
-        following = b.add(turn, one)
-        again = b.cbranch(b.icmp_signed("<", following, turns), loop, after)
+            values = self.step(values, pixels, here, i)
+        following = b.add(turn, ir.Constant(LONG, 1))
+        again = b.cbranch(b.icmp_signed("<", following, end), loop, after)
         again.set_metadata("llvm.loop", self.not_unrolled())
-        turn.add_incoming(zero, before)
+        turn.add_incoming(first, before)
         turn.add_incoming(following, loop)
-        for row, start, end in zip(phis, sums, values, strict=True):
-            for phi, v, u in zip(row, start, end, strict=True):
+        for row, start, new in zip(phis, sums, values, strict=True):
+            for phi, v, u in zip(row, start, new, strict=True):
                 phi.add_incoming(v, before)
                 phi.add_incoming(u, loop)
         b.position_at_end(after)
-        return [
-            [self.merge((v, before), (u, loop)) for v, u in zip(*rows, strict=True)]
-            for rows in zip(sums, values, strict=True)
-        ]
+        return values
 
-    def step(
-        self, values: Sums, pixels: Values, weights: ir.Value, across: ir.Value, row: int
-    ) -> Sums:
+    def parts(self, sums: Sums, weights: ir.Value, turns: ir.Value) -> Sums:
+        """The same part by part, each scaled when it is done by what stands before its weights."""
+        b, each = self.builder, ir.Constant(LONG, SCALED // (self.kind.unroll * self.width))
+        before, loop, after = b.block, b.append_basic_block(), b.append_basic_block()
+        b.branch(loop)
+        b.position_at_end(loop)
+        part, phis = b.phi(LONG), [[b.phi(VECTOR) for _ in row] for row in sums]
+        first = b.mul(part, each)
+        following = b.add(first, each)
+        end = b.select(b.icmp_signed("<", following, turns), following, turns)
+        # Before a part stand as many scales as parts, its own the last of them.
+        base = b.gep(weights, [self.times(part, self.kind.scales)])
+        scales = b.gep(base, [self.times(first, LANES)])
+        behind = b.gep(base, [ir.Constant(LONG, self.kind.scales)])
+        zeros = self.grid(ir.Constant(VECTOR, [0.0] * LANES))
+        found = self.loop(zeros, behind, first, end)
+        totals = []
+        for i, (row, values) in enumerate(zip(phis, found, strict=True)):
+            scale = self.load(self.vector(scales, self.times(self.across, i)))
+            totals.append([b.fadd(v, b.fmul(u, scale)) for v, u in zip(row, values, strict=True)])
+        part.add_incoming(ir.Constant(LONG, 0), before)
+        part.add_incoming(b.add(part, ir.Constant(LONG, 1)), b.block)
+        for row, start, new in zip(phis, sums, totals, strict=True):
+            for phi, v, u in zip(row, start, new, strict=True):
+                phi.add_incoming(v, before)
+                phi.add_incoming(u, b.block)
+        again = b.cbranch(b.icmp_signed("<", following, turns), loop, after)
+        again.set_metadata("llvm.loop", self.not_unrolled())
+        b.position_at_end(after)
+        return totals
+
+    def step(self, values: Sums, pixels: Values, weights: ir.Value, row: int) -> Sums:
         """The share of every sum that a row of weights has."""
         b = self.builder
         rows = [
-            self.load(self.vector(weights, self.times(across, i), ir.Constant(LONG, row * LANES)))
+            self.vector(weights, self.times(self.across, i), ir.Constant(LONG, row * LANES))
             for i in range(self.shape.blocks)
         ]
-        factors = [self.halves(row) if self.kind is Kind.HALVED else [row] for row in rows]
+        if self.kind is not Kind.BYTES:  # which are loaded channel by channel
+            rows = [self.load(place) for place in rows]
         result = [list(sums) for sums in values]
         for k in range(self.width):
+            factors = [self.factor(found, k) for found in rows]
             at = ir.Constant(LONG, row * self.width + k)
             for p, place in enumerate(pixels):
                 channels = self.channels(b.gep(place, [at]))
                 for i, factor in enumerate(factors):
-                    result[i][p] = self.muladd(channels, factor[k], result[i][p])
+                    result[i][p] = self.muladd(channels, factor, result[i][p])
         return result
 
     @property
     def width(self) -> int:
         """Floats of an input that a row of weights is for."""
-        return 2 if self.kind is Kind.HALVED else 1
+        return {Kind.HALVED: 2, Kind.BYTES: 4}.get(self.kind, 1)
 
-    def halves(self, pairs: ir.Value) -> Values:
-        """The first and the second of each pair of bfloat16, exactly, as floats."""
+    def factor(self, row: ir.Value, k: int) -> ir.Value:
+        """What a row of weights holds for the k-th of these floats."""
+        if self.kind is Kind.BYTES:
+            return self.byte(row, k)
+        return self.half(row, k) if self.kind is Kind.HALVED else row
+
+    def half(self, pairs: ir.Value, k: int) -> ir.Value:
+        """The first or the second of each pair of bfloat16, exactly, as floats."""
         b, whole = self.builder, ir.VectorType(INT, LANES)
         bits = b.bitcast(pairs, whole)
-        first = b.shl(bits, ir.Constant(whole, [16] * LANES))
-        second = b.and_(bits, ir.Constant(whole, [-1 << 16] * LANES))
-        return [b.bitcast(half, VECTOR) for half in (first, second)]
+        if k == 0:
+            bits = b.shl(bits, ir.Constant(whole, [16] * LANES))
+        else:
+            bits = b.and_(bits, ir.Constant(whole, [-1 << 16] * LANES))
+        return b.bitcast(bits, VECTOR)
+
+    def byte(self, place: ir.Value, k: int) -> ir.Value:
+        """The k-th 16 bytes from a place on, exactly, as floats."""
+        b, few = self.builder, ir.VectorType(ir.IntType(8), LANES)
+        at = b.gep(b.bitcast(place, few.as_pointer()), [ir.Constant(LONG, k)])
+        whole = b.sext(b.load(at, align=1), ir.VectorType(INT, LANES))
+        return b.sitofp(whole, VECTOR)
 
     def channels(self, place: ir.Value) -> ir.Value:
         """What all filters are multiplied with: one channel for all, or a channel for each."""
@@ -265,14 +324,14 @@ def runner(write: Callable[[ir.Module, Tile], ir.Function], *kinds: Kind) -> Any
     return typed
 
 
-run_tile = intrinsic(runner(tile_function, *(kind for kind in Kind if kind not in HALF)))
+run_tile = intrinsic(runner(tile_function, *(kind for kind in Kind if kind not in SHORT)))
 """run_tile(number, arena, params, t, x, w, y, bias, residual) runs a tile by its number (`code`).
 
 t: its part of the descriptor. x, y, residual: where the first pixel's input, output and residual
 lie in the arena; w, bias: the first block's weights and biases in params.
 """
-run_half = intrinsic(runner(tile_function, *HALF))
-"""The same for the kinds with weights in bfloat16."""
+run_short = intrinsic(runner(tile_function, *SHORT))
+"""The same for the kinds with weights of fewer bits than a float has."""
 
 
 @intrinsic
