@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf, prod
 
 import numpy as np
@@ -220,8 +221,10 @@ def _order(size: Size, layer: Layer) -> int:
     return min((BY_TILES, PRODUCTS), key=lambda mode: cycles(_cheapest(size, layer, mode)[0]))
 
 
-def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> list[Winograd]:
-    """Plans with several numbers of tiles at a time, the cheapest first."""
+@lru_cache(maxsize=1024)
+def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> tuple[Winograd, ...]:
+    """Plans with several numbers of tiles at a time, the cheapest first. A layer is asked for many
+    times while a net is planned, and nets repeat their layers."""
     parts, depth = layer.parts, layer.depth or 1
     walks, images = (1, layer.batch) if layer.depth is None else (layer.batch, layer.outputs[0])
     rows, columns = tiling(size, layer.outputs[1:])
@@ -250,7 +253,7 @@ def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> list[Winogr
         sizes = (layer.depth is not None, depth, blocks, filter_blocks, rows, columns, chunk)
         return Winograd(size, mode, walks, images, *sizes, tile, parts, spare)
 
-    return sorted(map(made, dict.fromkeys(lengths)), key=cycles)
+    return tuple(sorted(map(made, dict.fromkeys(lengths)), key=cycles))
 
 
 def _most(floats: int, products: int, blocks: int) -> int:
