@@ -5,10 +5,8 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-import llvmlite.binding as llvm
-from numba.core import config
-
 from netdsl.cpu import cache, threads, tuned
+from netdsl.cpu.host import features
 from netdsl.cpu.micro import dots
 from netdsl.cpu.processor import cpu_name as cpu_name
 
@@ -35,14 +33,6 @@ def info() -> dict[str, Any]:
     }
     advice = threads.advice()
     return found | ({"advice": advice} if advice else {})
-
-
-def features() -> frozenset[str]:
-    """What kernels may use: of this CPU, or of the one that Numba is told to compile for."""
-    given = config.CPU_FEATURES
-    if given is None:
-        given = "" if config.CPU_NAME else llvm.get_host_cpu_features().flatten()
-    return frozenset(name[1:] for name in given.split(",") if name.startswith("+"))
 
 
 def isa() -> str:

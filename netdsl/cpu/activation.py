@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numba import njit
 
 from netdsl.cpu.functions import exp_less_one, gelu, gelu_tanh, sigmoid, tanh
 from netdsl.cpu.lanes import keep, load, muladd, splat, store, where_less
+from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import Call
 from netdsl.cpu.task import Floats, Places, Task, by_channel

@@ -15,7 +15,7 @@ from netdsl.cpu import winograd
 from netdsl.cpu.costs import Work
 from netdsl.cpu.layout import LANES, axes3
 from netdsl.cpu.micro import Kind, Shape, dots
-from netdsl.cpu.micro.cook_toom import SIZES, Size
+from netdsl.cpu.micro.fields import SIZES, Size
 from netdsl.cpu.task import Task
 from netdsl.cpu.tiling import by_cost
 from netdsl.cpu.winograd import Winograd

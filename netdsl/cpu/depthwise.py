@@ -8,14 +8,13 @@ from __future__ import annotations
 from math import gcd
 
 import numpy as np
-from numba import njit
 
 from netdsl.cpu.direct import Sum, View, bits
 from netdsl.cpu.launch import BODY, share, worker
+from netdsl.cpu.late import njit
 from netdsl.cpu.layout import LANES, Call
-from netdsl.cpu.micro import Kind
-from netdsl.cpu.micro.rows import KERNELS, ROW_FIELDS, STRIDES, choose, run_row
-from netdsl.cpu.micro.tile import past
+from netdsl.cpu.micro import Kind, past, run_row
+from netdsl.cpu.micro.row_shapes import KERNELS, ROW_FIELDS, STRIDES, choose
 from netdsl.ops import Window
 
 # The way to do a row; planes of all samples, and of one; stripes of a plane, blocks of channels,

@@ -13,12 +13,23 @@ from math import inf, prod
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from netdsl.cpu.late import njit
 from netdsl.cpu.launch import BODY, share, worker
 from netdsl.cpu.layout import LANES, Buffer, Call, Triple
-from netdsl.cpu.micro import HALF, SCALED, SHORT, Kind, Shape, code, run_short, run_tile, turns
-from netdsl.cpu.micro.tile import ADD_RESIDUAL, FROM_BIAS, TILE_FIELDS, past, prefetch
+from netdsl.cpu.micro import (
+    HALF,
+    SCALED,
+    SHORT,
+    Kind,
+    Shape,
+    code,
+    past,
+    prefetch,
+    run_short,
+    run_tile,
+)
+from netdsl.cpu.micro.fields import ADD_RESIDUAL, FROM_BIAS, TILE_FIELDS, turns
 from netdsl.cpu.tiling import choose, starts
 
 Steps = tuple[int, int, int, int]

@@ -7,7 +7,6 @@ does the rest. All polynomials are our own least-squares fits at Chebyshev nodes
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from netdsl.cpu.lanes import (
     magnitude,
@@ -17,6 +16,7 @@ from netdsl.cpu.lanes import (
     where_less,
     with_sign,
 )
+from netdsl.cpu.late import njit
 
 LOG2_E = np.float32(1.44269504)
 LN2_HIGH = np.float32(0.693359375)  # few enough bits that n times it is exact

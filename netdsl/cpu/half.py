@@ -1,4 +1,4 @@
-"""Floats rounded to bfloat16, their upper half, two in the place of one."""
+"""Floats rounded to bfloat16, their upper half, two in the place of one; or to bytes, four."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 
-from netdsl.cpu.lanes import INT, INTS, WIDTH, lanes, vector
+from netdsl.cpu.intrinsics import INT, INTS, WIDTH, lanes, vector
 
 
 def half_bits(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
@@ -59,6 +59,19 @@ def store_half(typing: Any, p: Any, i: Any, v: Any) -> Any:
         halves = ir.VectorType(ir.IntType(16), WIDTH)
         place = builder.bitcast(builder.gep(args[0], [args[1]]), halves.as_pointer())
         builder.store(builder.trunc(half_bits(builder, args[2]), halves), place).align = 4
+        return context.get_dummy_value()
+
+    return types.void(p, types.int64, lanes), lower
+
+
+@vector
+def store_bytes(typing: Any, p: Any, i: Any, v: Any) -> Any:
+    """Writes 16 whole numbers from -128 to 127 as bytes to the place of 4 floats from p[i] on."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        few = ir.VectorType(ir.IntType(8), WIDTH)
+        place = builder.bitcast(builder.gep(args[0], [args[1]]), few.as_pointer())
+        builder.store(builder.fptosi(args[2], few), place).align = 4
         return context.get_dummy_value()
 
     return types.void(p, types.int64, lanes), lower

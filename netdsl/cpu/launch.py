@@ -12,19 +12,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from numba import njit
-from numba.core import types
-from numba.core.ccallback import CFunc
-
 from netdsl.cpu import cache, native, region
+from netdsl.cpu.late import njit
 from netdsl.cpu.layout import BODY as BODY
 from netdsl.cpu.layout import PARTS as PARTS
 from netdsl.cpu.layout import WORKER as WORKER
 from netdsl.cpu.layout import Floats, Ints
 from netdsl.cpu.region import launch as launch
-
-FLOATS, INTS = types.CPointer(types.float32), types.CPointer(types.int64)
-SIGNATURE = types.void(FLOATS, FLOATS, INTS, types.int64, types.int64)
 
 _watcher: ContextVar[Callable[[str], None]] = ContextVar("watcher", default=lambda name: None)
 """Told the name of each kernel before it is compiled."""
@@ -61,20 +55,12 @@ class Worker:
         return self._address is not None or native.place(self._file).is_file()
 
     def _compile(self) -> int:
-        options = {"nopython": True, "boundscheck": False, "error_model": "numpy"}
-        args = (SIGNATURE.args, SIGNATURE.return_type)
-        self._compiled = CFunc(self._function, args, locals={}, options=options)
-        self._compiled.compile()
-        library = self._compiled._library
-        module = library._final_module
-        needs = [
-            each.name
-            for each in (*module.functions, *module.global_variables)
-            if each.is_declaration and not each.name.startswith("llvm.")
-        ]
-        code = library._get_compiled_object()
-        native.keep(self._file, self._compiled.native_name, needs, code)
-        return int(self._compiled.address)
+        from netdsl.cpu.compiler import compiled
+
+        self._compiled = compiled(self._function)
+        _, symbol, needs, code, _ = self._compiled
+        native.keep(self._file, symbol, needs, code)
+        return self._compiled.address
 
 
 def worker(function: Callable[..., None]) -> Worker:

@@ -1,41 +1,40 @@
-"""Kernels' machine code, kept as object files and loaded without the compiler.
+"""Kernels' machine code, kept as object files and loaded without a compiler.
 
 Numba takes half a second before it compiles anything, or reads back what it compiled. So each
 kernel's object code is kept in a file of its own, named by the kernel and the CPU it was compiled
-for, and LLVM's linker brings it into a later process in a millisecond. A file that is damaged, or
-that asks for something that is not in this process, is as good as none: the kernel is compiled.
+for. A later process brings it into memory by itself (`elf.py`), or by LLVM's linker where the file
+is of another kind. A file that is damaged, or that asks for something that is not in this process,
+is as good as none: the kernel is compiled.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import hashlib
 import json
-import os
+from collections.abc import Mapping
 from functools import cache as once
 from pathlib import Path
 from typing import Any
 
-import llvmlite
-import llvmlite.binding as llvm
-
-from netdsl.cpu import cache
+from netdsl.cpu import cache, elf, host
 
 DIGEST = hashlib.sha256().digest_size
 
-INDIFFERENT = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER"}
-"""Settings of Numba that leave machine code as it is."""
-
 UNCALLED = {"NRT_Free": "free"}
-"""What code names that Numba defines when it first compiles, for errors that no kernel raises; and
-what may stand for it."""
+"""What code names that Numba defines, for errors that no kernel raises, and what may stand for it;
+for all that begins with `numba_`, the end of the process."""
+
+Known = Mapping[str, int]
+"""Addresses of symbols that no library tells by name."""
+
+NOTHING: Known = {}
 
 _engines: list[Any] = []
 """They hold the code, so live as long as the process."""
 
 
-def load(name: str) -> int | None:
+def load(name: str, known: Known = NOTHING) -> int | None:
     """The address of a kept kernel's code; None where none is kept that can be used."""
     try:
         content = place(name).read_bytes()
@@ -45,9 +44,10 @@ def load(name: str) -> int | None:
         return None
     head, _, code = content[DIGEST:].partition(b"\n")
     about = json.loads(head)
-    if not all(map(_known, about["needs"])):
+    found = {symbol: _address(symbol, known) for symbol in about["needs"]}
+    if None in found.values():
         return None
-    return linked(about["symbol"], code)
+    return linked(about["symbol"], code, {k: v for k, v in found.items() if v is not None})
 
 
 def keep(name: str, symbol: str, needs: list[str], code: bytes) -> None:
@@ -55,39 +55,29 @@ def keep(name: str, symbol: str, needs: list[str], code: bytes) -> None:
     that it names."""
     head = json.dumps({"symbol": symbol, "needs": needs}).encode()
     content = head + b"\n" + code
-    path = place(name)
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(hashlib.sha256(content).digest() + content)
-        beside.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+    cache.write(place(name), hashlib.sha256(content).digest() + content)
 
 
 def place(name: str) -> Path:
     """The file of a kernel compiled for this CPU."""
-    return cache.folder() / f"{name}-{cpu()}.o"
+    return cache.folder() / f"{name}-{host.digest()}.o"
 
 
-@once
-def cpu() -> str:
-    """What machine code hangs on beside its source: the CPU, LLVM, and Numba's settings."""
-    given = {k: v for k, v in os.environ.items() if k.startswith("NUMBA_") and k not in INDIFFERENT}
-    facts = (
-        llvm.get_process_triple(),
-        llvm.get_host_cpu_name(),
-        llvm.get_host_cpu_features().flatten(),
-        llvmlite.__version__,
-        sorted(given.items()),
-    )
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
-
-
-def linked(symbol: str, code: bytes) -> int:
+def linked(symbol: str, code: bytes, known: Known) -> int:
     """The address of a function of an object file, brought into this process. The file must be
-    one that was made here: LLVM takes it as it is."""
+    one that was made here: it is taken as it is."""
+    try:
+        return elf.loaded(code, symbol, lambda name: _address(name, known))
+    except (elf.UnfitError, OSError):
+        return _linked_by_llvm(symbol, code, known)
+
+
+def _linked_by_llvm(symbol: str, code: bytes, known: Known) -> int:
+    import llvmlite.binding as llvm
+
+    for name, address in known.items():
+        if llvm.address_of_symbol(name) is None:
+            llvm.add_symbol(name, address)
     _begin()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
@@ -98,29 +88,49 @@ def linked(symbol: str, code: bytes) -> int:
 
 def assembled(source: str) -> bytes:
     """The object code of a module in LLVM's language."""
+    import llvmlite.binding as llvm
+
     _begin()
     return bytes(_machine().emit_object(llvm.parse_assembly(source)))
 
 
 @once
 def _begin() -> None:
+    import llvmlite.binding as llvm
+
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
 
 
 def _machine() -> Any:
     """A compiler's back end for this CPU; each engine takes one over."""
+    import llvmlite.binding as llvm
+
     target = llvm.Target.from_triple(llvm.get_process_triple())
     return target.create_target_machine(reloc="default", codemodel="jitdefault", jit=True)
 
 
-def _known(symbol: str) -> bool:
-    """Whether a symbol can be linked, be it by what stands for it."""
-    if llvm.address_of_symbol(symbol) is not None:
-        return True
-    if symbol in UNCALLED:
-        with contextlib.suppress(AttributeError, TypeError):
-            stand_in = getattr(ctypes.CDLL(None), UNCALLED[symbol])
-            llvm.add_symbol(symbol, ctypes.cast(stand_in, ctypes.c_void_p).value)
-            return True
-    return False
+def _address(symbol: str, known: Known) -> int | None:
+    """Where a symbol lies, or what stands for it; None where nothing does."""
+    if symbol in known:
+        return known[symbol]
+    name = "abort" if symbol.startswith("numba_") else UNCALLED.get(symbol, symbol)
+    for library in _libraries():
+        try:
+            return ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+        except AttributeError:
+            continue
+    return None
+
+
+@once
+def _libraries() -> list[ctypes.CDLL]:
+    """Where symbols are looked for: in this process, Python among it, and among the functions of
+    mathematics."""
+    found: list[ctypes.CDLL] = [ctypes.pythonapi]
+    for name in (None, "libm.so.6"):
+        try:
+            found.append(ctypes.CDLL(name))
+        except (OSError, TypeError):
+            continue
+    return found

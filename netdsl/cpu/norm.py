@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from netdsl.cpu.functions import exp
 from netdsl.cpu.lanes import (
@@ -28,6 +27,7 @@ from netdsl.cpu.lanes import (
     widen,
     within,
 )
+from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import (
     BATCH,

@@ -15,10 +15,14 @@ from numba.core import cgutils, types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from netdsl.cpu.cache import KernelCache, cache_for
+from netdsl.cpu import threads
 from netdsl.cpu.layout import PARTS, WORKER
+from netdsl.cpu.numba_cache import KernelCache, cache_for
 
 ARRAYS = types.void(types.float32[::1], types.float32[::1], types.int64[::1])
+
+
+threads.tell_numba()
 
 
 @intrinsic

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from netdsl.cpu.half import paired
+from netdsl.cpu.lanes import paired
 from netdsl.cpu.launch import BODY, WORKER, launch, share, worker
 from netdsl.cpu.layout import LANES, Floats, aligned
 from netdsl.cpu.memory import lent

@@ -8,9 +8,9 @@ global pools are one. NaN propagates through both.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from netdsl.cpu.lanes import keep, load, maximum, maximum4, splat, store
+from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import DEPTH, HEIGHT, PLANE_STRIDE, ROW_STRIDE, Call, axes3
 from netdsl.cpu.task import Places, Task

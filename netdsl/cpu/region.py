@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from functools import cache as once
 from threading import local
 
-import llvmlite.binding as llvm
 import numpy as np
 
 from netdsl.cpu import native, threads
@@ -119,17 +118,15 @@ def run() -> Run | None:
     library = threads.openmp()
     if library is None:
         return None
-    for name in NEEDS:
-        try:
-            address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
-        except AttributeError:
-            return None
-        llvm.add_symbol(name, address)
-    address = native.load(NAME)
+    try:
+        known = {name: threads.address(library, name) for name in NEEDS}
+    except AttributeError:
+        return None
+    address = native.load(NAME, known)
     if address is None:
         code = native.assembled(SOURCE)
         native.keep(NAME, "netdsl_run", list(NEEDS), code)
-        address = native.linked("netdsl_run", code)
+        address = native.linked("netdsl_run", code, known)
     os.register_at_fork(after_in_child=_alone)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     return ctypes.CFUNCTYPE(None, pointer, pointer, pointer, number, ctypes.c_int32)(address)

@@ -12,8 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from netdsl.cpu.half import paired, store_half
-from netdsl.cpu.lanes import load, splat, store
+from netdsl.cpu.lanes import load, paired, splat, store, store_half
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import CHANNELS, LANES, Buffer, Call, Halo, fresh
 from netdsl.cpu.task import Needs, Places, Task

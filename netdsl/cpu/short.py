@@ -11,31 +11,26 @@ vectors, and little is in memory twice.
 from __future__ import annotations
 
 from math import sqrt
-from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit
-from numba.core import types
 
-from netdsl.cpu.half import halved, paired
 from netdsl.cpu.lanes import (
-    DOUBLES,
-    WIDTH,
-    lanes,
+    halved,
     load,
     magnitude,
     maximum,
     muladd,
     nearest,
+    paired,
     splat,
     store,
-    vector,
+    store_bytes,
+    store_wide,
     where_less,
-    wide,
     wide_splat,
     widen,
 )
+from netdsl.cpu.late import njit
 from netdsl.cpu.launch import BODY, WORKER, launch, share, worker
 from netdsl.cpu.layout import LANES, Floats, aligned
 from netdsl.cpu.memory import let_go
@@ -128,28 +123,3 @@ def leave(floats, at, off, whole):  # type: ignore[no-untyped-def]
     """Leaves a block's sums of squares where its floats were, which are done with."""
     store_wide(floats, at, off)
     store_wide(floats, at + 32, whole)
-
-
-@vector
-def store_wide(typing: Any, p: Any, i: Any, v: Any) -> Any:
-    """Writes 16 doubles to the place of 32 floats from p[i] on."""
-
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        place = builder.bitcast(builder.gep(args[0], [args[1]]), DOUBLES.as_pointer())
-        builder.store(args[2], place).align = 4
-        return context.get_dummy_value()
-
-    return types.void(p, types.int64, wide), lower
-
-
-@vector
-def store_bytes(typing: Any, p: Any, i: Any, v: Any) -> Any:
-    """Writes 16 whole numbers from -128 to 127 as bytes to the place of 4 floats from p[i] on."""
-
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        few = ir.VectorType(ir.IntType(8), WIDTH)
-        place = builder.bitcast(builder.gep(args[0], [args[1]]), few.as_pointer())
-        builder.store(builder.fptosi(args[2], few), place).align = 4
-        return context.get_dummy_value()
-
-    return types.void(p, types.int64, lanes), lower

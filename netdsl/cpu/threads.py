@@ -6,6 +6,7 @@ work queue, of which a network has a hundred. So one of the first two is chosen 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import os
@@ -13,13 +14,13 @@ import sys
 from functools import cache
 from importlib import metadata
 
-import numba
-from numba.core import config
-
 from netdsl.faults import error
 
 LAYERS = {"omp": "numba.np.ufunc.omppool", "tbb": "numba.np.ufunc.tbbpool"}
 """Layers in the order they are tried, and the module that fails to import without its library."""
+
+GNU_OPENMP = "libgomp.so.1"
+"""OpenMP's library on Linux."""
 
 
 @cache
@@ -29,7 +30,7 @@ def layer() -> str:
     NUMBA_THREADING_LAYER, if set, decides. Raises NetError where what it names does not load.
     """
     if "NUMBA_THREADING_LAYER" in os.environ:
-        chosen = str(config.THREADING_LAYER)
+        chosen = os.environ["NUMBA_THREADING_LAYER"].lower()
         if chosen in LAYERS and not loads(chosen):
             raise error(
                 "no-threading-layer",
@@ -37,24 +38,37 @@ def layer() -> str:
                 help="unset it, and what there is is taken",
             )
         return chosen
-    found = next(filter(loads, LAYERS), "workqueue")
-    config.THREADING_LAYER = found
-    return found
+    return next(filter(loads, LAYERS), "workqueue")
 
 
 @cache
 def openmp() -> ctypes.CDLL | None:
     """OpenMP's library, where threads are taken from it and it can be asked directly."""
-    if layer() != "omp" or not sys.platform.startswith("linux"):
+    return _gnu_openmp() if layer() == "omp" else None
+
+
+@cache
+def _gnu_openmp() -> ctypes.CDLL | None:
+    """OpenMP's library on Linux, where it is installed."""
+    if not sys.platform.startswith("linux"):
         return None
     try:
-        return ctypes.CDLL("libgomp.so.1")
+        return ctypes.CDLL(GNU_OPENMP)
     except OSError:
         return None
 
 
+def address(library: ctypes.CDLL, name: str) -> int:
+    """Where a library's function lies. Raises AttributeError where it has none of that name."""
+    found = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+    assert found is not None
+    return found
+
+
 def loads(name: str) -> bool:
     """Whether the library of a layer is here."""
+    if name == "omp" and sys.platform.startswith("linux"):
+        return _gnu_openmp() is not None
     if name == "tbb":
         _open_tbb()
     try:
@@ -88,16 +102,19 @@ def advice() -> str | None:
     )
 
 
+@cache
 def available() -> int:
     """The most threads a plan can have: the CPUs this process may use, or NUMBA_NUM_THREADS."""
-    return int(config.NUMBA_NUM_THREADS)
+    with contextlib.suppress(KeyError, ValueError):
+        return max(1, int(os.environ["NUMBA_NUM_THREADS"]))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def count(asked: int | None) -> int:
-    """The threads for a plan: as asked, but no more than there are. Raises NetError below 1.
-
-    The layer is settled here, since compiling a parallel function starts it already.
-    """
+    """The threads for a plan: as asked, but no more than there are. Raises NetError below 1, or
+    for a layer that does not load."""
     layer()
     if asked is None:
         return available()
@@ -110,7 +127,16 @@ def count(asked: int | None) -> int:
     return min(asked, available())
 
 
+def tell_numba() -> None:
+    """Lets Numba take its threads from our layer; before it starts them."""
+    from numba.core import config
+
+    config.THREADING_LAYER = layer()
+
+
 def use_numba(threads: int) -> None:
     """Lets this Python thread's parallel functions of Numba take that many threads."""
-    layer()
-    numba.set_num_threads(threads)
+    import numba
+
+    tell_numba()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))

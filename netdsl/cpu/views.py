@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
-from numba import njit
 
+from netdsl.cpu.late import njit
 from netdsl.cpu.launch import BODY, WORKER, Worker, launch
 from netdsl.cpu.layout import (
     BATCH,

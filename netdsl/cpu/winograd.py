@@ -26,11 +26,9 @@ from netdsl.cpu.costs import CACHED, NARROW_FROM_CACHE, PASSING, UNHIDDEN, read,
 from netdsl.cpu.direct import bits
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, Triple, aligned
-from netdsl.cpu.micro import Kind, Tile, code, turns
-from netdsl.cpu.micro.cook_toom import SIZES, Size
-from netdsl.cpu.micro.sandwich import output_form
+from netdsl.cpu.micro import Kind, Tile, code
+from netdsl.cpu.micro.fields import SIZES, TILE_FIELDS, Size, output_form, turns
 from netdsl.cpu.micro.shapes import wide
-from netdsl.cpu.micro.tile import TILE_FIELDS
 from netdsl.cpu.processor import second_level
 from netdsl.cpu.tiling import product_tile
 from netdsl.cpu.winograd_kernel import (

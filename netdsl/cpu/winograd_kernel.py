@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from numba import njit
-
+from netdsl.cpu.late import njit
 from netdsl.cpu.launch import BODY, share, worker
-from netdsl.cpu.micro import run_product
-from netdsl.cpu.micro.product import LINES
-from netdsl.cpu.micro.sandwich import transform_filter, transform_input, transform_output
-from netdsl.cpu.micro.tile import past
-from netdsl.cpu.micro.vectors import LANES
+from netdsl.cpu.layout import LANES
+from netdsl.cpu.micro import (
+    past,
+    run_product,
+    transform_filter,
+    transform_input,
+    transform_output,
+)
+from netdsl.cpu.micro.fields import LINES
 
 BY_TILES, INPUTS, PRODUCTS, OUTPUTS = range(4)
 """What a call does: everything chunk by chunk, or one of the three steps for one chunk."""

@@ -10,8 +10,8 @@ from assembly import compiled, multiplies, spilled
 from llvmlite import ir
 
 from netdsl.cpu.micro import Kind, code, tiles
-from netdsl.cpu.micro.cook_toom import SIZES
-from netdsl.cpu.micro.product import LINES, product_function, product_name
+from netdsl.cpu.micro.fields import LINES, SIZES
+from netdsl.cpu.micro.product import product_function, product_name
 from netdsl.cpu.micro.sandwich import input_function, output_function
 from netdsl.cpu.micro.shapes import AVX512, DOTS, NARROW
 from netdsl.cpu.micro.tile import name_of, tile_function

@@ -8,7 +8,6 @@ of the rest.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from netdsl.cpu.activation import (
     CLIP,
@@ -37,6 +36,7 @@ from netdsl.cpu.lanes import (
     wide_splat,
     widen,
 )
+from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import BATCH, BLOCK_STRIDE, BLOCKS, DEPTH, HEIGHT
 from netdsl.cpu.views import (

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from netdsl.cpu.lanes import first, keep, load, splat, store, total
+from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import (
     BATCH_STRIDE,

@@ -8,10 +8,10 @@ there counts for nothing, and nothing is ever written there.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from netdsl.cpu.backward.outer import ADD, FRESH, inner, outer
 from netdsl.cpu.lanes import keep, load, store
+from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import BATCH, BATCH_STRIDE, CHANNELS, ORIGIN
 from netdsl.cpu.views import OTHER, OWN, SOURCE, TARGET
@@ -150,7 +150,7 @@ def input_gradient(arena, params, d, part, parts):  # type: ignore[no-untyped-de
             store(arena, last, keep(load(arena, last), 0, size % 16))
 
 
-@njit
+@njit()
 def _by_panels(arena, d, part, parts):  # type: ignore[no-untyped-def]
     """The same for many samples: a thread copies some columns of x together, so that they come
     from its nearest cache for all outputs."""

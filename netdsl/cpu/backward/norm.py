@@ -15,9 +15,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from netdsl.cpu.lanes import load, muladd, narrow, store, wide_splat, widen
+from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import BATCH, BLOCKS, CHANNELS, DEPTH, HEIGHT, WIDTH
 from netdsl.cpu.views import (

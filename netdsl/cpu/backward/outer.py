@@ -23,7 +23,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from netdsl.cpu.lanes import FLOAT, FLOATS, INTS, LONG, spread
+from netdsl.cpu.intrinsics import FLOAT, FLOATS, INTS, LONG, spread
 
 FRESH, ADD = 0, 1
 """Whether C starts at zero or at what it holds."""

@@ -12,8 +12,9 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from netdsl.cpu.launch import FLOATS
-from netdsl.cpu.micro.cook_toom import Matrix, Size, matrices
+from netdsl.cpu.compiler import FLOATS
+from netdsl.cpu.micro.cook_toom import Matrix, matrices
+from netdsl.cpu.micro.fields import Size
 from netdsl.cpu.micro.sandwich import (
     FLOAT,
     LANES,

@@ -11,20 +11,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from netdsl.cpu.cache import cache_for
+from netdsl.cpu import threads
 from netdsl.cpu.lanes import load, muladd, sqrt, store
+from netdsl.cpu.late import njit, real
+from netdsl.cpu.numba_cache import cache_for
+
+threads.tell_numba()
 
 BLOCK = 16
 
 
 def _parallel(function: Callable[..., Any]) -> Any:
     """Compiles a kernel whose loop over `parts` runs in threads; kept in our cache."""
-    compiled = njit(parallel=True, fastmath={"contract"}, error_model="numpy")(function)
+    options = {"parallel": True, "fastmath": {"contract"}, "error_model": "numpy"}
+    compiled = numba.njit(**options)(real(function))
     compiled._cache = cache_for(function)
     return compiled
 

@@ -8,9 +8,9 @@ says for each output index of an axis which input indices it read, and with what
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from netdsl.cpu.lanes import load, maximum, splat, store, where_less
+from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import BATCH, BLOCKS, DEPTH, HEIGHT, WIDTH
 from netdsl.cpu.views import OTHER, OWN, SOURCE, TARGET, row_at, row_width

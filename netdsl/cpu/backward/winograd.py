@@ -26,8 +26,8 @@ from netdsl.cpu.layout import (
     Call,
     Halo,
 )
-from netdsl.cpu.micro.cook_toom import SIZES, Size
-from netdsl.cpu.micro.sandwich import transform_input
+from netdsl.cpu.micro import transform_input
+from netdsl.cpu.micro.fields import SIZES, Size
 from netdsl.cpu.views import OTHER, OWN, SOURCE, call
 from netdsl.cpu.winograd import tiling
 from netdsl.ops import Conv, Shape

@@ -4,9 +4,18 @@
 docs/kernels.md explains the generator with a picture.
 """
 
-from netdsl.cpu.micro.product import run_product
+from netdsl.cpu.late import late
 from netdsl.cpu.micro.shapes import HALF, SCALED, SHORT, Kind, Shape, Tile, code, dots, tiles
-from netdsl.cpu.micro.tile import run_short, run_tile, turns
+
+run_product = late("netdsl.cpu.micro.product", "run_product")
+run_row = late("netdsl.cpu.micro.rows", "run_row")
+run_short = late("netdsl.cpu.micro.tile", "run_short")
+run_tile = late("netdsl.cpu.micro.tile", "run_tile")
+past = late("netdsl.cpu.micro.tile", "past")
+prefetch = late("netdsl.cpu.micro.tile", "prefetch")
+transform_filter = late("netdsl.cpu.micro.sandwich", "transform_filter")
+transform_input = late("netdsl.cpu.micro.sandwich", "transform_input")
+transform_output = late("netdsl.cpu.micro.sandwich", "transform_output")
 
 __all__ = [
     "HALF",
@@ -17,9 +26,14 @@ __all__ = [
     "Tile",
     "code",
     "dots",
+    "past",
+    "prefetch",
     "run_product",
+    "run_row",
     "run_short",
     "run_tile",
     "tiles",
-    "turns",
+    "transform_filter",
+    "transform_input",
+    "transform_output",
 ]

@@ -12,23 +12,10 @@ from functools import cache
 from math import prod
 from typing import NamedTuple
 
+from netdsl.cpu.micro.fields import Size
+
 Matrix = tuple[tuple[Fraction, ...], ...]
 
-
-class Size(NamedTuple):
-    """F(m x m, r x r): outputs and taps along each axis of a tile."""
-
-    outputs: int
-    taps: int
-
-    @property
-    def inputs(self) -> int:
-        """Inputs and products along each axis."""
-        return self.outputs + self.taps - 1
-
-
-SIZES = (Size(4, 3), Size(2, 3), Size(4, 5))
-"""What kernels are compiled for; a size's place here is its number at run time."""
 
 # Pairs +-p of points beside 0 and infinity, by the error measured over eighths: the usual 1 and 2
 # double that of F(4x4, 3x3). All constants but the filters' are exact in single precision.

@@ -13,13 +13,10 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from netdsl.cpu.micro.fields import LINES
 from netdsl.cpu.micro.shapes import NARROW, Kind, Tile
 from netdsl.cpu.micro.tile import Writer, runner
 from netdsl.cpu.micro.vectors import INT, LANES, LONG
-
-LINES = 2
-"""Cache lines that a turn asks for, of each block of filters: half of those that it reads itself.
-So two tiles ask for all; with four lines a turn memory is asked for more than it gives."""
 
 SECOND_LEVEL = 2
 """Into which cache: LLVM counts from 3, the first level, down."""

@@ -14,8 +14,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from netdsl.cpu.launch import FLOATS
-from netdsl.cpu.micro.cook_toom import SIZES, Matrix, Size, matrices
+from netdsl.cpu.compiler import FLOATS
+from netdsl.cpu.micro.cook_toom import Matrix, matrices
+from netdsl.cpu.micro.fields import FORMS, SIZES, Size
 
 LANES = 16
 FLOAT, DOUBLE, LONG, INT = ir.FloatType(), ir.DoubleType(), ir.IntType(64), ir.IntType(32)
@@ -262,13 +263,6 @@ def spread(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
 
 Write = Callable[..., ir.Function]
 EACH_SIZE = tuple((size,) for size in SIZES)
-FORMS = tuple((size, pooled) for pooled in (False, True) for size in SIZES)
-"""What is made of products: outputs of a size, or those pooled."""
-
-
-def output_form(size: Size, pooled: bool) -> int:
-    """The number by which `transform_output` makes such outputs."""
-    return FORMS.index((size, pooled))
 
 
 def switched(

@@ -6,8 +6,7 @@ from enum import IntEnum
 from functools import cache
 from typing import NamedTuple
 
-from numba.core import config
-from numba.core.codegen import get_host_cpu_features
+from netdsl.cpu.host import features
 
 
 class Kind(IntEnum):
@@ -133,10 +132,7 @@ NARROW = (
 
 def _has(feature: str) -> bool:
     """Whether code is compiled for a CPU that has this."""
-    # Numba takes NUMBA_CPU_FEATURES in place of what the CPU has, where it is set.
-    given = config.CPU_FEATURES
-    features = get_host_cpu_features() if given is None else str(given)
-    return f"+{feature}" in features.split(",")
+    return feature in features()
 
 
 @cache

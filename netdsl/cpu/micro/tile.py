@@ -7,7 +7,7 @@ channels lie, relative to the tile's first pixel, is read from a table, so a con
 rank, kernel, dilation and grouping, a phase of a transposed one, a product of matrices and a
 fully connected layer are the same code with another table.
 
-What a tile reads besides its arguments stands in the descriptor, from `t` on:
+What a tile reads besides its arguments stands in the descriptor, from `t` on (`fields.py`).
 """
 
 from __future__ import annotations
@@ -19,18 +19,25 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from netdsl.cpu.launch import FLOATS, INTS
+from netdsl.cpu.compiler import FLOATS, INTS
 from netdsl.cpu.micro import vectors
+from netdsl.cpu.micro.fields import (
+    ADD_RESIDUAL,
+    FROM_BIAS,
+    HIGH,
+    LOW,
+    R_BLOCK,
+    R_STEP,
+    START,
+    TABLE,
+    TURNS,
+    W_BLOCK,
+    X_STEP,
+    Y_BLOCK,
+    Y_STEP,
+)
 from netdsl.cpu.micro.shapes import SCALED, SHORT, Kind, Tile, tiles
 from netdsl.cpu.micro.vectors import FLOAT, INT, LANES, LONG
-
-# Turns of the loop (`turns`); where the table starts; the floats from one pixel to the next in
-# input, output and residual; those from one block of filters to the next in weights, output and
-# residual; how sums start and end; the bits of the floats between which results are clamped.
-TURNS, TABLE, X_STEP, Y_STEP, R_STEP, W_BLOCK, Y_BLOCK, R_BLOCK, START, LOW, HIGH = range(11)
-TILE_FIELDS = 11
-FROM_BIAS, ADD_RESIDUAL = 1, 2
-"""What `START` may hold, added up; 0 starts from zero."""
 
 VECTOR = ir.VectorType(FLOAT, LANES)
 Values = list[ir.Value]
@@ -270,12 +277,6 @@ class Writer(vectors.Writer):
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
         pairs = [self.builder.bitcast(value, whole) for value in (b, a)]
         return self.builder.call(function, [c, *pairs])
-
-
-def turns(kind: Kind, taps: int, spare: int = 0) -> int:
-    """Turns of the loop for so many entries of the table, but for `spare` lanes at the end."""
-    each = kind.unroll * kind.lanes // kind.rows
-    return taps * kind.lanes // each - (spare // each if kind.lanes == LANES else 0)
 
 
 def name_of(tile: Tile) -> str:

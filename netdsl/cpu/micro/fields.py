@@ -1,0 +1,55 @@
+"""By which numbers kernels and the plans' descriptors speak of generated code.
+
+The generators (`tile.py`, `product.py`, `sandwich.py`) need LLVM, plans do not.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from netdsl.cpu.layout import LANES
+from netdsl.cpu.micro.shapes import Kind
+
+# Of a tile, from `t` on in the descriptor: turns of the loop (`turns`); where the table starts; the
+# floats from one pixel to the next in input, output and residual; those from one block of filters
+# to the next in weights, output and residual; how sums start and end; the bits of the floats
+# between which results are clamped.
+TURNS, TABLE, X_STEP, Y_STEP, R_STEP, W_BLOCK, Y_BLOCK, R_BLOCK, START, LOW, HIGH = range(11)
+TILE_FIELDS = 11
+FROM_BIAS, ADD_RESIDUAL = 1, 2
+"""What `START` may hold, added up; 0 starts from zero."""
+
+LINES = 2
+"""Cache lines that a turn of a product's tile asks for (`product.py`), of each block of filters:
+half of those that it reads itself. So two tiles ask for all; with four lines a turn memory is asked
+for more than it gives."""
+
+
+def turns(kind: Kind, taps: int, spare: int = 0) -> int:
+    """Turns of the loop for so many entries of the table, but for `spare` lanes at the end."""
+    each = kind.unroll * kind.lanes // kind.rows
+    return taps * kind.lanes // each - (spare // each if kind.lanes == LANES else 0)
+
+
+class Size(NamedTuple):
+    """F(m x m, r x r): outputs and taps along each axis of a tile."""
+
+    outputs: int
+    taps: int
+
+    @property
+    def inputs(self) -> int:
+        """Inputs and products along each axis."""
+        return self.outputs + self.taps - 1
+
+
+SIZES = (Size(4, 3), Size(2, 3), Size(4, 5))
+"""What kernels are compiled for; a size's place here is its number at run time."""
+
+FORMS = tuple((size, pooled) for pooled in (False, True) for size in SIZES)
+"""What Winograd's products are made into: outputs of a size, or those pooled."""
+
+
+def output_form(size: Size, pooled: bool) -> int:
+    """The number by which `transform_output` makes such outputs."""
+    return FORMS.index((size, pooled))
