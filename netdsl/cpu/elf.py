@@ -20,7 +20,7 @@ MAGIC = b"\x7fELF\x02\x01"
 
 RELOCATABLE, X86_64 = 1, 62
 SYMTAB, RELA, NOBITS = 2, 4, 8
-ALLOC = 2
+WRITE, ALLOC = 1, 2
 COMMON, LARGE_COMMON, UNDEFINED = 0xFFF2, 0xFF02, 0
 R_64, R_PC64 = 1, 24
 """A whole address; a whole distance from the place that holds it."""
@@ -89,11 +89,9 @@ class Image:
         self.symbols = [Symbol(*fields) for fields in found]
         self.names = self.content(self.sections[table.link])
         self.size = 0
-        self.places = {
-            i: self._room(section.size, section.align)
-            for i, section in enumerate(self.sections)
-            if section.flags & ALLOC
-        }
+        self.places = self._places(0)
+        self.size = self.sealed = -(-self.size // mmap.PAGESIZE) * mmap.PAGESIZE
+        self.places |= self._places(WRITE)
         self.common = {
             symbol: self._room(symbol.size, symbol.value)
             for symbol in self.symbols
@@ -106,6 +104,15 @@ class Image:
 
     def name(self, symbol: Symbol) -> str:
         return self.names[symbol.name : self.names.index(0, symbol.name)].decode()
+
+    def _places(self, writable: int) -> dict[int, int]:
+        """Room for the sections that are in memory when it runs: those that it writes, or the
+        others, which share no page with them."""
+        return {
+            i: self._room(section.size, section.align)
+            for i, section in enumerate(self.sections)
+            if section.flags & ALLOC and section.flags & WRITE == writable
+        }
 
     def _room(self, size: int, align: int) -> int:
         """Where so many bytes shall lie."""
@@ -125,7 +132,7 @@ class Image:
             if section.kind == RELA and section.info in self.places:
                 self._relocate(image, base, section, find)
         (wanted,) = (one for one in self.symbols if self.name(one) == symbol)
-        _let_run(base, self.size)
+        _let_run(base, self.sealed)
         _images.append(image)
         return self._address(wanted, base, find)
 
@@ -166,6 +173,5 @@ def _sections(code: bytes) -> list[Section]:
 def _let_run(start: int, size: int) -> None:
     """Makes memory readable and runnable, no longer writable. Raises OSError."""
     library = ctypes.CDLL(None, use_errno=True)
-    pages = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-    if library.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(pages), READ_AND_RUN):
+    if library.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(size), READ_AND_RUN):
         raise OSError(ctypes.get_errno(), "memory cannot be made to run")

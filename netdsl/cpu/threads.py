@@ -12,7 +12,6 @@ import importlib
 import os
 import sys
 from functools import cache
-from importlib import metadata
 
 from netdsl.faults import error
 
@@ -83,6 +82,8 @@ def _open_tbb() -> None:
 
     Once it is open, Numba's layer finds it by its name.
     """
+    from importlib import metadata
+
     try:
         files = metadata.files("tbb") or []
         found = next((file for file in files if file.name == "libtbb.so.12"), None)

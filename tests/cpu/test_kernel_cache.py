@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,11 +16,12 @@ from numba import njit
 from numba.core.caching import NullCache
 from numpy.typing import NDArray
 
-from netdsl.cpu import cache, native, region
-from netdsl.cpu.cache import cache_for
+from netdsl.cpu import cache, host, native, region
 from netdsl.cpu.launch import PARTS, Worker, compile_all
+from netdsl.cpu.numba_cache import cache_for
 
 TWICE = """
+import sys
 import numpy as np
 from netdsl import cpu
 from netdsl.lang import load
@@ -29,7 +31,8 @@ graph = load("input 3x4x4; relu")
 plan = cpu.compile(graph, {}, batch=1, progress=lambda *step: seen.append(step))
 x = np.arange(-24, 24, dtype=np.float32).reshape(1, 3, 4, 4)
 assert (plan.run({"input": x})["relu1"] == np.maximum(x, 0)).all()
-print(len(seen), cpu.info()["cache"])
+heavy = sorted({"numba", "llvmlite"} & set(sys.modules))
+print(len(seen), *heavy, cpu.info()["cache"])
 """
 
 
@@ -219,6 +222,26 @@ def processes(folder: Path, count: int) -> list[str]:
     said = [process.communicate(timeout=300) for process in running]
     assert [process.returncode for process in running] == [0] * count, said
     return [out for out, _ in said]
+
+
+def test_a_start_that_finds_its_kernels_imports_no_compiler(tmp_path: Path) -> None:
+    (first,) = processes(tmp_path, 1)
+    (later,) = processes(tmp_path, 1)
+    folder = first.split()[-1]
+    assert first.split()[1:] == ["llvmlite", "numba", folder]
+    assert later.split() == ["0", folder]
+
+
+@pytest.mark.parametrize("content", ["", "not JSON", "[]", '["x86_64", "cpu", "", 3]'])
+def test_what_was_kept_of_the_cpu_is_asked_for_again_where_it_is_damaged(
+    tmp_path: Path, content: str
+) -> None:
+    path = tmp_path / "host.json"
+    assert host.kept(path) is None
+    path.write_text(content)
+    assert host.kept(path) is None
+    path.write_text(json.dumps(host.host()))
+    assert host.kept(path) == host.host()
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ from netdsl.cpu import winograd
 from netdsl.cpu.choices import pools
 from netdsl.cpu.conv import conv_needs, plan_conv, quick_plan
 from netdsl.cpu.costs import Work
-from netdsl.cpu.micro.cook_toom import SIZES, Size, matrices
+from netdsl.cpu.micro.cook_toom import matrices
+from netdsl.cpu.micro.fields import SIZES, Size
 from netdsl.cpu.plan import compile as compile_plan
 from netdsl.graph.weights import initialise
 from netdsl.ops import Conv, MaxPool, Relu, Window
