@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from netdsl import lang, resources
+from netdsl import resources
 from netdsl.faults import NetError, error
-from netdsl.graph import Graph
-from netdsl.lang import DEFAULT, LIFTED, Limits
+from netdsl.graph import Graph, known
+from netdsl.limits import DEFAULT, LIFTED, Limits
 
 
 def find(name: str | Path) -> Path:
@@ -82,9 +82,19 @@ def read_text(path: Path, limits: Limits | None = DEFAULT) -> str:
 def graph_of(name: str | Path, limits: Limits | None = DEFAULT) -> Graph:
     """The graph of a zoo net or a file. Raises NetError. limits: None lifts them."""
     path = find(name)
-    return lang.load(read_text(path, limits), str(path), limits)
+    text = read_text(path, limits)
+    graph = known.find(text, str(path)) if limits == DEFAULT else None
+    if graph is None:
+        from netdsl import lang
+
+        graph = lang.load(text, str(path), limits)
+        if limits == DEFAULT:
+            known.keep(graph, text, str(path))
+    return graph
 
 
 def graph_of_text(text: str, limits: Limits | None = DEFAULT) -> Graph:
     """The graph of a text such as `input 3x32x32; conv3x3p1(8) -> gap`. Raises NetError."""
+    from netdsl import lang
+
     return lang.load(text, limits=limits)

@@ -10,8 +10,8 @@ from math import gcd
 import numpy as np
 
 from netdsl.cpu.direct import Sum, View, bits
-from netdsl.cpu.launch import BODY, share, worker
 from netdsl.cpu.late import njit
+from netdsl.cpu.launch import BODY, share, worker
 from netdsl.cpu.layout import LANES, Call
 from netdsl.cpu.micro import Kind, past, run_row
 from netdsl.cpu.micro.row_shapes import KERNELS, ROW_FIELDS, STRIDES, choose

@@ -14,6 +14,7 @@ from functools import cache as once
 from pathlib import Path
 from typing import NamedTuple
 
+from netdsl import kept
 from netdsl.cpu import cache
 
 INDIFFERENT = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER"}
@@ -43,7 +44,7 @@ def host() -> Host:
     """This CPU."""
     said = system()
     path = cache.folder() / f"host-{_digest(said, settings())}.json"
-    return (said and kept(path)) or _asked(path if said else None)
+    return (said and told(path)) or _asked(path if said else None)
 
 
 @once
@@ -78,14 +79,10 @@ def system() -> list[str]:
     return found
 
 
-def kept(path: Path) -> Host | None:
-    """The answer that was kept; None where none is there, or it is damaged."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    whole = isinstance(found, list) and len(found) == len(Host._fields)
-    return Host(*found) if whole and all(isinstance(one, str) for one in found) else None
+def told(path: Path) -> Host | None:
+    """The answer that was kept; None where there is none."""
+    content = kept.read(path)
+    return None if content is None else Host(*json.loads(content))
 
 
 def _asked(path: Path | None) -> Host:
@@ -102,7 +99,7 @@ def _asked(path: Path | None) -> Host:
         get_host_cpu_features() if given is None else str(given),
     )
     if path is not None:
-        cache.write(path, json.dumps(found).encode())
+        kept.write(path, json.dumps(found).encode())
     return found
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from netdsl import kept
 from netdsl.cpu import cache, native, region
 from netdsl.cpu.late import njit
 from netdsl.cpu.layout import BODY as BODY
@@ -90,7 +91,7 @@ def watched(kernels: Iterable[Any], progress: Progress | None) -> Iterator[list[
     kernels: those that may be wanted; the ones that are not ready make up the expected number. At
     the end all are done, whether they were wanted or not. Gives the names of those compiled.
     """
-    cache.used()
+    kept.used(cache.folder())
     missing = sum(not kernel.ready for kernel in _workers(kernels)) + (not region.ready())
     names: list[str] = []
 

@@ -10,16 +10,14 @@ is as good as none: the kernel is compiled.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache as once
 from pathlib import Path
 from typing import Any
 
+from netdsl import kept
 from netdsl.cpu import cache, elf, host
-
-DIGEST = hashlib.sha256().digest_size
 
 UNCALLED = {"NRT_Free": "free"}
 """What code names that Numba defines, for errors that no kernel raises, and what may stand for it;
@@ -36,13 +34,10 @@ _engines: list[Any] = []
 
 def load(name: str, known: Known = NOTHING) -> int | None:
     """The address of a kept kernel's code; None where none is kept that can be used."""
-    try:
-        content = place(name).read_bytes()
-    except OSError:
+    content = kept.read(place(name))
+    if content is None:
         return None
-    if hashlib.sha256(content[DIGEST:]).digest() != content[:DIGEST]:
-        return None
-    head, _, code = content[DIGEST:].partition(b"\n")
+    head, _, code = content.partition(b"\n")
     about = json.loads(head)
     found = {symbol: _address(symbol, known) for symbol in about["needs"]}
     if None in found.values():
@@ -54,8 +49,7 @@ def keep(name: str, symbol: str, needs: list[str], code: bytes) -> None:
     """Keeps a kernel's object code, if the folder can be written. needs: the symbols from outside
     that it names."""
     head = json.dumps({"symbol": symbol, "needs": needs}).encode()
-    content = head + b"\n" + code
-    cache.write(place(name), hashlib.sha256(content).digest() + content)
+    kept.write(place(name), head + b"\n" + code)
 
 
 def place(name: str) -> Path:

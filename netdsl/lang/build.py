@@ -16,9 +16,9 @@ from lark.exceptions import UnexpectedInput
 from netdsl.faults import Span
 from netdsl.lang import syntax
 from netdsl.lang.complain import complain
-from netdsl.lang.limits import Limits
 from netdsl.lang.report import Report
 from netdsl.lang.split import KEYWORDS
+from netdsl.limits import Limits
 
 RESERVED = KEYWORDS | {"bare", "aux", "as", "id", "double", "halve", "yes", "no"}
 """Words that cannot name a tensor, a block or a parameter."""

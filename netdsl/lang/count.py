@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from netdsl.lang import syntax
 from netdsl.lang.evaluate import Computed, Surroundings, Unknown, evaluate, shown
 from netdsl.lang.insert import bind_silently, word_text
-from netdsl.lang.limits import Limits
 from netdsl.lang.program import Program
 from netdsl.lang.words import read_word
+from netdsl.limits import Limits
 
 Parameters = Mapping[str, Computed]
 

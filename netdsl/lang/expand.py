@@ -14,13 +14,13 @@ from netdsl.graph import Aux
 from netdsl.lang import syntax
 from netdsl.lang.evaluate import Name, Unknown, evaluate, shown
 from netdsl.lang.insert import bind, word_text
-from netdsl.lang.limits import Limits
 from netdsl.lang.nodes import Nodes
 from netdsl.lang.opword import OpExpander, Use, bad_word
 from netdsl.lang.program import Program
 from netdsl.lang.report import Report
 from netdsl.lang.scope import LOST, Double, Flow, Naming, Scope, Tensor
 from netdsl.lang.words import guess, near, read_word
+from netdsl.limits import Limits
 from netdsl.ops import JOINS
 
 FACTORS = {"double": Fraction(2), "halve": Fraction(1, 2)}

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 from netdsl.faults import NetError
 from netdsl.lang.layout import Atom, Group, Item, flat, space, tree
-from netdsl.lang.limits import LIFTED
 from netdsl.lang.parse import parse, tokens
 from netdsl.lang.report import Report
 from netdsl.lang.split import Comment, Parts, Stretch, split
 from netdsl.lang.words import read_word
 from netdsl.lang.wrap import WIDTH, broken
+from netdsl.limits import LIFTED
 
 SPREAD = 16
 """Columns may be moved this far to stand under each other."""

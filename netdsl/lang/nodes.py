@@ -6,9 +6,9 @@ from math import prod
 
 from netdsl.faults import Call, Span
 from netdsl.graph import Aux, Node
-from netdsl.lang.limits import Limits
 from netdsl.lang.report import Full, Report
 from netdsl.lang.scope import Tensor
+from netdsl.limits import Limits
 from netdsl.ops import Op, Shape, show
 
 FLOAT = 4

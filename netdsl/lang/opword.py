@@ -9,12 +9,12 @@ from netdsl.faults import OpFault, Span
 from netdsl.lang import syntax
 from netdsl.lang.evaluate import Unknown, evaluate, plain
 from netdsl.lang.insert import place
-from netdsl.lang.limits import Limits
 from netdsl.lang.nodes import Nodes
 from netdsl.lang.program import Program
 from netdsl.lang.report import Report
 from netdsl.lang.scope import LOST, Double, Flow, Scope, Tensor
 from netdsl.lang.words import LONGEST_NAME, Spelled, read_word
+from netdsl.limits import Limits
 from netdsl.ops import Op, Shape, Word, bind, build, gives_filters, spelling, takes_filters
 from netdsl.ops.base import Value
 

@@ -13,9 +13,9 @@ from netdsl import resources
 from netdsl.faults import Source
 from netdsl.lang import syntax
 from netdsl.lang.build import Builder
-from netdsl.lang.limits import DEFAULT, Limits
 from netdsl.lang.report import Full, Report
 from netdsl.lang.split import KEYWORDS, Stretch, split
+from netdsl.limits import DEFAULT, Limits
 
 
 @cache

@@ -10,12 +10,12 @@ from netdsl.lang import header, syntax
 from netdsl.lang.count import Counter
 from netdsl.lang.evaluate import UNKNOWN
 from netdsl.lang.expand import Expander
-from netdsl.lang.limits import DEFAULT, LIFTED, Limits
 from netdsl.lang.parse import parse
 from netdsl.lang.program import Program, gather
 from netdsl.lang.report import Full, Report
 from netdsl.lang.scope import LOST, Flow, Naming, Scope, Tensor
 from netdsl.lang.warn import warn
+from netdsl.limits import DEFAULT, LIFTED, Limits
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from netdsl.lang.limits import Limits
 from netdsl.lang.report import Full, Report
+from netdsl.limits import Limits
 
 KEYWORDS = frozenset({"net", "input", "labels", "meta", "def", "every", "output"})
 """Words that begin a statement."""

@@ -11,17 +11,16 @@ from llvmlite import binding, ir
 from numpy.lib.stride_tricks import sliding_window_view
 
 from netdsl.cpu.direct import bits
-from netdsl.cpu.micro.rows import (
+from netdsl.cpu.micro.row_shapes import (
     AVX512_ROWS,
     KERNELS,
     NARROW_ROWS,
     ROW_FIELDS,
     STRIDES,
     choose,
-    name_of,
-    row_function,
     rows,
 )
+from netdsl.cpu.micro.rows import name_of, row_function
 from netdsl.cpu.native import assembled
 
 LINUX = "x86_64-unknown-linux-gnu"

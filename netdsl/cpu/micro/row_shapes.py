@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from netdsl.cpu.micro.shapes import wide
 
-# What a row's function reads from `t` on in the descriptor: the rows of the kernel, and where the table of their places starts; the outputs of a row; the bits
-# of the floats between which results are clamped.
+# What a row's function reads from `t` on in the descriptor: the rows of the kernel, and where the
+# table of their places starts; the outputs of a row; the bits of the floats between which results
+# are clamped.
 TURNS, TABLE, WIDTH, LOW, HIGH = range(5)
 ROW_FIELDS = 5
 

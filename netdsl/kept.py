@@ -1,0 +1,80 @@
+"""Files in the user's cache folder, which hold what could be made again.
+
+They are written beside and renamed, and begin with a digest of the rest, so processes may share a
+folder, and a file that is damaged is as good as none. What cannot be read or written costs time and
+nothing else.
+
+A folder is named `WHAT-DIGEST`, the digest being that of the sources that made what lies in it: an
+upgrade never meets what another version made. Other versions' folders go once they have not been
+used for a month.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+DIGEST = hashlib.sha256().digest_size
+
+DAY = 24 * 3600
+OLD = 30 * DAY
+"""Seconds without use after which another version's folder goes."""
+
+MOST = 32
+"""Versions whose folders are kept at most; several checkouts may take turns."""
+
+
+def read(path: Path) -> bytes | None:
+    """What was kept in a file; None where it is not there or damaged."""
+    try:
+        whole = path.read_bytes()
+    except OSError:
+        return None
+    content = whole[DIGEST:]
+    return content if hashlib.sha256(content).digest() == whole[:DIGEST] else None
+
+
+def write(path: Path, content: bytes) -> None:
+    """Keeps content in a file, if the folder can be written."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(hashlib.sha256(content).digest() + content)
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def digest(sources: Iterable[Path], *more: bytes) -> str:
+    """What a folder is called by, from the sources of what lies in it."""
+    found = hashlib.sha256(b"".join(more))
+    for source in sorted(sources):
+        found.update(source.read_bytes())
+    return found.hexdigest()[:12]
+
+
+def used(folder: Path) -> None:
+    """Marks a folder as used today, and removes those of other versions that long have not been."""
+    now = time.time()
+    with contextlib.suppress(OSError):
+        there = folder.is_dir()
+        if there and now - folder.stat().st_mtime < DAY:
+            return
+        if there:
+            os.utime(folder)
+        prune(folder, now)
+
+
+def prune(folder: Path, now: float) -> None:
+    """Removes the folders of other versions that are old, or more than there should be."""
+    what, _, _ = folder.name.partition("-")
+    found = [(p.stat().st_mtime, p) for p in folder.parent.glob(f"{what}-*") if p != folder]
+    for i, (last, path) in enumerate(sorted(found, reverse=True)):
+        if now - last > OLD or i >= MOST - 1:
+            shutil.rmtree(path, ignore_errors=True)
