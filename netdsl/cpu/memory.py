@@ -79,10 +79,19 @@ def lent(array: NDArray[Any]) -> NDArray[np.float32]:
     return np.ctypeslib.as_array(pointer, flat.shape)
 
 
+LARGE = 1 << 20
+"""Bytes of an array whose memory is worth giving back."""
+
+
 def let_go(array: NDArray[Any]) -> None:
-    """Frees the memory of an array that is mapped from a file; it is read again if needed again."""
+    """Frees the memory of a large array that is mapped from a file, and lies there in one stretch;
+    it is read again if needed again."""
     holder: object = array
     while isinstance(holder, np.ndarray):
         holder = holder.base
-    if isinstance(holder, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        holder.madvise(mmap.MADV_DONTNEED)
+    if array.nbytes < LARGE or not isinstance(holder, mmap.mmap):
+        return
+    if array.flags.c_contiguous and hasattr(mmap, "MADV_DONTNEED"):
+        start = array.ctypes.data - np.frombuffer(holder, np.uint8).ctypes.data
+        first = start - start % mmap.PAGESIZE
+        holder.madvise(mmap.MADV_DONTNEED, first, start - first + array.nbytes)

@@ -175,8 +175,10 @@ class Layer:
     parts: int
 
 
+@lru_cache(maxsize=1024)
 def planned(size: Size, layer: Layer) -> Winograd:
-    """The cheaper way through a layer."""
+    """The cheaper way through a layer. It is asked for many times while a net is planned, and nets
+    repeat their layers."""
     return _cheapest(size, layer, _order(size, layer))[0]
 
 
@@ -221,8 +223,7 @@ def _order(size: Size, layer: Layer) -> int:
 
 @lru_cache(maxsize=1024)
 def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> tuple[Winograd, ...]:
-    """Plans with several numbers of tiles at a time, the cheapest first. A layer is asked for many
-    times while a net is planned, and nets repeat their layers."""
+    """Plans with several numbers of tiles at a time, the cheapest first."""
     parts, depth = layer.parts, layer.depth or 1
     walks, images = (1, layer.batch) if layer.depth is None else (layer.batch, layer.outputs[0])
     rows, columns = tiling(size, layer.outputs[1:])

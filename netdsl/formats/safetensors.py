@@ -11,6 +11,7 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,21 +74,18 @@ class WeightsFile:
         check_finite(numbers, f"{self.path}: {name}")
         return numbers
 
+    @cached_property
+    def _mapped(self) -> NDArray[np.uint8]:
+        """The whole file, of which only what is read is in memory."""
+        return np.memmap(self.path, np.uint8, "r").view(np.ndarray)
+
     def _numbers(self, tensor: Tensor) -> NDArray[np.float32]:
         kind = KINDS[tensor.kind]
         if 0 in tensor.shape:
             return np.zeros(tensor.shape, np.float32)
-        aligned = tensor.start % kind.itemsize == 0
-        mapped: NDArray[Any] = np.memmap(
-            self.path,
-            kind if aligned else np.uint8,
-            "r",
-            tensor.start,
-            math.prod(tensor.shape) * (1 if aligned else kind.itemsize),
-        )
-        flat = mapped.view(np.ndarray)
-        if not aligned:
-            flat = flat.copy().view(kind)
+        end = tensor.start + math.prod(tensor.shape) * kind.itemsize
+        content = self._mapped[tensor.start : end]
+        flat = (content if tensor.start % kind.itemsize == 0 else content.copy()).view(kind)
         if tensor.kind == "BF16":
             # The upper half of a float32.
             flat = (flat.astype(np.uint32) << 16).view(np.float32)

@@ -33,13 +33,33 @@ def test_other_arrays_are_lent_as_copies() -> None:
 
 def test_what_is_mapped_is_there_again_when_read(tmp_path: Path) -> None:
     path = tmp_path / "numbers"
-    np.arange(5000, dtype=np.float32).tofile(path)
-    mapped = np.memmap(path, np.float32, "r").view(np.ndarray).reshape(50, 100)
-    before = mapped.copy()
-    memory.let_go(mapped)
-    np.testing.assert_array_equal(mapped, before)
-    memory.let_go(before)
-    np.testing.assert_array_equal(mapped, before)
+    np.arange(1_000_000, dtype=np.float32).tofile(path)
+    whole = np.memmap(path, np.float32, "r").view(np.ndarray)
+    for mapped in (whole.reshape(1000, 1000), whole[3333:-55555], whole[:99], whole[::2]):
+        before = mapped.copy()
+        memory.let_go(mapped)
+        np.testing.assert_array_equal(mapped, before)
+        memory.let_go(before)
+        np.testing.assert_array_equal(mapped, before)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="nobody says what is in memory")
+def test_what_is_let_go_is_in_memory_no_longer(tmp_path: Path) -> None:
+    path = tmp_path / "numbers to let go"
+    np.arange(4_000_000, dtype=np.float32).tofile(path)
+    whole = np.memmap(path, np.float32, "r").view(np.ndarray)
+
+    def there() -> int:
+        lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+        mapping = next(line for line in lines if line.endswith(path.name))
+        assert mapping
+        return int(next(line for line in lines if line.startswith("Rss:")).split()[1])
+
+    assert whole.sum() > 0
+    full = there()
+    assert full >= 15_000
+    memory.let_go(whole[1_000_000:3_000_000])
+    assert there() <= full - 7_000
 
 
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
