@@ -35,8 +35,8 @@ CLASSES: dict[str, Callable[..., Any]] = {
         *(*OPS, *JOINS.values()),
     )
 }
-MAPPING = ""
-"""In place of a class: a mapping from strings."""
+LIST, MAPPING = "[]", "{}"
+"""In place of a class: a list, and a mapping from strings."""
 
 
 class UnkeptError(Exception):
@@ -83,6 +83,8 @@ def encoded(value: object) -> Any:
         return value
     if type(value) is tuple:
         return [encoded(one) for one in value]
+    if type(value) is list:
+        return {LIST: [encoded(one) for one in value]}
     if type(value) is dict and all(type(key) is str for key in value):
         return {MAPPING: {key: encoded(one) for key, one in value.items()}}
     if type(value) is Span:
@@ -100,6 +102,8 @@ def decoded(value: Any, source: Source) -> Any:
     if not isinstance(value, dict):
         return value
     ((name, inside),) = value.items()
+    if name == LIST:
+        return [decoded(one, source) for one in inside]
     if name == MAPPING:
         return {key: decoded(one, source) for key, one in inside.items()}
     if name == "Span":
