@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from netdsl import resources
@@ -41,6 +40,8 @@ def _missing(name: str, path: Path, zoo: dict[str, Path]) -> NetError:
         bare = path.name.removesuffix(".net")
         hint = f"the zoo's net is called without a path: {bare}" if bare in zoo else None
         return error("no-such-net", f"there is no file {_short(name)}", help=hint)
+    import difflib
+
     near = difflib.get_close_matches(name.lower(), zoo, n=3, cutoff=0.55)
     hint = f"did you mean {' or '.join(near)}?" if near else "`netdsl nets` lists them"
     return error("no-such-net", f"there is no net called {_short(name)}", help=hint)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -73,6 +72,8 @@ def used(folder: Path) -> None:
 
 def prune(folder: Path, now: float) -> None:
     """Removes the folders of other versions that are old, or more than there should be."""
+    import shutil
+
     what, _, _ = folder.name.partition("-")
     found = [(p.stat().st_mtime, p) for p in folder.parent.glob(f"{what}-*") if p != folder]
     for i, (last, path) in enumerate(sorted(found, reverse=True)):

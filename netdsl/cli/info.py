@@ -1,4 +1,4 @@
-"""`netdsl info`: versions, the CPU, threads, the cache of compiled kernels, devices."""
+"""`netdsl info`: versions, the CPU, threads, where kernels and nets are kept, devices."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def facts() -> dict[str, Any]:
     from importlib.metadata import version
 
     from netdsl import __version__, cpu, cuda
+    from netdsl.graph import known
 
     return {
         "netdsl": __version__,
@@ -37,6 +38,7 @@ def facts() -> dict[str, Any]:
         **{package: version(package) for package in PACKAGES},
         "platform": platform.platform(),
         **cpu.info(),
+        "nets": str(known.folder()),
         **cuda.about(),
         "devices": ["cpu", *(f"cuda: {card}" for card in cuda.devices()), "reference"],
     }

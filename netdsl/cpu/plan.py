@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from statistics import median
 from threading import Lock
 from time import perf_counter
 
@@ -114,6 +113,8 @@ class Plan:
 
     def profile(self, inputs: Mapping[str, NDArray[np.floating]], repeats: int = 5) -> list[Timing]:
         """The time of each step over some runs after a first; raises NetError as `run` does."""
+        from statistics import median
+
         arrays = [self._checked(port, inputs) for port in self.inputs]
         self.run(inputs)
         found: list[list[float]] = [[] for _ in self.steps]

@@ -6,8 +6,8 @@ Weights are a mapping from parameter names (`conv1.weight`) to arrays, see `Grap
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
 from math import sqrt
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
@@ -16,6 +16,9 @@ import numpy.typing as npt
 from netdsl.faults import error
 from netdsl.graph.graph import Graph
 from netdsl.ops import Parameter, show
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 Floats = npt.NDArray[np.float32]
 
@@ -31,7 +34,7 @@ def initialise(graph: Graph, seed: int = 0) -> dict[str, Floats]:
     Each tensor is drawn from the seed and its own name, so that a change to one layer leaves the
     others' weights as they were. `seed` is 0 or more.
     """
-    with ThreadPoolExecutor() as threads:
+    with _threads() as threads:
         return {name: _drawn(name, p, seed, threads) for name, p in graph.all_parameters().items()}
 
 
@@ -43,7 +46,7 @@ class Drawn(Mapping[str, Floats]):
         self._parameters, self._seed = graph.all_parameters(), seed
 
     def __getitem__(self, name: str) -> Floats:
-        with ThreadPoolExecutor() as threads:
+        with _threads() as threads:
             return _drawn(name, self._parameters[name], self._seed, threads)
 
     def __contains__(self, name: object) -> bool:
@@ -54,6 +57,13 @@ class Drawn(Mapping[str, Floats]):
 
     def __len__(self) -> int:
         return len(self._parameters)
+
+
+def _threads() -> Executor:
+    """Threads that draw; imported here, since a net with weights of a file wants none."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor()
 
 
 def _drawn(name: str, parameter: Parameter, seed: int, threads: Executor) -> Floats:
