@@ -1,6 +1,24 @@
-"""Lets the tests of this folder import what they share (`agree`)."""
+"""What the tests of this folder share: what they import (`agree`), and plans made afresh."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def planned_afresh() -> Iterator[None]:
+    """Forgets which way each layer goes, since tests change what that hangs on."""
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    from netdsl.cpu import winograd
+
+    winograd.planned.cache_clear()
+    winograd._cheapest.cache_clear()
