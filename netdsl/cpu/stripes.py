@@ -18,12 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
 from netdsl.cpu import depthwise, direct
 from netdsl.cpu.chains import Chain, Span, spans, window
@@ -31,29 +27,17 @@ from netdsl.cpu.choices import choice
 from netdsl.cpu.conv import call_of, direct_sum
 from netdsl.cpu.direct import Sum
 from netdsl.cpu.lanes import load, store
-from netdsl.cpu.launch import BODY, FLOATS, INTS, Worker, worker
+from netdsl.cpu.late import late
+from netdsl.cpu.launch import BODY, Worker, worker
 from netdsl.cpu.layout import WORKER, Buffer, Call
-from netdsl.cpu.micro.tile import past
+from netdsl.cpu.micro import past
 from netdsl.cpu.task import Places, Task
 
 # Where the calls of a part start in the table, for each part and the end; then the table: where
 # each call's descriptor starts in this one.
 FIRSTS = BODY
 
-
-@intrinsic
-def run_worker(typing: Any, arena: Any, params: Any, d: Any) -> Any:
-    """Runs the worker of a descriptor, all of its work."""
-
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        number = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [*(a.type for a in args), number, number])
-        address = builder.load(builder.gep(args[2], [ir.Constant(number, WORKER)]))
-        function = builder.inttoptr(address, kind.as_pointer())
-        builder.call(function, [*args, ir.Constant(number, 0), ir.Constant(number, 1)])
-        return context.get_dummy_value()
-
-    return types.void(FLOATS, FLOATS, INTS), lower
+run_worker = late("netdsl.cpu.nested", "run_worker")
 
 
 @worker
