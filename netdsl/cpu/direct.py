@@ -100,9 +100,9 @@ def group_end(d, at, right):  # type: ignore[no-untyped-def]
     return min(right, (at // whole + 1) * whole)
 
 
-@worker
-def direct(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
-    """Sums over taps for all places of a grid and all filters."""
+@njit(boundscheck=False, error_model="numpy")
+def sum_up(arena, params, d, part, parts, run):  # type: ignore[no-untyped-def]
+    """A part's share of all sums, `run` being what runs a tile."""
     x_step, y_step, r_step = d[TILE + 2], d[TILE + 3], d[TILE + 4]
     columns, table = d[COLUMNS], d[COLUMN_TABLE]
     begin, right = portion(d, part, parts)
@@ -125,41 +125,34 @@ def direct(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
                         x, number = d[table + 2 * cell], d[table + 2 * cell + 1]
                         inputs, outputs = x_at + x * x_step, y_at + x * y_step
                         added = outputs if s > 0 else r_at + x * r_step
-                        run_tile(number, arena, params, t, inputs, w, outputs, bias, added)
+                        run(number, arena, params, t, inputs, w, outputs, bias, added)
                         ahead = fetch(params, d, ahead, lines)
                     i += columns - left
         begin = stop
+
+
+@njit(forceinline=True)
+def floats_tile(number, arena, params, t, x, w, y, bias, residual):  # type: ignore[no-untyped-def]
+    """Runs a tile with weights in single precision."""
+    run_tile(number, arena, params, t, x, w, y, bias, residual)
+
+
+@njit(forceinline=True)
+def short_tile(number, arena, params, t, x, w, y, bias, residual):  # type: ignore[no-untyped-def]
+    """Runs a tile with weights of fewer bits."""
+    run_short(number, arena, params, t, x, w, y, bias, residual)
+
+
+@worker
+def direct(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """Sums over taps for all places of a grid and all filters."""
+    sum_up(arena, params, d, part, parts, floats_tile)
 
 
 @worker
 def direct_short(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """The same with weights of fewer bits, a worker of its own since few ever want its tiles."""
-    x_step, y_step, r_step = d[TILE + 2], d[TILE + 3], d[TILE + 4]
-    columns, table = d[COLUMNS], d[COLUMN_TABLE]
-    begin, right = portion(d, part, parts)
-    while begin < right:
-        stop = group_end(d, begin, right)
-        for s in range(d[SUMS]):
-            t = past(d, TILE + s * TILE_FIELDS)
-            at = begin
-            while at < stop:
-                i, count, start, w, bias, y_block, r_block = strip(d, at, stop)
-                at += count
-                w += s * d[ONWARD]
-                end = i + count
-                ahead, lines = w + d[ACROSS] * d[BLOCK], d[LINES] // count if count > 2 else 0
-                while i < end:
-                    row, left = i // columns, i % columns
-                    x_at, y_at = row_at(d, row, INPUT) + start, row_at(d, row, OUTPUT) + y_block
-                    r_at = row_at(d, row, RESIDUAL) + r_block
-                    for cell in range(left, min(columns, left + end - i)):
-                        x, number = d[table + 2 * cell], d[table + 2 * cell + 1]
-                        inputs, outputs = x_at + x * x_step, y_at + x * y_step
-                        added = outputs if s > 0 else r_at + x * r_step
-                        run_short(number, arena, params, t, inputs, w, outputs, bias, added)
-                        ahead = fetch(params, d, ahead, lines)
-                    i += columns - left
-        begin = stop
+    sum_up(arena, params, d, part, parts, short_tile)
 
 
 class View(NamedTuple):
