@@ -11,9 +11,13 @@ from math import prod
 
 from netdsl.cpu.layout import LANES, Triple
 from netdsl.cpu.micro.shapes import wide
+from netdsl.cpu.processor import second_level
 
 TRANSFORM, NARROW_TRANSFORM = 4.0, 8.0
 """Cycles for each of a tile's inputs, there and back: with AVX-512 and without."""
+
+OWN_CACHE = second_level() // 8
+"""Floats that stay in a core's own cache while others pass: half of its second level."""
 
 CACHED = 4 << 20
 """Bytes of weights that other layers leave in a cache until the next run."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from netdsl.cpu.costs import OWN_CACHE
 from netdsl.cpu.late import njit
 from netdsl.cpu.launch import BODY, share, worker
 from netdsl.cpu.layout import LANES, Buffer, Call, Triple
@@ -282,13 +283,13 @@ def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
     return Call(work, np.array([number for part in fields for number in part], np.int64))
 
 
-NEAR, OWN = 4 * 1024, 64 * 1024
-"""Floats that stay in a core's first and second cache while others pass."""
+NEAR = 4 * 1024
+"""Floats that stay in a core's first cache while others pass."""
 
 
 def cached(whole: Sum) -> bool:
     """Whether all weights stay in a core's second cache."""
-    return len(whole.starts) * whole.block <= OWN
+    return len(whole.starts) * whole.block <= OWN_CACHE
 
 
 def group(whole: Sum, tiles: int, pixels: int, parts: int) -> int:
@@ -297,7 +298,7 @@ def group(whole: Sum, tiles: int, pixels: int, parts: int) -> int:
     that weights pass by less often."""
     if len(set(whole.starts)) == len(whole.starts):
         return tiles  # No two blocks of filters read the same.
-    room = NEAR if cached(whole) else OWN
+    room = NEAR if cached(whole) else OWN_CACHE
     fresh = max(1, (whole.fresh or len(whole.taps) * whole.kind.rows) // whole.sums)
     groups = -(-tiles // max(2, room // (fresh * pixels)))
     return -(-tiles // (-(-groups // parts) * parts if groups > 1 else 1))

@@ -22,14 +22,21 @@ from math import inf, prod
 
 import numpy as np
 
-from netdsl.cpu.costs import CACHED, NARROW_FROM_CACHE, PASSING, UNHIDDEN, read, transform
+from netdsl.cpu.costs import (
+    CACHED,
+    NARROW_FROM_CACHE,
+    OWN_CACHE,
+    PASSING,
+    UNHIDDEN,
+    read,
+    transform,
+)
 from netdsl.cpu.direct import bits
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, Triple, aligned
 from netdsl.cpu.micro import Kind, Tile, code
 from netdsl.cpu.micro.fields import SIZES, TILE_FIELDS, Size, output_form, turns
 from netdsl.cpu.micro.shapes import wide
-from netdsl.cpu.processor import second_level
 from netdsl.cpu.tiling import product_tile
 from netdsl.cpu.winograd_kernel import (
     BY_TILES,
@@ -149,9 +156,8 @@ def halo(plan: Winograd, before: Triple, lengths: Triple, outputs: Triple) -> Ha
     return Halo(before, (d, h, w))
 
 
-OWN_CACHE, SHARED_CACHE = second_level() // 8, 8 * 1024 * 1024
-"""Floats that a chunk's transformed inputs and products may take, by tiles (half of a core's own
-cache) and by products."""
+SHARED_CACHE = 8 * 1024 * 1024
+"""Floats that a chunk's transformed inputs and products may take by products."""
 
 NEAR_CACHE = 1024 * 1024
 """The same by products, where the weights stay in the shared cache and may pass often."""
