@@ -2,9 +2,8 @@
 
 A panel of weights, all that a tile takes, is read once for every few pixels of a row. The first
 tile of a row would wait for the memory that it comes from, and the memory for the others. So each
-turn of a tile's loop asks for a few cache lines of the next row's panel; on AVX2 that takes a
-sixth off layers whose weights come from memory. The tiles of AVX-512 fill its registers: LLVM would
-keep some of their sums in memory instead, and nothing is gained.
+turn of a tile's loop asks for a few cache lines of the next row's panel (`ahead` in shapes.py says
+on which CPUs); that takes a sixth off layers whose weights come from memory, or more.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from netdsl.cpu.micro.fields import LINES
-from netdsl.cpu.micro.shapes import NARROW, Kind, Tile
+from netdsl.cpu.micro.fields import LINES, X_STEP, Y_STEP
+from netdsl.cpu.micro.shapes import Kind, Tile, ahead
 from netdsl.cpu.micro.tile import Writer, runner
 from netdsl.cpu.micro.vectors import INT, LANES, LONG
 
@@ -25,7 +24,20 @@ SECOND_LEVEL = 2
 class Product(Writer):
     """Writes the function of a product's tile: no biases, no residual, no clamping. In their
     places it takes where in params the lines lie that it asks for (`bias`), and how many floats
-    farther each turn does (`residual`)."""
+    farther each turn does (`residual`). Pixels lie side by side, so LLVM needs no register for
+    where each of them does.
+
+    asks: whether it asks for any.
+    """
+
+    def __init__(self, module: ir.Module, tile: Tile, name: str, asks: bool) -> None:
+        self.asks = asks
+        super().__init__(module, tile, name)
+
+    def field(self, index: int) -> ir.Value:
+        if index in (X_STEP, Y_STEP):
+            return ir.Constant(LONG, LANES)
+        return super().field(index)
 
     def write(self) -> None:
         self.store(self.reduce(self.grid(ir.Constant(self.type, [0.0] * LANES))))
@@ -33,7 +45,7 @@ class Product(Writer):
 
     def begin(self, turn: ir.Value, across: ir.Value) -> None:
         b = self.builder
-        if Tile(self.shape, self.kind) not in NARROW:
+        if not self.asks:
             return
         byte = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
@@ -52,10 +64,11 @@ def product_name(tile: Tile) -> str:
     return f"netdsl.product{tile.shape.pixels}x{tile.shape.blocks}"
 
 
-def product_function(module: ir.Module, tile: Tile) -> ir.Function:
-    """The function of one tile in this module, written when first asked for."""
-    name = product_name(tile)
-    return module.globals.get(name) or Product(module, tile, name).function
+def product_function(module: ir.Module, tile: Tile, asks: bool | None = None) -> ir.Function:
+    """The function of one tile in this module, written when first asked for. asks: whether it asks
+    for weights; as suits this CPU by default."""
+    name, asks = product_name(tile), ahead() if asks is None else asks
+    return module.globals.get(name) or Product(module, tile, name, asks).function
 
 
 run_product = intrinsic(runner(product_function, Kind.BLOCKED))

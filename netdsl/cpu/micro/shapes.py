@@ -148,6 +148,14 @@ def dots() -> bool:
 
 
 @cache
+def ahead() -> bool:
+    """Whether tiles of products ask for weights ahead of time: where LLVM then still keeps all sums
+    in registers. Of the CPUs with AVX-512 that is so of Intel's since Sapphire Rapids, whose third
+    level is far away; the feature is one that no older CPU has."""
+    return not wide() or _has("avx512fp16")
+
+
+@cache
 def tiles() -> tuple[Tile, ...]:
     """The tiles that kernels are compiled with, on this CPU."""
     return (*AVX512, *(DOTS if dots() else ())) if wide() else NARROW
