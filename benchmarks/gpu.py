@@ -4,9 +4,9 @@
     python benchmarks/gpu.py --dry-run
 
 Says versions and card; compiles all kernels, on every core; compares every op forward and backward
-with PyTorch in double precision, on inputs drawn anew; times whole nets, passes over memory beside
-a copy, and training; runs compute-sanitizer on small shapes where there is one; and ends with the
-table. It takes less than eight minutes: what there is no time for is named. What fails is printed,
+with PyTorch in double precision, on inputs drawn anew; times whole nets, layers beside the card's
+peak, passes over memory beside a copy, and training; runs compute-sanitizer on small shapes where
+there is one; and ends with the table. It takes less than eight minutes: what there is no time for is named. What fails is printed,
 and the rest goes on. Ends with status 2 where there is no card, 1 where something was wrong.
 
 --dry-run does all of it on tiny shapes in Numba's simulator, to see that the script itself works;
@@ -36,7 +36,15 @@ TESTS = HERE.parent / "tests" / "cuda"
 BUDGET = 450.0
 """Seconds for all. A part ends by its share of them, counted from the start."""
 
-ENDS = {"compile": 0.2, "ops": 0.45, "nets": 0.8, "passes": 0.87, "train": 0.92, "sanitizer": 1.0}
+ENDS = {
+    "compile": 0.2,
+    "ops": 0.45,
+    "nets": 0.76,
+    "layers": 0.8,
+    "passes": 0.87,
+    "train": 0.92,
+    "sanitizer": 1.0,
+}
 """The parts in their order, and by when each ends."""
 
 DRY = "DRY RUN in Numba's simulator: no number here is real."
@@ -201,6 +209,29 @@ def time_nets(report: Report) -> None:
     measure(report, "nets", found)
 
 
+def time_layers(report: Report) -> None:
+    """The card's peak, and the layers of a net beside it, in every precision."""
+    import gpu_cases as cases
+    import gpu_checks as checks
+    import gpu_speed as speed
+
+    import netdsl
+    from netdsl.net import Net
+
+    net = Net.load(text=cases.TINY_NET) if report.dry else netdsl.load(cases.LAYERED)
+    batch = 2 if report.dry else cases.LAYERED_BATCH
+    for precision in report.cases("layers", checks.precisions()):
+        with report.guarded(f"layers in {precision}"):
+            top, whole, timings = speed.layers(net, batch, precision)
+            words = f"peak {precision} {top:,.0f} GFLOP/s; {net.name}, batch {batch}: {whole:.0%}"
+            report.say(f"{words} of it{'  (not real)' if report.dry else ''}")
+            for t in timings:
+                share = f"{2 * t.macs / t.least_ms / 1e6 / top:7.1%}" if t.macs else ""
+                print(f"    {t.name:24} {t.least_ms:9.4f} ms {share}", flush=True)
+            row = {"precision": precision, "peak": top, "share": whole}
+            report.rows.append({"part": "layers", "real": not report.dry, **row})
+
+
 def time_passes(report: Report) -> None:
     import gpu_cases as cases
     import gpu_speed as speed
@@ -264,6 +295,7 @@ PARTS: dict[str, Callable[[Report], None]] = {
     "compile": compile_all,
     "ops": check_ops,
     "nets": time_nets,
+    "layers": time_layers,
     "passes": time_passes,
     "train": time_training,
     "sanitizer": sanitize,

@@ -81,6 +81,7 @@ PASSES = (
 
 NETS = ("vgg16", "alexnet", "googlenet_torchvision", "resnet50")
 BATCHES = (1, 8, 64)
+LAYERED, LAYERED_BATCH = "vgg16", 32
 TRAINED, TRAINED_BATCH = "lenet5", 64
 
 TINY_FORWARD = (

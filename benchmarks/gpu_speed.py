@@ -17,6 +17,7 @@ from netdsl.bench.peers import Unfit
 from netdsl.bench.quiet import Watch
 from netdsl.bench.rounds import rounds
 from netdsl.bench.truth import TOLERANCE, error_of
+from netdsl.graph.timing import Timing
 from netdsl.graph.weights import initialise
 from netdsl.lang import load
 from netdsl.net import Net
@@ -73,6 +74,21 @@ def net(net: Net, batch: int, precision: str) -> Speed:
     best = min(others, key=lambda name: others[name], default="no PyTorch on the card")
     what = f"{net.name}, batch {batch}, {precision}"
     return Speed(what, times["netdsl"].least, others.get(best), best, remark)
+
+
+def layers(net: Net, batch: int, precision: str) -> tuple[float, float, list[Timing]]:
+    """The card's peak in GFLOP/s, the share of it that a net's layers with products reach together,
+    and the times of all."""
+    from netdsl.cuda.peak import peak
+
+    top = peak(precision)
+    random = np.random.default_rng(0)
+    x = {n: random.standard_normal((batch, *s), np.float32) for n, s in net.inputs.items()}
+    plan: Any = net.runner(batch, device="cuda", precision=precision).plan
+    timings = plan.profile(x, REPEATS)
+    having = [t for t in timings if t.macs]
+    flops, ms = 2 * sum(t.macs for t in having), sum(t.least_ms for t in having)
+    return top, flops / ms / 1e6 / top, timings
 
 
 def passed(text: str, batch: int) -> Speed:

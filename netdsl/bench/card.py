@@ -23,8 +23,7 @@ class OursOnCard(Ours):
     def load(cls, case: Case) -> Run:
         from netdsl.cuda.plan import Plan
 
-        runner = case.net.runner(case.batch, device="cuda", precision=case.precision)
-        plan, names = runner.plan, case.graph.outputs
+        plan, names = case.runner().plan, case.graph.outputs
         assert isinstance(plan, Plan)
         plan.feed(case.inputs)
         return lambda: [found[name] for found in [plan.compute()] for name in names]

@@ -35,10 +35,11 @@ class Case:
     fc_weights: str | None = None
 
     def runner(self) -> Runner:
-        """Our CPU engine made ready for it."""
+        """Our engine made ready for it. Threads are the processor's."""
         return self.net.runner(
             self.batch,
-            threads=self.threads,
+            device=self.device,
+            threads=self.threads if self.device == "cpu" else None,
             precision=self.precision,
             fc_weights=self.fc_weights,
         )

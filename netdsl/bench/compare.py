@@ -16,7 +16,7 @@ from netdsl.bench.rounds import ROUNDS, Times, rounds
 from netdsl.bench.truth import TOLERANCE, error_of, truth
 from netdsl.faults import error
 from netdsl.net import Net
-from netdsl.runner import check_fc_weights, check_precision
+from netdsl.runner import Profiled, check_fc_weights, check_precision
 
 if TYPE_CHECKING:
     from netdsl.graph.timing import Timing
@@ -96,7 +96,7 @@ def compare(
         raise error("out-of-range", f"batch is {batch}, it must be at least 1")
     check_precision(precision, device, exact=False)
     check_fc_weights(fc_weights, device, exact=False)
-    check_device(device, threads, layers, cpu_time)
+    check_device(device, threads, cpu_time)
     used = thread_count(threads)
     if cpu_time and used != 1:
         raise error(
@@ -123,16 +123,12 @@ def compare(
     return Comparison(_rows(case, times, errors), left_out, timings, against, watch.busy)
 
 
-def check_device(device: str, threads: int | None, layers: bool, cpu_time: bool) -> None:
+def check_device(device: str, threads: int | None, cpu_time: bool) -> None:
     """That nothing is asked of a card that only a processor has. Raises NetError."""
-    asked = {"threads": threads is not None, "layers": layers, "cpu-time": cpu_time}
+    asked = {"threads": threads is not None, "cpu-time": cpu_time}
     if device != "cpu" and any(asked.values()):
         flag = next(name for name, given in asked.items() if given)
-        raise error(
-            "two-views",
-            f"--{flag} is for the cpu, not for {device}",
-            help="netdsl run --profile times the layers" if flag == "layers" else None,
-        )
+        raise error("two-views", f"--{flag} is for the cpu, not for {device}")
 
 
 def _loaded(
@@ -174,10 +170,8 @@ def _errors(
 
 
 def _layers(case: Case) -> tuple[Timing, ...]:
-    from netdsl.cpu import Plan
-
     plan = case.runner().plan
-    assert isinstance(plan, Plan)
+    assert isinstance(plan, Profiled)
     return tuple(plan.profile(case.inputs, LAYER_REPEATS))
 
 

@@ -26,6 +26,8 @@ LAYER_COLUMNS = (
     Column("of peak", lambda share: f"{share:.0%}", right=True),
 )
 
+DIRECT = " of the direct sum, so Winograd's may pass the peak"
+
 
 def engine_sheet(found: Comparison, versions: dict[str, str]) -> Sheet:
     """One net and batch: a row an engine, ours first."""
@@ -73,9 +75,12 @@ def layer_sheet(found: Comparison, peak: float) -> Sheet:
     )
     ms, macs = sum(t.least_ms for t in found.layers), sum(t.macs for t in found.layers)
     whole = gflops(macs, ms)
+    first = found.rows[0]
+    # The processor's peak is that of single precision, whatever is computed in.
+    less, direct = (_less(first), "") if first.device == "cuda" else ("", DIRECT)
     notes = (
-        f"Measured peak on {threads(found.rows[0].threads)}: {peak:.0f} GFLOP/s. A FLOP is half a "
-        "multiply-add of the direct sum, so Winograd's may pass the peak.",
+        f"Measured peak on {where(first)}{less}: {peak:.0f} GFLOP/s. A FLOP is half a "
+        f"multiply-add{direct}.",
     )
     total = ("total", None, ms, whole, whole and whole / peak)
     return Sheet(f"{found.rows[0].net} by layer", LAYER_COLUMNS, rows, (total,), notes)

@@ -130,7 +130,7 @@ def compare_training(
     """
     from netdsl.cpu.plan import thread_count
 
-    check_device(device, threads, layers=False, cpu_time=False)
+    check_device(device, threads, cpu_time=False)
     task = Task(net, batch, thread_count(threads), device)
     tell("comparing first losses")
     errors, left_out = _errors(task, engines)

@@ -56,13 +56,12 @@ def bench(
         bool, typer.Option("--train", help="Training steps, beside PyTorch's, not runs.")
     ] = False,
     layers: Annotated[
-        bool, typer.Option("--layers", help="Our layers against the machine's measured peak.")
+        bool, typer.Option("--layers", help="Our layers against the measured peak.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="A JSON list, an object a row.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="One Markdown table.")] = False,
 ) -> None:
     """Time nets beside other engines: same weights, inputs, and threads or card."""
-    from netdsl.bench.peak import peak
     from netdsl.bench.peers import chosen, ours
     from netdsl.cli.progress import bar
     from netdsl.net import Net, check_settings
@@ -88,7 +87,7 @@ def bench(
     settings["device"] = device
     running = partial(_running, layers=layers, cpu_time=cpu_time, precision=precision)
     measure = _training if train else partial(running, fc_weights=fc_weights)
-    top = peak(threads) if layers else 0.0
+    top = _peak(device, threads, precision) if layers else 0.0
     found: list[Comparison] = []
     total = len(wanted) * len(batches)
     with bar("bench", total) as shown:
@@ -108,6 +107,17 @@ def bench(
         print_json([row for one in found for row in _json(one, top)])
     elif markdown:
         _markdown(found, versions, top)
+
+
+def _peak(device: str, threads: int | None, precision: str) -> float:
+    """What the machine can do at all, in GFLOP/s, on the device that is timed."""
+    if device == "cuda":
+        from netdsl.cuda.peak import peak as of_card
+
+        return of_card(precision)
+    from netdsl.bench.peak import peak
+
+    return peak(threads)
 
 
 def _running(net: Net, engines: list[type[Engine]], **settings: Any) -> Comparison:

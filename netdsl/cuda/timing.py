@@ -31,21 +31,21 @@ def timed(plan: Plan, repeats: int) -> list[Timing]:
     for _ in range(repeats):
         for _ in range(AHEAD):
             plan.start()
-        marks = [_mark(plan.stream)]
+        marks = [mark(plan.stream)]
         for calls in steps:
             for kernel, at in calls:
                 kernel(*arguments, at)
-            marks.append(_mark(plan.stream))
+            marks.append(mark(plan.stream))
         plan.stream.synchronize()
         for times, one, two in zip(found, marks[:-1], marks[1:], strict=True):
-            times.append(_between(one, two))
+            times.append(between(one, two))
     return [
         Timing(step.name, step.word, step.macs * plan.batch, median(times), min(times))
         for step, times in zip(plan.steps, found, strict=True)
     ]
 
 
-def _mark(stream: Any) -> Any:
+def mark(stream: Any) -> Any:
     """The time when the stream comes here; in the simulator it is there at once."""
     if SIMULATED:
         return perf_counter()
@@ -54,7 +54,7 @@ def _mark(stream: Any) -> Any:
     return mark
 
 
-def _between(one: Any, two: Any) -> float:
+def between(one: Any, two: Any) -> float:
     """Milliseconds from one mark to another."""
     if SIMULATED:
         return 1000 * float(two - one)

@@ -41,7 +41,7 @@ def test_a_dry_run_does_all_parts(tmp_path: Path) -> None:
     assert "no number here is real" in first
     assert first == last
     rows = json.loads(file.read_text())
-    assert {row["part"] for row in rows} == {"ops", "nets", "passes", "train"}
+    assert {row["part"] for row in rows} == {"ops", "nets", "layers", "passes", "train"}
     ops = [row for row in rows if row["part"] == "ops"]
     assert {row["kind"] for row in ops} == {*COMPUTES["cuda"], "back"}
     assert all(row["apart"] < LIMITS.get(row["kind"], 1e-5) for row in ops)

@@ -58,6 +58,7 @@ def kernels() -> dict[str, Any]:
     from netdsl.cuda import cache
     from netdsl.cuda.backward.product import KERNELS as PRODUCTS
     from netdsl.cuda.gemm import KERNELS
+    from netdsl.cuda.peak import PEAKS
     from netdsl.cuda.tensor import TENSOR_KERNELS
 
     names = {id(kernel): f"conv_tile {t.m}x{t.n}x{t.k}" for t, kernel in KERNELS.items()}
@@ -65,6 +66,7 @@ def kernels() -> dict[str, Any]:
         names[id(kernel)] = f"product{'_w' * weighted} {tile.m}x{tile.n}x{tile.k}"
     for (tensor, precision), kernel in TENSOR_KERNELS.items():
         names[id(kernel)] = f"conv_tensor {tensor.m}x{tensor.n} {precision}"
+    names |= {id(kernel): f"peak {precision}" for precision, kernel in PEAKS.items()}
     said = {cache.described(kernel.py_func) for kernel in made}
     assert len(said - {None}) == len(made), "kernels that cannot be kept apart, or not at all"
     found: dict[str, Any] = {}
@@ -282,6 +284,20 @@ def test_tensor_cores_are_fed_by_matrix_loads_and_asynchronous_copies(
     assert len(found) == 2
     assert all(tuple(r.fragments) == fragments for r in found)
     assert all(r.registers <= 128 and r.shared <= 48 * 1024 for r in found)
+
+
+def test_the_peak_is_measured_by_little_but_products(rows: list[Compiled]) -> None:
+    """In float32 more than nine tenths of the loop; on tensor cores nothing but fragments."""
+    tiles = [r for r in rows if r.kernel == "peak fp32"]
+    assert len(tiles) == 2
+    assert all(r.share >= 0.9 and r.multiply_adds >= 512 for r in tiles)
+    tensors = [r for r in rows if r.kernel in ("peak tf32", "peak bf16")]
+    assert len(tensors) == 4
+    for multiplied, loaded, copied in (r.fragments for r in tensors):
+        assert multiplied >= 32
+        assert 3 * multiplied == 8 * loaded
+        assert copied == 0
+    assert all(r.registers <= 128 and r.shared <= 48 * 1024 for r in (*tiles, *tensors))
 
 
 if __name__ == "__main__":
