@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from llvmlite import binding
 from numba.core import types
 from numba.core.ccallback import CFunc
 
@@ -28,6 +29,7 @@ class Compiled(NamedTuple):
 
 def compiled(function: Callable[..., None]) -> Compiled:
     """Compiles a worker for this CPU."""
+    binding.initialize_native_asmparser()  # for what tiles write in a CPU's own instructions
     options = {"nopython": True, "boundscheck": False, "error_model": "numpy"}
     args = (SIGNATURE.args, SIGNATURE.return_type)
     made = CFunc(real(function), args, locals={}, options=options)

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from llvmlite import binding, ir
 
+from netdsl.cpu.micro.turn import Turn
+
+ADDRESS = re.compile(r"(\d*)\((\$\d+)(?:,(\$\d+)(?:,(\d))?)?\)")
 SPILL = re.compile(r"vmov\w+\s+%[xyz]mm\d+, -?\d*\(%rsp\)")
 
 
@@ -14,6 +17,7 @@ def compiled(functions: Iterable[ir.Function], triple: str, cpu: str) -> dict[st
     """The assembly of functions of one module, each by its name, as for a CPU of LLVM's naming."""
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
+    binding.initialize_native_asmparser()
     for function in functions:
         function.linkage = "external"
         module = function.module
@@ -45,3 +49,29 @@ def spilled(lines: list[str]) -> list[str]:
     one loop."""
     at = multiplies(lines)
     return [line for line in lines[at[0] : at[-1] + 1] if SPILL.search(line)]
+
+
+def multiplied(turn: Turn, **taken: int) -> list[tuple[int, int, int]]:
+    """What a turn's text multiplies: where a number lies, where 16 weights do, and which sum.
+
+    taken: the registers of its x, w, step and across.
+    """
+    first = len(turn.given) + len(turn.sums)
+    known = {f"${first + i}": value for i, value in enumerate(taken.values())}
+
+    def address(text: str) -> int:
+        byte, base, rest, times = ADDRESS.fullmatch(text).groups()
+        return int(byte or 0) + known[base] + (known[rest] * int(times or 1) if rest else 0)
+
+    found = []
+    for line in turn.text.splitlines():
+        word, operands = line.split(" ", 1)
+        *read, given = re.findall(r"[^,(]*\([^)]*\)|[^, ]+", operands.replace("{1to16}", ""))
+        places = [
+            address(place) if "(" in place else known[place] for place in map(str.strip, read)
+        ]
+        if word == "vfmadd231ps":
+            found.append((*places, turn.sums.index(given.strip())))
+        else:
+            known[given.strip()] = places[0]
+    return found

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from functools import cache
+from itertools import product
 
 import pytest
-from assembly import compiled, multiplies, spilled
+from assembly import compiled, multiplied, multiplies, spilled
 from llvmlite import ir
 
 from netdsl.cpu.micro import Kind, code, tiles
 from netdsl.cpu.micro.fields import LINES, SIZES
 from netdsl.cpu.micro.product import product_function, product_name
 from netdsl.cpu.micro.sandwich import input_function, output_function
-from netdsl.cpu.micro.shapes import AVX512, DOTS, NARROW
+from netdsl.cpu.micro.shapes import AVX512, DOTS, NARROW, Shape, Tile
 from netdsl.cpu.micro.tile import name_of, tile_function
+from netdsl.cpu.micro.turn import Turn, written_out
 
 TARGETS = {
     "zen4": ((*AVX512, *DOTS), "x86_64-unknown-linux-gnu", "znver4"),
@@ -30,6 +33,8 @@ BASELINE = "x86-64"
 
 def of(chosen, triple, cpu, asks=False):
     """The assembly of these tiles, and of their products, function by function."""
+    if any(map(written_out, chosen)) and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("LLVM reads a CPU's instructions only where it runs on one of the family")
     module = ir.Module("tiles")
     functions = [tile_function(module, tile) for tile in chosen]
     functions += [product_function(module, t, asks) for t in chosen if t.kind is Kind.BLOCKED]
@@ -50,6 +55,29 @@ def test_no_sum_leaves_its_register(target):
     assert [name for name, lines in functions.items() if spilled(lines)] == []
 
 
+@pytest.mark.parametrize("target", ["zen4", "skylake", "sapphire"])
+def test_written_tiles_keep_addresses_in_registers(target):
+    functions = for_target(target)
+    for tile in filter(written_out, TARGETS[target][0]):
+        lines = functions[name_of(tile)]
+        at = multiplies(lines)
+        assert not any("(%rsp" in line for line in lines[at[0] : at[-1] + 1]), tile
+
+
+@pytest.mark.parametrize(("pixels", "blocks"), [(14, 2), (28, 1), (8, 3), (6, 4), (4, 6)])
+@pytest.mark.parametrize("near", [False, True])
+def test_a_written_turn_reads_each_number_from_where_it_is(pixels, blocks, near):
+    """Every multiply-add, by what a machine of three lines makes of the text."""
+    tile = Tile(Shape(pixels, blocks), Kind.BLOCKED)
+    found = multiplied(Turn(tile, near), x=10_000, w=500_000, step=64, across=7_000)
+    expected = {
+        (10_000 + 64 * pixel + 4 * channel, 500_000 + 7_000 * block + 64 * channel, total)
+        for channel in range(4)
+        for total, (pixel, block) in enumerate(product(range(pixels), range(blocks)))
+    }
+    assert sorted(found) == sorted(expected)
+
+
 @pytest.mark.parametrize(("target", "split"), [("zen4", 1), ("sapphire", 1), ("haswell", 2)])
 def test_a_multiply_add_for_each_sum_and_lane(target, split):
     """Four input channels a turn of the loop (one where a tap has one), and no more unrolling."""
@@ -59,10 +87,10 @@ def test_a_multiply_add_for_each_sum_and_lane(target, split):
         turns = 4 if tile.kind.lanes == 16 else 1
         assert len(multiplies(functions[name_of(tile)])) == sums * turns, tile
         if tile.kind is Kind.BLOCKED:
-            product = functions[product_name(tile)]
-            assert len(multiplies(product)) == sums * turns, tile
+            made = functions[product_name(tile)]
+            assert len(multiplies(made)) == sums * turns, tile
             asked = LINES * tile.shape.blocks if target in AHEAD else 0
-            assert sum("prefetch" in line for line in product) == asked, tile
+            assert sum("prefetch" in line for line in made) == asked, tile
 
 
 def test_vectors_that_transforms_keep_on_the_stack_lie_within_cache_lines():

@@ -37,6 +37,7 @@ from netdsl.cpu.micro.fields import (
     Y_STEP,
 )
 from netdsl.cpu.micro.shapes import SCALED, SHORT, Kind, Tile, tiles
+from netdsl.cpu.micro.turn import Loop, written_out
 from netdsl.cpu.micro.vectors import FLOAT, INT, LANES, LONG
 
 VECTOR = ir.VectorType(FLOAT, LANES)
@@ -48,7 +49,7 @@ class Writer(vectors.Writer):
     """Writes one tile's function."""
 
     def __init__(self, module: ir.Module, tile: Tile, name: str) -> None:
-        self.shape, self.kind = tile
+        self.tile, (self.shape, self.kind) = tile, tile
         super().__init__(module, name, 5)
         self.x, self.w, self.y, self.bias, self.residual = self.places
         self.x_step, self.across = self.field(X_STEP), self.field(W_BLOCK)
@@ -134,6 +135,8 @@ class Writer(vectors.Writer):
         b.position_at_end(some)
         if self.kind.scales:
             found = self.parts(sums, weights, turns)
+        elif written_out(self.tile):
+            found = self.written(sums, weights, turns)
         else:
             found = self.loop(sums, weights, zero, turns)
         last = b.block
@@ -143,6 +146,22 @@ class Writer(vectors.Writer):
             [self.merge((v, before), (u, last)) for v, u in zip(*rows, strict=True)]
             for rows in zip(sums, found, strict=True)
         ]
+
+    def written(self, sums: Sums, weights: ir.Value, turns: ir.Value) -> Sums:
+        """The sums after these turns, one at least, in instructions that are not LLVM's choice."""
+        loop = Loop(
+            self.builder,
+            self.tile,
+            lambda turn: self.begin(turn, self.across),
+            self.xs,
+            self.table,
+            weights,
+            self.x_step,
+            self.across,
+            self.not_unrolled(),
+        )
+        found = loop.write([value for column in zip(*sums, strict=True) for value in column], turns)
+        return [found[block :: self.shape.blocks] for block in range(self.shape.blocks)]
 
     def loop(self, sums: Sums, weights: ir.Value, first: ir.Value, end: ir.Value) -> Sums:
         """The sums after these turns, one at least: some of a tap's rows of weights a turn."""
