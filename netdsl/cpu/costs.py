@@ -1,20 +1,19 @@
 """What each algorithm costs a layer, in rough cycles: the table by which one is chosen.
 
-Nothing is measured at start. The numbers are of a Zen 4 with AVX-512 and of a Zen 3 with AVX2, both
-at one multiply-add of 16 floats a cycle; with narrower registers all but memory slows down alike.
+Nothing is measured at start. A cycle is the time of one multiply-add of 16 floats. The numbers are
+of three machines: a Zen 4 with AVX-512 and a Zen 3 with AVX2, both at one such multiply-add a clock,
+and an Emerald Rapids at two, so that all else weighs twice as much there.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from functools import cache
+from math import inf, prod
 
 from netdsl.cpu.layout import LANES, Triple
-from netdsl.cpu.micro.shapes import wide
+from netdsl.cpu.micro.shapes import Kind, Shape, ahead, wide
 from netdsl.cpu.processor import second_level
-
-TRANSFORM, NARROW_TRANSFORM = 4.0, 8.0
-"""Cycles for each of a tile's inputs, there and back: with AVX-512 and without."""
 
 OWN_CACHE = second_level() // 8
 """Floats that stay in a core's own cache while others pass: half of its second level."""
@@ -25,27 +24,130 @@ CACHED = 4 << 20
 SHARED = 16 << 20
 """Bytes of weights that stay in the cache that all cores share, while one layer is done."""
 
-PASSING = 10.0
-"""Bytes a cycle from one step of Winograd's algorithm to the next, through that cache."""
 
-FROM_CACHE, FROM_MEMORY = 32.0, 18.0
-"""Bytes of weights a cycle for all threads together; half of what memory takes is hidden."""
+@dataclass(frozen=True)
+class Rates:
+    """What a kind of CPU takes.
 
-NARROW_FROM_CACHE, NARROW_FROM_MEMORY = 16.0, 9.0
-"""The same without AVX-512, where nothing is hidden."""
+    direct: a multiply-add of a direct sum. reads: each of the loads of a turn of a product's tile,
+    of which as many start in a clock as multiply-adds do; 0 where they hide. turn, loads: such a
+    turn beside either, and what it takes more for each of its blocks, whose weights come from the
+    second level; chosen: the same two where the tile's shape is chosen. tile: a tile's start and
+    end. transform: each of a tile's inputs, there and back.
 
-UNHIDDEN = 0.2
-"""The part of this that still shows where tiles ask for weights ahead of time."""
+    near, far: bytes of weights a cycle for all threads together, from the cache that they share and
+    from memory. passing: bytes a cycle from one step of Winograd's algorithm to the next, through
+    that cache. unhidden: the part of waiting for weights that still shows where tiles ask for them
+    ahead of time; None where they do not. alone: the tiles along a chunk from which on it hides.
+    apart: whether threads that go through all weights, chunk by chunk, each bring them in.
+
+    room: floats of a chunk by tiles that stay in the core's own cache, as a part of OWN_CACHE; what
+    has no room there costs `missed` more for each of a tile's inputs, and again for each tile of
+    filters as many bytes as pass at `again` a cycle.
+    """
+
+    direct: float
+    reads: float
+    turn: float
+    loads: float
+    chosen: tuple[float, float]
+    tile: float
+    transform: float
+    near: float
+    far: float
+    passing: float
+    unhidden: float | None
+    alone: int
+    apart: bool
+    room: float
+    missed: float
+    again: float
 
 
-def transform() -> float:
-    """Cycles for each of a tile's inputs, there and back, on this CPU."""
-    return TRANSFORM if wide() else NARROW_TRANSFORM
+WIDE = Rates(
+    direct=1.0,
+    reads=0.0,
+    turn=0.0,
+    loads=0.3,
+    chosen=(2.0, 0.0),
+    tile=40.0,
+    transform=4.0,
+    near=32.0,
+    far=18.0,  # half of what memory takes is hidden
+    passing=10.0,
+    unhidden=None,
+    alone=2,
+    apart=False,
+    room=2.0,
+    missed=0.0,
+    again=inf,
+)
+"""A Zen 4 with AVX-512."""
+
+NARROW = Rates(
+    direct=1.0,
+    reads=0.0,
+    turn=0.0,
+    loads=0.5,
+    chosen=(2.0, 0.0),
+    tile=40.0,
+    transform=8.0,
+    near=16.0,
+    far=9.0,
+    passing=10.0,
+    unhidden=0.2,
+    alone=2,
+    apart=True,
+    room=2.0,
+    missed=0.0,
+    again=16.0,
+)
+"""A Zen 3 with AVX2; with narrower registers all but memory slows down alike."""
+
+FAST = Rates(
+    direct=1.4,
+    reads=1.2,
+    turn=2.0,
+    loads=0.7,
+    chosen=(2.0, 0.7),
+    tile=100.0,
+    transform=24.0,
+    near=11.0,
+    far=5.5,
+    passing=8.5,
+    unhidden=0.3,
+    alone=1,
+    apart=True,
+    room=0.55,
+    missed=27.0,
+    again=inf,
+)
+"""An Emerald Rapids with AVX-512. By the least regret over 28 layers of VGG-16, ResNet-50, AlexNet
+and GoogLeNet at batches of 1 and 8 on two threads, each done in a dozen ways with weights that are
+not cached: the ways that the table takes need 1.5% more time than the best, in the geometric mean;
+by a Zen 4's numbers it was 4.3%."""
+
+
+@cache
+def rates() -> Rates:
+    """Those of the machine that this CPU is most like."""
+    if not wide():
+        return NARROW
+    # No feature tells how many multiply-adds a CPU starts in a clock. Intel's servers start two,
+    # and those since Sapphire Rapids are known by what lets tiles ask for weights.
+    return FAST if ahead() else WIDE
+
+
+def turn(shape: Shape, beside: tuple[float, float]) -> float:
+    """Cycles of a turn of a product's tile: one input channel. beside: `Rates.turn` and
+    `Rates.loads`, or those by which a shape is chosen."""
+    sums = max(shape.cycles(Kind.BLOCKED), rates().reads * sum(shape))
+    return sums + beside[0] + beside[1] * shape.blocks
 
 
 def read(weights: int, times: int = 1) -> float:
     """Cycles of bringing in so many bytes of weights, so many times in a layer."""
-    near, far = (FROM_CACHE, FROM_MEMORY) if wide() else (NARROW_FROM_CACHE, NARROW_FROM_MEMORY)
+    near, far = rates().near, rates().far
     first = weights / (near if weights <= CACHED else far)
     return first + (times - 1) * weights / (near if weights <= SHARED else far)
 
@@ -66,5 +168,6 @@ class Work:
         """Cycles of the direct sum. half: of pairs of bfloat16, in half the room and time."""
         terms = self.taps * self.blocks * LANES * self.filter_blocks
         weights = 4 * self.taps * self.blocks * self.filter_blocks * LANES**2
-        whole = self.batch * prod(self.outputs) * terms / self.parts + read(weights)
+        sums = rates().direct * self.batch * prod(self.outputs) * terms / self.parts
+        whole = sums + read(weights)
         return whole / 2 if half else whole

@@ -7,6 +7,7 @@ from functools import cache
 from math import inf
 from typing import NamedTuple
 
+from netdsl.cpu import costs
 from netdsl.cpu.micro import Kind, Shape, Tile, tiles
 
 OVERHEAD = 2.0
@@ -131,7 +132,8 @@ def product_tile(columns: int, products: int, filter_blocks: int, parts: int) ->
     def cost(tile: Tile) -> float:
         shape = tile.shape
         across, along = -(-filter_blocks // shape.blocks), -(-columns // shape.pixels)
-        return -(-products * across // parts) * along * (shape.cycles(tile.kind) + OVERHEAD)
+        each = costs.turn(shape, costs.rates().chosen)
+        return -(-products * across // parts) * along * each
 
     def fits(tile: Tile) -> bool:
         pixels, blocks = tile.shape

@@ -22,21 +22,12 @@ from math import inf, prod
 
 import numpy as np
 
-from netdsl.cpu.costs import (
-    CACHED,
-    NARROW_FROM_CACHE,
-    OWN_CACHE,
-    PASSING,
-    UNHIDDEN,
-    read,
-    transform,
-)
+from netdsl.cpu.costs import CACHED, OWN_CACHE, rates, read, turn
 from netdsl.cpu.direct import bits
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, Triple, aligned
 from netdsl.cpu.micro import Kind, Tile, code
 from netdsl.cpu.micro.fields import SIZES, TILE_FIELDS, Size, output_form, turns
-from netdsl.cpu.micro.shapes import wide
 from netdsl.cpu.tiling import product_tile
 from netdsl.cpu.winograd_kernel import (
     BY_TILES,
@@ -268,39 +259,37 @@ def _most(floats: int, products: int, blocks: int) -> int:
 
 def cycles(plan: Winograd) -> float:
     """Roughly, the cycles of a thread."""
-    shape, chunk = plan.tile.shape, plan.chunk
+    known, shape, chunk = rates(), plan.tile.shape, plan.chunk
     across, along = plan.filter_tiles, -(-chunk // shape.pixels)
     # A tile's weights come from the second level, which is not hidden quite.
-    turn = shape.cycles(Kind.BLOCKED) + (0.3 if wide() else 0.5) * shape.blocks
-    product = along * (LANES * plan.depth * plan.blocks * turn + 40)
+    each = turn(shape, (known.turn, known.loads))
+    product = along * (LANES * plan.depth * plan.blocks * each + known.tile)
     inside, outside = plan.read * plan.blocks, chunk * plan.filter_blocks
-    transforms = transform() * (inside + outside)
+    transforms = known.transform * (inside + outside)
     weights = 4 * plan.products * plan.filter_blocks * plan.depth * plan.blocks * LANES**2
     chunks = plan.walks * plan.chunks
     if plan.mode == BY_TILES:
         turns = plan.walks * -(-plan.chunks // plan.parts)
         share = float(turns * plan.products)
-        waiting = read(weights, turns)
-        if not wide():
-            # Threads that wait less for weights do not read them side by side. Inputs of which the
-            # core's cache is too small for all pass by once for each tile of filters.
-            waiting = read(weights, chunks)
-            product += missed(plan) * 4 * LANES * inside / NARROW_FROM_CACHE
+        # Threads that wait less for weights do not read them side by side.
+        waiting = read(weights, chunks if known.apart else turns)
+        transforms += missed(plan) * known.missed * (inside + outside)
+        product += missed(plan) * 4 * LANES * inside / known.again
     else:
         share = chunks * plan.products / plan.parts
-        transforms += plan.parts * 2 * 4 * LANES * (inside + outside) / PASSING
+        transforms += plan.parts * 2 * 4 * LANES * (inside + outside) / known.passing
         waiting = read(weights, chunks)
     products = share * across * product
-    if not wide() and along > 1:
+    if known.unhidden is not None and along >= known.alone:
         # Most of it hides, since tiles ask for weights ahead of time: see micro/product.py.
-        products, waiting = max(products, waiting), UNHIDDEN * min(products, waiting)
+        products, waiting = max(products, waiting), known.unhidden * min(products, waiting)
     return share * transforms + products + waiting
 
 
 def missed(plan: Winograd) -> float:
     """The part of a chunk that a core's own cache has no room for, by tiles."""
     held = plan.products * (plan.inner_step + plan.made_step)
-    return max(0.0, 1 - 2 * OWN_CACHE / held)
+    return max(0.0, 1 - rates().room * OWN_CACHE / held)
 
 
 def transformed(weights: Floats, plan: Winograd, packed_block: int) -> Floats:
