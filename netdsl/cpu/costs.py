@@ -1,8 +1,8 @@
 """What each algorithm costs a layer, in rough cycles: the table by which one is chosen.
 
 Nothing is measured at start. A cycle is the time of one multiply-add of 16 floats. The numbers are
-of three machines: a Zen 4 with AVX-512 and a Zen 3 with AVX2, both at one such multiply-add a clock,
-and an Emerald Rapids at two, so that all else weighs twice as much there.
+of three machines: a Zen 4 with AVX-512 and a Zen 3 with AVX2, both at one multiply-add a clock, and
+an Emerald Rapids at two, so that all else weighs twice as much there.
 """
 
 from __future__ import annotations
