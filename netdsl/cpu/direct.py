@@ -29,6 +29,7 @@ from netdsl.cpu.micro import (
     prefetch,
     run_short,
     run_tile,
+    twice,
 )
 from netdsl.cpu.micro.fields import ADD_RESIDUAL, FROM_BIAS, TILE_FIELDS, turns
 from netdsl.cpu.tiling import choose, starts
@@ -178,6 +179,10 @@ NEAREST, LONGEST, LONGEST_HALF = 256, 1024, 16384
 cache for all tiles that read them; at most; and of those that were rounded to bfloat16, beside
 which errors of the sums are small, unless many places read them again from memory."""
 
+SHARED, PASSING = 128, 64
+"""The same where tiles are four blocks wide and another thread may share the first cache; and where
+weights come from far away."""
+
 FEW, FAR = 16, 4 << 20
 """Places up to which weights are not read often enough to stay anywhere, and floats of weights that
 no cache holds: such come from memory, in longer runs."""
@@ -218,7 +223,11 @@ class Sum:
         if self.kind in HALF:
             again = self.kind is Kind.HALVED and far and not few
             return (LONGEST if again else LONGEST_HALF) // self.kind.lanes
-        return (LONGEST if few and far else NEAREST) // self.kind.lanes
+        if few and far:
+            return LONGEST // self.kind.lanes
+        if self.kind is Kind.BLOCKED and twice():
+            return (SHARED if cached(self) else PASSING) // self.kind.lanes
+        return NEAREST // self.kind.lanes
 
     @property
     def sums(self) -> int:

@@ -54,7 +54,7 @@ def spilled(lines: list[str]) -> list[str]:
 def multiplied(turn: Turn, **taken: int) -> list[tuple[int, int, int]]:
     """What a turn's text multiplies: where a number lies, where 16 weights do, and which sum.
 
-    taken: the registers of its x, w, step and across.
+    taken: the registers of its x, w, step and across; weights lie behind all inputs.
     """
     first = len(turn.given) + len(turn.sums)
     known = {f"${first + i}": value for i, value in enumerate(taken.values())}
@@ -71,7 +71,7 @@ def multiplied(turn: Turn, **taken: int) -> list[tuple[int, int, int]]:
             address(place) if "(" in place else known[place] for place in map(str.strip, read)
         ]
         if word == "vfmadd231ps":
-            found.append((*places, turn.sums.index(given.strip())))
+            found.append((*sorted(places), turn.sums.index(given.strip())))
         else:
             known[given.strip()] = places[0]
     return found

@@ -5,7 +5,18 @@ docs/kernels.md explains the generator with a picture.
 """
 
 from netdsl.cpu.late import late
-from netdsl.cpu.micro.shapes import HALF, SCALED, SHORT, Kind, Shape, Tile, code, dots, tiles
+from netdsl.cpu.micro.shapes import (
+    HALF,
+    SCALED,
+    SHORT,
+    Kind,
+    Shape,
+    Tile,
+    code,
+    dots,
+    tiles,
+    twice,
+)
 
 run_product = late("netdsl.cpu.micro.product", "run_product")
 run_row = late("netdsl.cpu.micro.rows", "run_row")
@@ -36,4 +47,5 @@ __all__ = [
     "transform_filter",
     "transform_input",
     "transform_output",
+    "twice",
 ]

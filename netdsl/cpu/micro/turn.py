@@ -80,7 +80,8 @@ class Turn:
         self.lines: list[str] = []
         operands = Operands()
         self.sums = operands.add("=v", pixels * blocks)
-        self.weights = operands.add("=&v", blocks)
+        # Where they do not all fit, the last block's weights are read by each multiply-add.
+        self.weights = operands.add("=&v", min(blocks, REGISTERS - 1 - pixels * blocks))
         free = REGISTERS - len(operands.constraints)
         self.numbers = operands.add("=&v", min(free, 4, pixels))
         self.scratch = operands.add("=&r", 0 if near else scratch_for(pixels, apart))
@@ -90,7 +91,12 @@ class Turn:
         x, w, step, across = operands.add("r", 4)
         side_by_side = [Place(x, pixel * self.kind.rows * 4) for pixel in range(pixels)]
         inputs = side_by_side if near else self.places(x, step, pixels, apart)
-        self.write(inputs, self.places(w, across, blocks, 4))
+        filters = self.places(w, across, blocks, 4)
+        if len(self.weights) < blocks:
+            thrice = filters[3].rest.strip(",")
+            self.lines.append(f"leaq {filters[3].at(0)}, {thrice}")
+            filters[3] = Place(thrice)
+        self.write(inputs, filters)
         self.constraints = ",".join(operands.constraints)
         self.text = "\n".join(self.lines)
 
@@ -113,26 +119,25 @@ class Turn:
     def write(self, inputs: list[Place], filters: list[Place]) -> None:
         """All channels of a turn."""
         for channel in range(self.kind.unroll):
-            for place, register in zip(filters, self.weights, strict=True):
-                self.lines.append(f"vmovups {place.at(channel * 4 * LANES)}, {register}")
+            weights = [place.at(channel * 4 * LANES) for place in filters]
+            for i, register in enumerate(self.weights):
+                self.lines.append(f"vmovups {weights[i]}, {register}")
+                weights[i] = register
             for pixel, place in enumerate(inputs):
-                self.multiply(pixel, place.at(channel * 4), self.embedded(pixel, place))
+                number = f"{place.at(channel * 4)}{{1to16}}"
+                if not self.embedded(pixel, place, len(filters)):
+                    number = self.numbers[pixel % len(self.numbers)]
+                    self.lines.append(f"vbroadcastss {place.at(channel * 4)}, {number}")
+                for total, factor in zip(self.sums[pixel * len(filters) :], weights, strict=False):
+                    # What is in memory is named first.
+                    pair = sorted((number, factor), key=lambda name: "(" not in name)
+                    self.lines.append(f"{MULTIPLY_ADD[self.kind]} {', '.join(pair)}, {total}")
 
-    def embedded(self, pixel: int, place: Place) -> bool:
+    @staticmethod
+    def embedded(pixel: int, place: Place, blocks: int) -> bool:
         """Whether a pixel's multiply-adds read it themselves: every other one, or all for a single
         block of filters, but none for so many that it would be more than the cache gives."""
-        blocks = len(self.weights)
         return not place.rest and (blocks == 1 or (pixel % 2 == 0 and blocks < 4))
-
-    def multiply(self, pixel: int, place: str, embedded: bool) -> None:
-        """A pixel's multiply-adds, one for each block of filters."""
-        blocks = len(self.weights)
-        factor = f"{place}{{1to16}}"
-        if not embedded:
-            factor = self.numbers[pixel % len(self.numbers)]
-            self.lines.append(f"vbroadcastss {place}, {factor}")
-        for total, weights in zip(self.sums[pixel * blocks :], self.weights, strict=False):
-            self.lines.append(f"{MULTIPLY_ADD[self.kind]} {factor}, {weights}, {total}")
 
 
 def scratch_for(count: int, apart: int) -> int:
