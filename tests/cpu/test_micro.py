@@ -8,7 +8,7 @@ from functools import cache
 from itertools import product
 
 import pytest
-from assembly import compiled, multiplied, multiplies, spilled
+from assembly import SPILL, compiled, multiplied, multiplies, spilled
 from llvmlite import ir
 
 from netdsl.cpu.micro import Kind, code, tiles
@@ -93,9 +93,17 @@ def test_a_multiply_add_for_each_sum_and_lane(target, split):
             assert sum("prefetch" in line for line in made) == asked, tile
 
 
+@pytest.mark.parametrize("target", ["zen4", "sapphire"])
+def test_registers_of_avx512_hold_what_lies_between_two_rows_of_transformed_inputs(target):
+    module = ir.Module("transforms")
+    functions = [input_function(module, size, again=True) for size in SIZES if size.taps == 3]
+    found = compiled(functions, *TARGETS[target][1:])
+    assert [name for name, lines in found.items() if any(map(SPILL.search, lines))] == []
+
+
 def test_vectors_that_transforms_keep_on_the_stack_lie_within_cache_lines():
     module = ir.Module("transforms")
-    functions = [input_function(module, size) for size in SIZES]
+    functions = [input_function(module, size, again=False) for size in SIZES]
     functions += [output_function(module, size) for size in SIZES]
     found = compiled(functions, *TARGETS["haswell"][1:])
     kept = {name: lines for name, lines in found.items() if any("(%rsp)" in n for n in lines)}

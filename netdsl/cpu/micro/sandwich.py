@@ -17,11 +17,15 @@ from numba.extending import intrinsic
 from netdsl.cpu.compiler import FLOATS
 from netdsl.cpu.micro.cook_toom import Matrix, matrices
 from netdsl.cpu.micro.fields import FORMS, SIZES, Size
+from netdsl.cpu.micro.shapes import wide
 
 LANES = 16
 FLOAT, DOUBLE, LONG, INT = ir.FloatType(), ir.DoubleType(), ir.IntType(64), ir.IntType(32)
 SINGLES, DOUBLES = ir.VectorType(FLOAT, LANES), ir.VectorType(DOUBLE, LANES)
 Values = list[ir.Value]
+
+REGISTERS = 32
+"""Of AVX-512."""
 
 
 def combine(builder: ir.IRBuilder, terms: list[tuple[Fraction, ir.Value]]) -> ir.Value | None:
@@ -93,6 +97,13 @@ def _pairs(matrix: Matrix) -> list[int]:
     return found
 
 
+def _groups(matrix: Matrix) -> list[list[int]]:
+    """All rows, those together that share sums."""
+    twins = {i: _twin(matrix, i) for i in range(len(matrix))}
+    later = set(twins.values())
+    return [[i] if k is None else [i, k] for i, k in twins.items() if i not in later]
+
+
 def _twin(matrix: Matrix, i: int) -> int | None:
     """A later row that differs from row i in the sign of its odd entries, if there is one."""
     if not any(matrix[i][::2]) or not any(matrix[i][1::2]):
@@ -141,22 +152,31 @@ def function(module: ir.Module, name: str, arguments: list[ir.Type]) -> ir.Funct
     return made
 
 
-def input_function(module: ir.Module, size: Size) -> ir.Function:
-    """(source, row step, target, step): B d B' of a window of inputs, `step` floats apart."""
+def input_function(module: ir.Module, size: Size, again: bool | None = None) -> ir.Function:
+    """(source, row step, target, step): B d B' of a window of inputs, `step` floats apart.
+
+    again: whether inputs are loaded again for every two rows of the result, so that registers
+    hold what lies between; as suits this CPU by default. LLVM does not take loads across stores.
+    """
+    again = wide() and size.inputs**2 > REGISTERS if again is None else again
     name = f"netdsl.input{size.outputs}x{size.taps}"
     if name in module.globals:
         return module.globals[name]
     made = function(module, name, [FLOAT.as_pointer(), LONG, FLOAT.as_pointer(), LONG])
     source, row, target, step = made.args
     b = ir.IRBuilder(made.append_basic_block())
-    n = range(size.inputs)
-    grid = [
-        [load(b, at(b, source, scaled(b, row, i), ir.Constant(LONG, LANES * j))) for j in n]
-        for i in n
-    ]
-    for i, values in enumerate(sandwich(b, matrices(size).input, grid)):
-        for j, value in enumerate(values):
-            store(b, value, at(b, target, scaled(b, step, i * size.inputs + j)))
+    matrix, n = matrices(size).input, range(size.inputs)
+    # Without groups all is loaded first and stored last.
+    for rows in _groups(matrix) if again else [list(n)]:
+        grid = [
+            [load(b, at(b, source, scaled(b, row, i), ir.Constant(LONG, LANES * j))) for j in n]
+            for i in n
+        ]
+        some = tuple(matrix[i] for i in rows)
+        columns = [apply(b, some, list(column)) for column in zip(*grid, strict=True)]
+        for i, values in zip(rows, zip(*columns, strict=True), strict=True):
+            for j, value in enumerate(apply(b, matrix, list(values))):
+                store(b, value, at(b, target, scaled(b, step, i * size.inputs + j)))
     b.ret_void()
     return made
 
