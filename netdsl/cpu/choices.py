@@ -14,7 +14,7 @@ from math import prod
 from netdsl.cpu import winograd
 from netdsl.cpu.costs import Work
 from netdsl.cpu.layout import LANES, axes3
-from netdsl.cpu.micro import Kind, Shape, dots
+from netdsl.cpu.micro import Kind, Shape, dots, matrices
 from netdsl.cpu.micro.fields import SIZES, Size
 from netdsl.cpu.task import Task
 from netdsl.cpu.tiling import by_cost
@@ -61,7 +61,8 @@ def algorithms(task: Task) -> list[Algorithm]:
     kernel = op.window.kernel
     sizes = [size for size in SIZES if len(kernel) > 1 and kernel[-2:] == (size.taps, size.taps)]
     plain = set(op.window.stride) == set(op.window.dilation) == {1} and op.groups == 1
-    if task.exact or not plain or min(channels, op.filters) < LANES:
+    few = min(channels, op.filters) < LANES
+    if task.exact or not plain or few or by_matrices(task):  # which are faster than any
         sizes = []
     if not sizes:
         return [Algorithm(None, 0.0)]
@@ -79,6 +80,11 @@ def algorithms(task: Task) -> list[Algorithm]:
     if task.whole.pool is None:
         found.append(Algorithm(None, work.direct(half=half)))
     return sorted(found, key=lambda one: one.cycles)
+
+
+def by_matrices(task: Task) -> bool:
+    """Whether sums of this precision are made by products of matrices (matrix.py)."""
+    return task.precision == "bf16" and matrices()
 
 
 def choice(task: Task) -> Choice:

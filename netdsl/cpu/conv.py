@@ -7,8 +7,8 @@ from math import inf, prod
 
 import numpy as np
 
-from netdsl.cpu import depthwise, winograd
-from netdsl.cpu.choices import PLANAR, choice
+from netdsl.cpu import depthwise, matrix, pixels, winograd
+from netdsl.cpu.choices import PLANAR, by_matrices, choice
 from netdsl.cpu.depthwise import by_rows
 from netdsl.cpu.direct import Sum, block_floats, describe, view
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Triple, axes3
@@ -40,8 +40,12 @@ def conv_needs(task: Task) -> Needs:
     if quick is not None:
         halo = winograd.halo(quick, corner(op.window), axes3(shape[1:]), axes3(output[1:]))
         return Needs((halo,), scratch=quick.scratch)
-    halo = reach(op.window, shape[1:], output[1:])
-    return Needs((halo,), planar=op.groups == 1 and shape[0] <= PLANAR)
+    planar = op.groups == 1 and shape[0] <= PLANAR
+    if not (by_matrices(task) and in_pairs(task)):
+        return Needs((reach(op.window, shape[1:], output[1:]),), planar=planar)
+    extent = pixels.extent(op.window, shape[0]) if planar else op.window.extent
+    halo = reach(op.window, shape[1:], output[1:], extent)
+    return Needs((halo,), matrix.scratch(task.threads), planar)
 
 
 def quick_plan(task: Task) -> Winograd | None:
@@ -62,13 +66,19 @@ def corner(window: Window) -> Triple:
     return axes3(tuple(before for before, _ in window.padding), 0)
 
 
-def reach(window: Window, size: tuple[int, ...], outputs: tuple[int, ...]) -> Halo:
-    """How far a window's taps reach out of an image on each side."""
+def reach(
+    window: Window,
+    size: tuple[int, ...],
+    outputs: tuple[int, ...],
+    extent: tuple[int, ...] | None = None,
+) -> Halo:
+    """How far a window's taps reach out of an image on each side. extent: what a window reads
+    along each axis, where that is more than its taps."""
     lo = tuple(before for before, _ in window.padding)
     hi = tuple(
         max(0, (o - 1) * stride + extent - before - n)
         for n, o, stride, extent, before in zip(
-            size, outputs, window.stride, window.extent, lo, strict=True
+            size, outputs, window.stride, extent or window.extent, lo, strict=True
         )
     )
     return Halo(axes3(lo, 0), axes3(hi, 0))
@@ -108,7 +118,10 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
 
 def plan_direct(task: Task, places: Places, shape: Shape | None = None) -> list[Call]:
     """The call of the direct sum, by tiles of this shape where one is given and fits."""
-    return [call_of(task, direct_sum(task, places), shape)]
+    whole = direct_sum(task, places)
+    if whole.kind is Kind.MATRIX:
+        return [matrix.describe(whole, task.threads, places)]
+    return [call_of(task, whole, shape)]
 
 
 def call_of(task: Task, whole: Sum, shape: Shape | None = None) -> Call:
@@ -133,8 +146,13 @@ def direct_sum(task: Task, places: Places) -> Sum:
     assert isinstance(op, Conv)
     stride = axes3(op.window.stride)
     first = axes3(tuple(-before for before, _ in op.window.padding), 0)
-    weights, kind, starts = grouped(places.weights["weight"], op.groups, source, task.precision)
-    taps = tap_offsets(source, channel_steps(kind, weights.shape[1]), window_places(op.window))
+    if pixels.together(source):
+        weights, taps = pixels.by_pixels(places.weights["weight"], op.window, source)
+        kind, starts = Kind.MATRIX, [0] * -(-op.filters // LANES)
+    else:
+        weights, kind, starts = grouped(places.weights["weight"], op.groups, source, task.precision)
+        taps = tap_offsets(source, channel_steps(kind, weights.shape[1]), window_places(op.window))
+    always = kind is Kind.MATRIX or goes_by_rows(task, kind)
     block = block_floats(len(taps), kind)
     packed = packed_weights(weights, kind, block, task.threads)
     return Sum(
@@ -146,7 +164,7 @@ def direct_sum(task: Task, places: Places) -> Sum:
         starts=starts,
         weights=places.params.add(packed),
         block=block,
-        biases=all_biases(places) if goes_by_rows(task, kind) else add_biases(places),
+        biases=all_biases(places) if always else add_biases(places),
         residual=view(places.inputs[1]) if task.whole.residual else None,
         spare=-weights.shape[1] % LANES if weights.shape[2] == 1 else 0,
         clamp=clamp(task.whole.activation),
@@ -195,7 +213,8 @@ def tap_offsets(source: Buffer, blocks: int, places: list[Triple]) -> list[int]:
 def kind_for(source: Buffer, precision: str = "fp32") -> Kind:
     """What a tap is where all filters read all channels of an input that lies so."""
     if source.pairs:
-        return Kind.PLANAR_PAIR if source.lanes == 1 else Kind.PAIRED
+        pairs = {1: Kind.PLANAR_PAIR, LANES // 2: Kind.PAIRED}
+        return pairs.get(source.lanes, Kind.MATRIX)
     if source.lanes == 1:
         return Kind.PLANAR
     return {"bf16": Kind.HALVED, "int8": Kind.BYTES}.get(precision, Kind.BLOCKED)
@@ -218,17 +237,17 @@ def grouped(
         return weights, kind, [0] * blocks
     if inside == 1 and groups == filters == source.channels:
         return weights, Kind.DEPTHWISE, [b * source.block_stride for b in range(blocks)]
-    each = filters // groups
+    each, together = filters // groups, 2 * source.lanes if source.pairs else LANES
     group = np.arange(blocks * LANES).clip(max=filters - 1) // each
     lowest, highest = group[::LANES] * inside, group[LANES - 1 :: LANES] * inside + inside
-    first = lowest // LANES
-    span = int((-(-highest // LANES) - first).max())
+    first = lowest // together
+    span = int((-(-highest // together) - first).max())
     first = np.minimum(first, source.blocks - span)
     starts = [int(f) * source.block_stride for f in first]
-    if inside % LANES == 0 and each % LANES == 0:
+    if inside % together == 0 and each % LANES == 0:
         return weights, kind, starts
-    spread = np.zeros((filters, span * LANES, weights.shape[2]), np.float32)
+    spread = np.zeros((filters, span * together, weights.shape[2]), np.float32)
     for f in range(filters):
-        at = f // each * inside - int(first[f // LANES]) * LANES
+        at = f // each * inside - int(first[f // LANES]) * together
         spread[f, at : at + inside] = weights[f]
     return spread, kind, starts

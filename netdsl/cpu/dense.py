@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from itertools import product
 
-from netdsl.cpu.conv import add_biases, channel_steps, clamp, kind_for, tap_offsets
+from netdsl.cpu import matrix
+from netdsl.cpu.choices import by_matrices
+from netdsl.cpu.conv import add_biases, all_biases, channel_steps, clamp, kind_for, tap_offsets
 from netdsl.cpu.direct import Sum, View, block_floats, describe
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats
 from netdsl.cpu.micro import SHORT, Kind
 from netdsl.cpu.pack import packed_weights
 from netdsl.cpu.short import shortened
-from netdsl.cpu.task import Places, Task
+from netdsl.cpu.task import Needs, Places, Task
 from netdsl.ops import Linear
 
 
@@ -40,12 +42,20 @@ def plan_dense(task: Task, places: Places) -> list[Call]:
         starts=[0] * target.blocks,
         weights=places.params.add(_packed(task, places, weights, kind, block)),
         block=block,
-        biases=add_biases(places),
+        biases=all_biases(places) if kind is Kind.MATRIX else add_biases(places),
         residual=samples(places.inputs[1]) if task.whole.residual else None,
         spare=-channels % LANES if weights.shape[2] == 1 else 0,
         clamp=clamp(task.whole.activation),
     )
+    if kind is Kind.MATRIX:
+        return [matrix.describe(whole, task.threads, places)]
     return [describe(whole, task.threads)]
+
+
+def dense_needs(task: Task) -> Needs:
+    """The scratch of products of matrices."""
+    quick = by_matrices(task) and in_pairs(task)
+    return Needs(scratch=matrix.scratch(task.threads) if quick else 0)
 
 
 def _packed(task: Task, places: Places, weights: Floats, kind: Kind, block: int) -> Floats:

@@ -220,6 +220,8 @@ class Sum:
         few, far = prod(self.counts) <= FEW, len(self.starts) * self.block > FAR
         if self.kind is Kind.BYTES:  # whose tiles sum in short parts by themselves
             return max(1, len(self.taps)) if few else LONGEST // self.kind.lanes
+        if self.kind is Kind.MATRIX:  # which stays in its registers to the end
+            return max(1, len(self.taps))
         if self.kind in HALF:
             again = self.kind is Kind.HALVED and far and not few
             return (LONGEST if again else LONGEST_HALF) // self.kind.lanes
@@ -258,7 +260,7 @@ def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
     views = [whole.source, whole.target, whole.residual or whole.target]
     counts, walks = merged(whole.counts, views)
     source, target, residual = walks
-    rows, kind, runs = prod(counts[:3]), whole.kind, _runs(whole.starts)
+    rows, kind, runs = prod(counts[:3]), whole.kind, filter_runs(whole.starts)
     # A sum in parts passes through the output, so no place may belong to two tiles.
     overlap = len(whole.taps) <= whole.longest
     row = choose(kind, counts[3], rows, [count for _, count in runs], parts, overlap, shape)
@@ -343,7 +345,7 @@ def bits(value: float) -> int:
     return int(np.float32(value).view(np.int32))
 
 
-def _runs(starts: Sequence[int]) -> list[tuple[int, int]]:
+def filter_runs(starts: Sequence[int]) -> list[tuple[int, int]]:
     """Blocks of filters that read the same input: the first of each run, and how many."""
     runs: list[tuple[int, int]] = []
     for i, start in enumerate(starts):

@@ -79,7 +79,8 @@ class Buffer:
     """A tensor's place in an arena; numbers are float32 elements, not bytes.
 
     `offset` is where its first sample's first block starts, halo included. Where `pairs`, a number
-    is two neighbouring channels in bfloat16 (rounding.py), and channels and lanes count pairs.
+    is two neighbouring channels in bfloat16 (rounding.py), and channels and lanes count pairs;
+    `shift` is how many stand before the first in its block, where a part starts within one.
     """
 
     offset: int
@@ -91,10 +92,11 @@ class Buffer:
     block_stride: int
     lanes: int = LANES
     pairs: bool = False
+    shift: int = 0
 
     @property
     def blocks(self) -> int:
-        return -(-self.channels // self.lanes)
+        return -(-(self.shift + self.channels) // self.lanes)
 
     @property
     def outer(self) -> Triple:

@@ -15,6 +15,7 @@ from netdsl.cpu import arrange, chains, memory, region, stripes, threads, tuned
 from netdsl.cpu.choices import choice, pools
 from netdsl.cpu.launch import Progress, Worker, compile_all, watched
 from netdsl.cpu.layout import Call, aligned
+from netdsl.cpu.micro import matrices
 from netdsl.cpu.place import Placement, place
 from netdsl.cpu.region import Chain
 from netdsl.cpu.rounding import with_rounding
@@ -229,7 +230,7 @@ class Making:
         rounded = frozenset(name for name, task in self.tasks.items() if in_pairs(task))
         if rounded:
             ends = frozenset((*graph.outputs, *(aux.output for aux in graph.aux)))
-            self._take(with_rounding(graph, self.planar(ends), rounded))
+            self._take(with_rounding(graph, self.planar(ends), rounded, matrices()))
 
     def _take(self, graph: Graph) -> None:
         """Makes this graph the plan's."""
@@ -250,7 +251,7 @@ class Making:
         """Those that the plan may take."""
         ports = [arrange.pack, arrange.pack_planar, arrange.unpack]
         recipes = [recipe(task.node) for task in self.tasks.values()]
-        half = [k for r in recipes for k in r.half] if self.precision == "bf16" else []
+        half = [k for r in recipes for k in r.half_kernels] if self.precision == "bf16" else []
         less = self.fc_weights in ("bf16", "int8")
         short = [k for r in recipes for k in r.short] if less else []
         more = [*stripes.KERNELS, *half] if self.striped else half

@@ -1,8 +1,10 @@
-"""Tensors in bfloat16, for sums of products of pairs (AVX512-BF16).
+"""Tensors in bfloat16, for sums of products of pairs (AVX512-BF16) or of matrices (AMX).
 
 Two neighbouring channels stand in the place of a float, so a block of 16 channels takes the place
 of 8 floats, and all that walks through buffers goes on counting floats. A tensor is rounded once
-for all that read it so (`with_rounding`), by a node that stands in the graph for that.
+for all that read it so (`with_rounding`), by a node that stands in the graph for that. Products of
+matrices (AMX) take 32 channels at once, so these are a block; of images of few channels they take
+those of several neighbouring pixels, so a pixel's stand together.
 """
 
 from __future__ import annotations
@@ -14,7 +16,17 @@ import numpy as np
 
 from netdsl.cpu.lanes import load, paired, splat, store, store_half
 from netdsl.cpu.launch import share, worker
-from netdsl.cpu.layout import CHANNELS, LANES, Buffer, Call, Halo, fresh
+from netdsl.cpu.layout import (
+    BLOCK_STRIDE,
+    BLOCKS,
+    CHANNELS,
+    LANE_COUNT,
+    LANES,
+    Buffer,
+    Call,
+    Halo,
+    fresh,
+)
 from netdsl.cpu.task import Needs, Places, Task
 from netdsl.cpu.views import SOURCE, TARGET, call, row_at, row_count, row_place, row_width
 from netdsl.graph import Graph, Node
@@ -24,9 +36,10 @@ from netdsl.ops.base import Bound
 
 @dataclass(frozen=True)
 class Rounded(Op):
-    """Its input in bfloat16. planar: in planes of pairs of channels, else in blocks of pairs."""
+    """Its input in bfloat16. lanes: pairs of channels in a block, 8 or 16; of an image in planes 1,
+    for planes of pairs, or 2 or 4, for all pairs of a pixel."""
 
-    planar: bool
+    lanes: int
 
     heads: ClassVar = ("rounded",)
 
@@ -40,12 +53,30 @@ class Rounded(Op):
     def word(self) -> str:
         return "to bf16"
 
+    @property
+    def planar(self) -> bool:
+        """Whether it reads planes."""
+        return self.lanes < LANES // 2
 
-def with_rounding(graph: Graph, planar: frozenset[str], wanted: frozenset[str]) -> Graph:
+
+def pixel_pairs(channels: int) -> int:
+    """Pairs of channels that a pixel takes where all of them stand together."""
+    return 2 if channels <= 4 else 4
+
+
+def with_rounding(
+    graph: Graph, planar: frozenset[str], wanted: frozenset[str], wide: bool
+) -> Graph:
     """The graph in which the nodes of these names read their first input in bfloat16.
 
-    planar: the inputs that lie in planes.
+    planar: the inputs that lie in planes. wide: whether they read it for products of matrices.
     """
+
+    def lanes(source: str) -> int:
+        if source in planar:
+            return pixel_pairs(graph[source].shape[0]) if wide else 1
+        return LANES if wide else LANES // 2
+
     nodes: list[Node] = []
     made: dict[str, str] = {}
     for node in graph:
@@ -56,7 +87,7 @@ def with_rounding(graph: Graph, planar: frozenset[str], wanted: frozenset[str]) 
         if source not in made:
             made[source] = f"{source} in bf16"  # no node of a text has a name with spaces
             shape = graph[source].shape
-            nodes.append(Node(made[source], Rounded(source in planar), (source,), shape))
+            nodes.append(Node(made[source], Rounded(lanes(source)), (source,), shape))
         nodes.append(replace(node, inputs=(made[source], *others)))
     return replace(graph, nodes=tuple(nodes))
 
@@ -65,8 +96,8 @@ def buffer_of(node: Node, batch: int, halo: Halo) -> Buffer:
     """The buffer of a rounded tensor."""
     assert isinstance(node.op, Rounded)
     channels, *size = node.shape
-    lanes = 1 if node.op.planar else LANES // 2
-    count = -(-channels // 2) if node.op.planar else -(-channels // LANES) * lanes
+    lanes = node.op.lanes
+    count = -(-channels // (2 * lanes)) * lanes
     return replace(fresh(batch, (count, *size), halo, lanes=lanes), pairs=True)
 
 
@@ -81,7 +112,8 @@ def plan_rounded(task: Task, places: Places) -> list[Call]:
     """The call that rounds a tensor."""
     op = task.node.op
     assert isinstance(op, Rounded)
-    work = round_planes if op.planar else round_blocks
+    works = {1: round_planes, LANES // 2: round_blocks, LANES: round_wide}
+    work = works.get(op.lanes, round_pixels)
     return [call(work, task.parts, places.output, places.inputs[0])]
 
 
@@ -94,6 +126,43 @@ def round_blocks(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
         source, out = row_at(d, SOURCE, n, b, z, y), row_at(d, TARGET, n, b, z, y)
         for x in range(columns):
             store_half(arena, out + 8 * x, load(arena, source + 16 * x))
+
+
+@worker
+def round_wide(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """Two blocks of 16 floats to one of 16 pairs; the last may be alone."""
+    columns, work, blocks = row_width(d), row_count(d), d[SOURCE + BLOCKS]
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        n, b, z, y = row_place(d, item)
+        out, first = row_at(d, TARGET, n, b, z, y), row_at(d, SOURCE, n, 2 * b, z, y)
+        if 2 * b + 1 < blocks:
+            second = first + d[SOURCE + BLOCK_STRIDE]
+            for x in range(0, 16 * columns, 16):
+                store_half(arena, out + x, load(arena, first + x))
+                store_half(arena, out + x + 8, load(arena, second + x))
+        else:
+            for x in range(0, 16 * columns, 16):
+                store_half(arena, out + x, load(arena, first + x))
+                store_half(arena, out + x + 8, splat(np.float32(0.0)))
+
+
+@worker
+def round_pixels(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """Planes of floats to pixels of two or four pairs."""
+    columns, work, channels = row_width(d), row_count(d), d[SOURCE + CHANNELS]
+    lanes = d[TARGET + LANE_COUNT]
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        n, _, z, y = row_place(d, item)
+        out = row_at(d, TARGET, n, 0, z, y)
+        for b in range(lanes):
+            for x in range(columns):
+                arena[out + lanes * x + b] = np.float32(0.0)
+        for b in range((channels + 1) // 2):
+            first = row_at(d, SOURCE, n, 2 * b, z, y)
+            second = row_at(d, SOURCE, n, 2 * b + 1, z, y)
+            for x in range(columns):
+                other = arena[second + x] if 2 * b + 1 < channels else np.float32(0.0)
+                arena[out + lanes * x + b] = paired(arena[first + x], other)
 
 
 @worker

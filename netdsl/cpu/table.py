@@ -13,6 +13,7 @@ from netdsl.cpu import (
     depthwise,
     direct,
     join,
+    matrix,
     norm,
     pack,
     pool,
@@ -23,7 +24,7 @@ from netdsl.cpu import (
 )
 from netdsl.cpu.launch import Worker
 from netdsl.cpu.layout import Call
-from netdsl.cpu.micro import dots
+from netdsl.cpu.micro import dots, matrices
 from netdsl.cpu.rounding import Rounded
 from netdsl.cpu.task import Needs, Places, Task
 from netdsl.ops import (
@@ -75,8 +76,9 @@ class Recipe(NamedTuple):
 
     kernels: those that it may take. calls: the kernel calls that do it. needs: what it asks of
     memory. over: which of its inputs it may write over, if nothing reads them after it. half: the
-    kernels that it may take besides, where weights are in bfloat16. short: the
-    same where weights of fully connected layers are asked for in fewer bits.
+    kernels that it may take besides, where weights are in bfloat16; matrix: and where the CPU
+    multiplies matrices of it. short: the same where weights of fully connected layers are asked for
+    in fewer bits.
     """
 
     kernels: tuple[Worker, ...]
@@ -85,6 +87,12 @@ class Recipe(NamedTuple):
     over: tuple[int, ...] = ()
     half: tuple[Worker, ...] = ()
     short: tuple[Worker, ...] = ()
+    matrix: tuple[Worker, ...] = ()
+
+    @property
+    def half_kernels(self) -> tuple[Worker, ...]:
+        """Those that it may take besides on this CPU, where weights are in bfloat16."""
+        return (*self.half, *(self.matrix if matrices() else ()))
 
 
 QUICK = (winograd_kernel.transform_filters, winograd_kernel.winograd)
@@ -93,6 +101,8 @@ SUMS = (pack.pack_blocks, direct.direct)
 HALF_SUMS = (pack.pack_pairs, direct.direct_short)
 SHORT_SUMS = (short.to_bytes, short.to_halves, direct.direct_short)
 ROUNDING = (rounding.round_blocks, rounding.round_planes)
+WIDE_ROUNDING = (rounding.round_wide, rounding.round_pixels)
+MATRIX = (matrix.matrix,)
 MAXIMUM = Recipe((pool.narrow_max_pool, pool.max_pool), pool.plan_pool)
 MEAN = Recipe((pool.average_pool,), pool.plan_pool)
 BENT = Recipe((activation.bent,), activation.plan_bent, over=(0,))
@@ -101,10 +111,14 @@ GROUPS = Recipe((norm.group_norm,), norm.plan_norm)
 SOFTMAX = Recipe((norm.softmax,), norm.plan_softmax, over=(0,))
 
 RECIPES: dict[type[Op], Recipe] = {
-    Conv: Recipe(SUMS + APART + QUICK, conv.plan_conv, conv.conv_needs, half=HALF_SUMS),
+    Conv: Recipe(
+        SUMS + APART + QUICK, conv.plan_conv, conv.conv_needs, half=HALF_SUMS, matrix=MATRIX
+    ),
     ConvTranspose: Recipe(SUMS, transposed.plan_transposed, transposed.transposed_needs),
-    Linear: Recipe(SUMS, dense.plan_dense, half=HALF_SUMS, short=SHORT_SUMS),
-    Rounded: Recipe(ROUNDING, rounding.plan_rounded, rounding.rounded_needs),
+    Linear: Recipe(
+        SUMS, dense.plan_dense, dense.dense_needs, half=HALF_SUMS, short=SHORT_SUMS, matrix=MATRIX
+    ),
+    Rounded: Recipe(ROUNDING, rounding.plan_rounded, rounding.rounded_needs, matrix=WIDE_ROUNDING),
     MaxPool: MAXIMUM,
     AveragePool: MEAN,
     AdaptiveAveragePool: MEAN,

@@ -7,6 +7,7 @@ docs/kernels.md explains the generator with a picture.
 from netdsl.cpu.late import late
 from netdsl.cpu.micro.shapes import (
     HALF,
+    MATRICES,
     SCALED,
     SHORT,
     Kind,
@@ -14,10 +15,14 @@ from netdsl.cpu.micro.shapes import (
     Tile,
     code,
     dots,
+    matrices,
     tiles,
     twice,
 )
 
+configure = late("netdsl.cpu.micro.matrix", "configure")
+release = late("netdsl.cpu.micro.matrix", "release")
+run_matrix = late("netdsl.cpu.micro.matrix", "run_matrix")
 run_product = late("netdsl.cpu.micro.product", "run_product")
 run_row = late("netdsl.cpu.micro.rows", "run_row")
 run_short = late("netdsl.cpu.micro.tile", "run_short")
@@ -30,15 +35,20 @@ transform_output = late("netdsl.cpu.micro.sandwich", "transform_output")
 
 __all__ = [
     "HALF",
+    "MATRICES",
     "SCALED",
     "SHORT",
     "Kind",
     "Shape",
     "Tile",
     "code",
+    "configure",
     "dots",
+    "matrices",
     "past",
     "prefetch",
+    "release",
+    "run_matrix",
     "run_product",
     "run_row",
     "run_short",

@@ -6,6 +6,7 @@ from enum import IntEnum
 from functools import cache
 from typing import NamedTuple
 
+from netdsl.cpu import amx
 from netdsl.cpu.host import features
 
 
@@ -21,6 +22,8 @@ class Kind(IntEnum):
     HALVED = 24  # 16 channels as they are, and weights as 8 pairs
     # With numbers of a quarter of the bits (int8), those of four channels in the place of a float:
     BYTES = 20  # 16 channels as they are, and weights as bytes, to be scaled
+    # In registers that hold matrices (AMX):
+    MATRIX = 32  # 32 channels as 16 pairs, and weights so too
 
     @property
     def lanes(self) -> int:
@@ -44,7 +47,7 @@ class Kind(IntEnum):
         return 16 if self is Kind.BYTES else 0
 
 
-HALF = (Kind.PAIRED, Kind.PLANAR_PAIR, Kind.HALVED)
+HALF = (Kind.PAIRED, Kind.PLANAR_PAIR, Kind.HALVED, Kind.MATRIX)
 """The kinds with weights in bfloat16."""
 SHORT = (*HALF, Kind.BYTES)
 """The kinds with weights of fewer bits than a float has."""
@@ -145,6 +148,9 @@ DOTS = (
     *_tiles(Kind.PLANAR_PAIR, (10, 2), (9, 3), (6, 4), (4, 2), (28, 1), (14, 1), (4, 1), (1, 1)),
 )
 """Those of AVX512-BF16, besides."""
+MATRICES = _tiles(Kind.MATRIX, (2, 2), (4, 1), (1, 4), (3, 1), (1, 3), (2, 1), (1, 2), (1, 1))
+"""Those of AMX, a table of its own (matrix.py); their pixels are counted in sixteens. Three sums or
+more hide the latency of a product."""
 NARROW = (
     *_tiles(Kind.BLOCKED, (6, 1), (5, 1), (4, 1), (3, 1), (2, 1), (2, 2), (1, 4), (1, 1)),
     *_tiles(Kind.PLANAR, (5, 1), (4, 1), (2, 2), (1, 1)),
@@ -183,6 +189,12 @@ def ahead() -> bool:
     """Whether tiles of products ask for weights ahead of time: where the third level is far away,
     and wherever registers are narrow."""
     return not wide() or twice()
+
+
+@cache
+def matrices() -> bool:
+    """Whether code is compiled for products of matrices of bfloat16 (AMX), and may use them."""
+    return dots() and _has("amx-tile") and _has("amx-bf16") and amx.granted()
 
 
 @cache
