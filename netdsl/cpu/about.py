@@ -7,7 +7,7 @@ from typing import Any
 
 from netdsl.cpu import cache, threads, tuned
 from netdsl.cpu.host import features
-from netdsl.cpu.micro import dots
+from netdsl.cpu.micro import dots, matrices
 from netdsl.cpu.processor import cpu_name as cpu_name
 
 ISAS = (
@@ -25,7 +25,7 @@ def info() -> dict[str, Any]:
     found: dict[str, Any] = {
         "cpu": cpu_name(),
         "isa": isa(),
-        "bf16": "products of pairs" if dots() else "weights alone",
+        "bf16": bf16(),
         "threads": threads.available(),
         "threading_layer": threads.layer(),
         "cache": str(cache.folder()),
@@ -33,6 +33,13 @@ def info() -> dict[str, Any]:
     }
     advice = threads.advice()
     return found | ({"advice": advice} if advice else {})
+
+
+def bf16() -> str:
+    """What is done in bfloat16 where that is asked for."""
+    if matrices():
+        return "products of matrices"
+    return "products of pairs" if dots() else "weights alone"
 
 
 def isa() -> str:

@@ -109,7 +109,7 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
         places.inputs[1] if task.whole.residual else None,
         places.scratch,
         places.params.add(winograd.transformed(packed, plan, block)),
-        all_biases(places),
+        all_biases(places, places.output.blocks),
         clamp(task.whole.activation),
         task.whole.pool is not None,
     )
@@ -152,6 +152,7 @@ def direct_sum(task: Task, places: Places) -> Sum:
     else:
         weights, kind, starts = grouped(places.weights["weight"], op.groups, source, task.precision)
         taps = tap_offsets(source, channel_steps(kind, weights.shape[1]), window_places(op.window))
+    weights, starts = matrix.whole_blocks(target, weights, starts)
     always = kind is Kind.MATRIX or goes_by_rows(task, kind)
     block = block_floats(len(taps), kind)
     packed = packed_weights(weights, kind, block, task.threads)
@@ -164,7 +165,7 @@ def direct_sum(task: Task, places: Places) -> Sum:
         starts=starts,
         weights=places.params.add(packed),
         block=block,
-        biases=all_biases(places) if always else add_biases(places),
+        biases=all_biases(places, len(starts)) if always else add_biases(places),
         residual=view(places.inputs[1]) if task.whole.residual else None,
         spare=-weights.shape[1] % LANES if weights.shape[2] == 1 else 0,
         clamp=clamp(task.whole.activation),
@@ -179,12 +180,13 @@ def add_biases(places: Places) -> int | None:
     return places.params.add(packed_biases(places.weights["bias"]))
 
 
-def all_biases(places: Places) -> int:
-    """The same for kernels that always read some: zeros where a layer has none."""
-    own = add_biases(places)
-    if own is not None:
-        return own
-    return places.params.add(np.zeros(places.output.blocks * LANES, np.float32))
+def all_biases(places: Places, blocks: int) -> int:
+    """The same for kernels that always read some, for so many blocks of filters: zeros where a
+    layer has none."""
+    biases = np.zeros(blocks * LANES, np.float32)
+    if "bias" in places.weights:
+        biases[: places.weights["bias"].size] = places.weights["bias"]
+    return places.params.add(biases)
 
 
 def window_places(window: Window) -> list[Triple]:

@@ -32,6 +32,7 @@ def plan_dense(task: Task, places: Places) -> list[Call]:
         channel_steps(kind, channels),
         [(z, y, x) for z, y, x in product(*map(range, source.size))],
     )
+    weights, starts = matrix.whole_blocks(target, weights, [0] * -(-op.filters // LANES))
     block = block_floats(len(taps), kind)
     whole = Sum(
         kind=kind,
@@ -39,10 +40,10 @@ def plan_dense(task: Task, places: Places) -> list[Call]:
         source=samples(source),
         target=samples(target),
         taps=taps,
-        starts=[0] * target.blocks,
+        starts=starts,
         weights=places.params.add(_packed(task, places, weights, kind, block)),
         block=block,
-        biases=all_biases(places) if kind is Kind.MATRIX else add_biases(places),
+        biases=all_biases(places, len(starts)) if kind is Kind.MATRIX else add_biases(places),
         residual=samples(places.inputs[1]) if task.whole.residual else None,
         spare=-channels % LANES if weights.shape[2] == 1 else 0,
         clamp=clamp(task.whole.activation),

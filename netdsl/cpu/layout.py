@@ -143,15 +143,22 @@ class Buffer:
         """The same buffer in another place."""
         return replace(self, offset=offset)
 
-    def part(self, first: int, channels: int) -> Buffer:
-        """`channels` channels from channel `first`, which must start a block.
+    def part(self, first: int, channels: int, last: bool = False) -> Buffer:
+        """`channels` channels from channel `first`, which must start a block, or half of one where
+        `pairs`. last: nothing comes after; of pairs it has those that only pad the block too.
 
         Raises ValueError where it does not, or where they reach past the end.
         """
-        if first % self.lanes or first + channels > self.channels:
+        by, start, count = self.lanes, first, channels
+        if self.pairs:
+            by, start, count = LANES // 2, first // 2, -(-channels // 2)
+        if start % by or start + count > self.channels:
             raise ValueError(f"channels {first}+{channels} are no blocks of {self.channels}")
-        offset = self.offset + first // self.lanes * self.block_stride
-        return replace(self, offset=offset, channels=channels)
+        if last and self.pairs:
+            count = self.channels - start
+        block, shift = divmod(self.shift + start, self.lanes)
+        offset = self.offset + block * self.block_stride
+        return replace(self, offset=offset, channels=count, shift=shift)
 
     def fields(self) -> tuple[int, ...]:
         """The FIELDS numbers by which a descriptor knows this buffer."""

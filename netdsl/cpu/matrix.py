@@ -36,12 +36,12 @@ from netdsl.cpu.direct import (
 from netdsl.cpu.lanes import load, splat, store, store_half, where_less
 from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
-from netdsl.cpu.layout import BODY, LANES, Call, Floats
+from netdsl.cpu.layout import BODY, LANES, Buffer, Call, Floats
 from netdsl.cpu.micro import MATRICES, Kind, Tile, configure, past, release, run_matrix
 from netdsl.cpu.micro.fields import ADD_RESIDUAL, TILE_FIELDS
 from netdsl.cpu.micro.registers import registers
 from netdsl.cpu.task import Places
-from netdsl.cpu.tiling import starts
+from netdsl.cpu.tiling import starts as evenly
 
 # Up to the walks as direct.py has it, but that a column is a tile's sixteen places. Then: sixteens
 # on a line, its places, those of a register, those of a row, and those from row to row; the floats
@@ -224,6 +224,16 @@ def settings(tile: Tile, height: int, clamp: tuple[float, float]) -> Floats:
     return np.concatenate([said.view(np.float32), bounds])
 
 
+def whole_blocks(target: Buffer, weights: Floats, starts: list[int]) -> tuple[Floats, list[int]]:
+    """Weights (filters, ...) and where blocks of filters read, with filters of zeros for channels
+    that only pad the target's last block, so that zeros are written there."""
+    if not target.pairs or target.channels // PAIRS <= len(starts):
+        return weights, starts
+    blocks = target.channels // PAIRS
+    zeros = np.zeros((blocks * LANES - len(weights), *weights.shape[1:]), np.float32)
+    return np.concatenate([weights, zeros]), starts + starts[-1:] * (blocks - len(starts))
+
+
 def scratch(threads: int) -> int:
     """Floats of scratch that a layer wants."""
     return ROOM * threads
@@ -238,7 +248,7 @@ def describe(whole: Sum, parts: int, places: Places) -> Call:
     line, across = lines(counts, source), filter_runs(whole.starts)
     tile = tile_for(line.sixteens, [n for _, n in across], len(whole.taps), parts)
     high, wide = tile.shape
-    filters = [(first + i, whole.starts[first]) for first, n in across for i in starts(n, wide)]
+    filters = [(first + i, whole.starts[first]) for first, n in across for i in evenly(n, wide)]
     units, height = -(-line.sixteens // high), min(16, line.places)
     steps = [walk.steps[3] for walk in walks]
     filter_table = TILE + TILE_FIELDS + len(whole.taps)

@@ -21,6 +21,7 @@ from netdsl.cpu.lanes import (
     splat,
     sqrt,
     store,
+    store_half,
     total,
     where_less,
     wide_splat,
@@ -179,8 +180,9 @@ def softmax(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
 
 
 # Of local_response: the window's size; whether beta is 3/4; where alpha / size, k and beta lie in
-# params; where the threads' scratch lies in the arena, and how many floats each has.
-SIZE, THREE_QUARTERS, SETTINGS, SCRATCH, SCRATCH_STEP = range(OWN, OWN + 5)
+# params; where the threads' scratch lies in the arena, and how many floats each has; whether it
+# writes bfloat16, in blocks of 32 channels.
+SIZE, THREE_QUARTERS, SETTINGS, SCRATCH, SCRATCH_STEP, IN_HALF = range(OWN, OWN + 6)
 CHUNK = 16
 """Columns that a thread squares at once; their squares stay in its first cache."""
 
@@ -202,8 +204,8 @@ def local_response(arena, params, d, part, parts):  # type: ignore[no-untyped-de
     The squares of some columns are laid out by channel, zeros on both sides; a window's sum is
     then the sum of `size` shifted vectors, whatever the size.
     """
-    blocks, columns, size = d[TARGET + BLOCKS], row_width(d), d[SIZE]
-    rows, depth = d[TARGET + HEIGHT], d[TARGET + DEPTH]
+    blocks, columns, size = d[SOURCE + BLOCKS], row_width(d), d[SIZE]
+    rows, depth, half = d[TARGET + HEIGHT], d[TARGET + DEPTH], d[IN_HALF]
     from_block, to_block = d[SOURCE + BLOCK_STRIDE], d[TARGET + BLOCK_STRIDE]
     at = d[SETTINGS]
     alpha, k, beta = params[at], params[at + 1], params[at + 2]
@@ -226,7 +228,7 @@ def local_response(arena, params, d, part, parts):  # type: ignore[no-untyped-de
                     v = load(arena, source + b * from_block + 16 * x)
                     store(arena, scratch + x * step + side + 16 * b, v * v)
             for b in range(blocks):
-                lanes = lanes_of(d, b)
+                lanes = min(d[SOURCE + CHANNELS] - 16 * b, 16)
                 for x in range(width):
                     around = scratch + x * step + side + 16 * b - (size - 1) // 2
                     sums = load(arena, around)
@@ -239,7 +241,15 @@ def local_response(arena, params, d, part, parts):  # type: ignore[no-untyped-de
                         v = v / (root * sqrt(root))
                     else:
                         v = v * power(base, -beta)
-                    store(arena, out + b * to_block + 16 * x, keep(v, 0, lanes))
+                    v = keep(v, 0, lanes)
+                    if half:
+                        store_half(arena, out + (b >> 1) * to_block + 8 * (b & 1) + 16 * x, v)
+                    else:
+                        store(arena, out + b * to_block + 16 * x, v)
+            if half and blocks & 1:
+                for x in range(width):
+                    at = out + (blocks >> 1) * to_block + 8 + 16 * x
+                    store_half(arena, at, splat(np.float32(0.0)))
 
 
 def plan_norm(task: Task, places: Places) -> list[Call]:
@@ -277,4 +287,5 @@ def plan_response(task: Task, places: Places) -> list[Call]:
     assert isinstance(op, LocalResponseNorm)
     at = places.params.add(np.array([op.alpha / op.size, op.k, op.beta]))
     own = (op.size, int(op.beta == 0.75), at, places.scratch, response_scratch(channels, op.size))
-    return [call(local_response, task.parts, places.output, places.inputs[0], *own)]
+    half = int(places.output.pairs)
+    return [call(local_response, task.parts, places.output, places.inputs[0], *own, half)]

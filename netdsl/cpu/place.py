@@ -73,11 +73,13 @@ def place(
     over: Mapping[str, tuple[int, ...]],
     planar: frozenset[str],
     striped: Sequence[Chain] = (),
+    halves: frozenset[str] = frozenset(),
 ) -> Placement:
     """Lays out a graph's tensors.
 
     needs: what each node asks for, by name. over: the inputs that its kernel may write over.
     planar: the inputs of the graph that lie in planes. striped: layers that are done in stripes.
+    halves: tensors in bfloat16, besides those that steps of rounding make (halves.py).
     """
     families = BlockFamilies(graph, lifetimes(graph, [chain.names for chain in striped]))
     for node in graph:
@@ -93,7 +95,7 @@ def place(
     shapes = {node.name: (batch, node.shape) for node in graph}
     for chain in striped:
         shapes.update(chain.shapes)
-    buffers, floats = _lay_out(families, shapes, halos, planar)
+    buffers, floats = _lay_out(families, shapes, halos, planar, halves)
     scratch = max((each.scratch for each in needs.values()), default=0)
     return Placement(buffers, families, floats, floats + scratch)
 
@@ -103,6 +105,7 @@ def _lay_out(
     shapes: Mapping[str, tuple[int, Shape]],
     halos: Mapping[str, Halo],
     planar: frozenset[str],
+    halves: frozenset[str],
 ) -> tuple[dict[str, Buffer], int]:
     """The buffer of every tensor, and the floats that all take. shapes: how many samples, and the
     shape of each."""
@@ -112,8 +115,9 @@ def _lay_out(
             lanes = 1 if node.name in planar else LANES
             halo = halos.get(node.name, Halo())
             batch, shape = shapes[node.name]
-            if isinstance(node.op, Rounded):
-                roots[node.name] = buffer_of(node, batch, halo)
+            if isinstance(node.op, Rounded) or node.name in halves:
+                in_pairs = node.op.lanes if isinstance(node.op, Rounded) else LANES
+                roots[node.name] = buffer_of(shape, in_pairs, batch, halo)
             else:
                 roots[node.name] = fresh(batch, shape, halo, lanes=lanes)
     framed = {name: buffer for name, buffer in roots.items() if buffer.halo != Halo()}
@@ -132,7 +136,8 @@ def _settle(name: str, families: Families, placed: dict[str, Buffer]) -> None:
         return
     parent, channel = families.parent[name]
     _settle(parent, families, placed)
-    placed[name] = placed[parent].part(channel, families.graph[name].shape[0])
+    channels, whole = (families.graph[one].shape[0] for one in (name, parent))
+    placed[name] = placed[parent].part(channel, channels, channel + channels == whole)
 
 
 @dataclass

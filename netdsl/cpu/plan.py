@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from netdsl.cpu import arrange, chains, memory, region, stripes, threads, tuned
 from netdsl.cpu.choices import choice, pools
+from netdsl.cpu.halves import moved_up
 from netdsl.cpu.launch import Progress, Worker, compile_all, watched
 from netdsl.cpu.layout import Call, aligned
 from netdsl.cpu.micro import matrices
 from netdsl.cpu.place import Placement, place
 from netdsl.cpu.region import Chain
 from netdsl.cpu.rounding import with_rounding
-from netdsl.cpu.table import RECIPES, Recipe, in_pairs, takes
+from netdsl.cpu.table import RECIPES, Recipe, in_pairs, takes, writers
 from netdsl.cpu.task import Floats, LooseParams, Places, Task
 from netdsl.cpu.views import call, link
 from netdsl.faults import error
@@ -225,12 +226,16 @@ class Making:
         self.choices = choices
         self.exact, self.precision, self.fc_weights = exact, precision, fc_weights
         self.params = LooseParams()
+        self.halves: frozenset[str] = frozenset()
         graph = fuse_pools(graph, lambda graph, layer, pool: pools(self._task(graph, layer), pool))
         self._take(graph)
         rounded = frozenset(name for name, task in self.tasks.items() if in_pairs(task))
         if rounded:
             ends = frozenset((*graph.outputs, *(aux.output for aux in graph.aux)))
-            self._take(with_rounding(graph, self.planar(ends), rounded, matrices()))
+            graph = with_rounding(graph, self.planar(ends), rounded, matrices())
+            if matrices():
+                graph, self.halves = moved_up(graph, writers(self.tasks))
+            self._take(graph)
 
     def _take(self, graph: Graph) -> None:
         """Makes this graph the plan's."""
@@ -283,7 +288,7 @@ class Making:
     def place(self, outputs: frozenset[str]) -> Placement:
         over = {name: recipe(task.node).over for name, task in self.tasks.items()}
         planar = self.planar(outputs)
-        return place(self.graph, self.batch, self.needs, over, planar, self.striped)
+        return place(self.graph, self.batch, self.needs, over, planar, self.striped, self.halves)
 
     def planar(self, outputs: frozenset[str]) -> frozenset[str]:
         """The inputs that lie in planes, since all that read them read them so."""

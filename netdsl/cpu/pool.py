@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from netdsl.cpu.half_pool import half_narrow_pool, half_pool
 from netdsl.cpu.lanes import keep, load, maximum, maximum4, splat, store
 from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
-from netdsl.cpu.layout import DEPTH, HEIGHT, PLANE_STRIDE, ROW_STRIDE, Call, axes3
+from netdsl.cpu.layout import PLANE_STRIDE, ROW_STRIDE, Call, axes3
 from netdsl.cpu.task import Places, Task
 from netdsl.cpu.views import (
-    OWN,
     SOURCE,
     TARGET,
     call,
@@ -25,24 +25,11 @@ from netdsl.cpu.views import (
     row_place,
     row_width,
 )
+from netdsl.cpu.windows import window
 from netdsl.graph.taps import axis_windows
 from netdsl.ops import AdaptiveAveragePool, AveragePool, GlobalMax, MaxPool
 
-STEPS, WINDOWS = OWN, OWN + 3
-"""The axes' steps from tap to tap; the windows of all axes."""
 LOWEST = np.float32(-np.inf)
-
-
-@njit(forceinline=True)
-def window(d, axis, i):  # type: ignore[no-untyped-def]
-    """First tap, end, step and count of the i-th window of an axis (depth, rows, columns)."""
-    at = i
-    if axis > 0:
-        at += d[TARGET + DEPTH]
-    if axis > 1:
-        at += d[TARGET + HEIGHT]
-    at = WINDOWS + 3 * at
-    return d[at], d[at + 1], d[STEPS + axis], d[at + 2]
 
 
 @njit(forceinline=True)
@@ -152,6 +139,10 @@ def average_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
             store(arena, out + 16 * x, keep(mean, 0, lanes))
 
 
+POOLS = {False: (narrow_max_pool, max_pool), True: (half_narrow_pool, half_pool)}
+"""Max pools of windows of up to three rows and columns, and of any, of floats and of bfloat16."""
+
+
 def plan_pool(task: Task, places: Places) -> list[Call]:
     """The calls of any pool."""
     op, spatial = task.whole.base, task.shapes[0][1:]
@@ -174,6 +165,7 @@ def plan_pool(task: Task, places: Places) -> list[Call]:
             for axis, step in zip(axes[1:], steps[1:], strict=True)
             for first, end, _ in axis
         )
-        kernel = narrow_max_pool if few else max_pool
+        narrow, any_size = POOLS[places.output.pairs]
+        kernel = narrow if few else any_size
     tables = [number for axis in axes for window in axis for number in window]
     return [call(kernel, task.parts, places.output, places.inputs[0], *steps, *tables)]

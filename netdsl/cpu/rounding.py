@@ -14,7 +14,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from netdsl.cpu.lanes import load, paired, splat, store, store_half
+from netdsl.cpu.lanes import load, paired, splat, store, store_half, store_woven
+from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import (
     BLOCK_STRIDE,
@@ -59,6 +60,11 @@ class Rounded(Op):
         return self.lanes < LANES // 2
 
 
+def rounded_name(source: str) -> str:
+    """The name of the step that rounds a tensor; no node of a text has a name with spaces."""
+    return f"{source} in bf16"
+
+
 def pixel_pairs(channels: int) -> int:
     """Pairs of channels that a pixel takes where all of them stand together."""
     return 2 if channels <= 4 else 4
@@ -85,18 +91,16 @@ def with_rounding(
             continue
         source, *others = node.inputs
         if source not in made:
-            made[source] = f"{source} in bf16"  # no node of a text has a name with spaces
+            made[source] = rounded_name(source)
             shape = graph[source].shape
             nodes.append(Node(made[source], Rounded(lanes(source)), (source,), shape))
         nodes.append(replace(node, inputs=(made[source], *others)))
     return replace(graph, nodes=tuple(nodes))
 
 
-def buffer_of(node: Node, batch: int, halo: Halo) -> Buffer:
-    """The buffer of a rounded tensor."""
-    assert isinstance(node.op, Rounded)
-    channels, *size = node.shape
-    lanes = node.op.lanes
+def buffer_of(shape: Shape, lanes: int, batch: int, halo: Halo) -> Buffer:
+    """The buffer of a tensor in bfloat16 of this shape, without the batch."""
+    channels, *size = shape
     count = -(-channels // (2 * lanes)) * lanes
     return replace(fresh(batch, (count, *size), halo, lanes=lanes), pairs=True)
 
@@ -146,23 +150,45 @@ def round_wide(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
                 store_half(arena, out + x + 8, splat(np.float32(0.0)))
 
 
+@njit(forceinline=True)
+def row_of_plane(d, n, c, z, y):  # type: ignore[no-untyped-def]
+    """Where a row of a channel starts, and whether there is such a channel; else of another."""
+    there = c < d[SOURCE + CHANNELS]
+    return row_at(d, SOURCE, n, c if there else 0, z, y), there
+
+
+@njit(forceinline=True)
+def sixteen_pairs(arena, first, second, both):  # type: ignore[no-untyped-def]
+    """16 pairs of two planes, or of one and zeros."""
+    other = load(arena, second) if both else splat(np.float32(0.0))
+    return paired(load(arena, first), other)
+
+
 @worker
 def round_pixels(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """Planes of floats to pixels of two or four pairs."""
-    columns, work, channels = row_width(d), row_count(d), d[SOURCE + CHANNELS]
+    columns, work = row_width(d), row_count(d)
     lanes = d[TARGET + LANE_COUNT]
+    whole = columns // 16 * 16 if lanes == 2 else 0
     for item in range(share(work, part, parts), share(work, part + 1, parts)):
         n, _, z, y = row_place(d, item)
         out = row_at(d, TARGET, n, 0, z, y)
+        if whole > 0:
+            r0, _ = row_of_plane(d, n, 0, z, y)
+            r1, second = row_of_plane(d, n, 1, z, y)
+            r2, third = row_of_plane(d, n, 2, z, y)
+            r3, fourth = row_of_plane(d, n, 3, z, y)
+            zeros = splat(np.float32(0.0))
+            for x in range(0, whole, 16):
+                last = sixteen_pairs(arena, r2 + x, r3 + x, fourth) if third else zeros
+                store_woven(arena, out + 2 * x, sixteen_pairs(arena, r0 + x, r1 + x, second), last)
         for b in range(lanes):
-            for x in range(columns):
-                arena[out + lanes * x + b] = np.float32(0.0)
-        for b in range((channels + 1) // 2):
-            first = row_at(d, SOURCE, n, 2 * b, z, y)
-            second = row_at(d, SOURCE, n, 2 * b + 1, z, y)
-            for x in range(columns):
-                other = arena[second + x] if 2 * b + 1 < channels else np.float32(0.0)
-                arena[out + lanes * x + b] = paired(arena[first + x], other)
+            first, one = row_of_plane(d, n, 2 * b, z, y)
+            second, two = row_of_plane(d, n, 2 * b + 1, z, y)
+            for x in range(whole, columns):
+                low = arena[first + x] if one else np.float32(0.0)
+                high = arena[second + x] if two else np.float32(0.0)
+                arena[out + lanes * x + b] = paired(low, high)
 
 
 @worker

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from netdsl.cpu import (
@@ -12,6 +12,7 @@ from netdsl.cpu import (
     dense,
     depthwise,
     direct,
+    half_pool,
     join,
     matrix,
     norm,
@@ -22,6 +23,7 @@ from netdsl.cpu import (
     transposed,
     winograd_kernel,
 )
+from netdsl.cpu.halves import Writers
 from netdsl.cpu.launch import Worker
 from netdsl.cpu.layout import Call
 from netdsl.cpu.micro import dots, matrices
@@ -103,7 +105,11 @@ SHORT_SUMS = (short.to_bytes, short.to_halves, direct.direct_short)
 ROUNDING = (rounding.round_blocks, rounding.round_planes)
 WIDE_ROUNDING = (rounding.round_wide, rounding.round_pixels)
 MATRIX = (matrix.matrix,)
-MAXIMUM = Recipe((pool.narrow_max_pool, pool.max_pool), pool.plan_pool)
+MAXIMUM = Recipe(
+    (pool.narrow_max_pool, pool.max_pool),
+    pool.plan_pool,
+    matrix=(half_pool.half_narrow_pool, half_pool.half_pool),
+)
 MEAN = Recipe((pool.average_pool,), pool.plan_pool)
 BENT = Recipe((activation.bent,), activation.plan_bent, over=(0,))
 CURVED = Recipe((activation.curved,), activation.plan_curved, over=(0,))
@@ -167,3 +173,10 @@ def in_pairs(task: Task) -> bool:
     if isinstance(base, Conv):
         return conv.in_pairs(task)
     return isinstance(base, Linear) and dense.in_pairs(task)
+
+
+def writers(tasks: Mapping[str, Task]) -> Writers:
+    """The nodes that can write bfloat16 where the CPU multiplies matrices."""
+    sums = [name for name, task in tasks.items() if in_pairs(task)]
+    responses = [n for n, task in tasks.items() if isinstance(task.whole.base, LocalResponseNorm)]
+    return Writers(frozenset(sums + responses), frozenset(sums))

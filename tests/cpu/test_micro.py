@@ -15,7 +15,7 @@ from netdsl.cpu.micro import Kind, code, tiles
 from netdsl.cpu.micro.fields import LINES, SIZES
 from netdsl.cpu.micro.product import product_function, product_name
 from netdsl.cpu.micro.sandwich import input_function, output_function
-from netdsl.cpu.micro.shapes import AVX512, DOTS, NARROW, Shape, Tile
+from netdsl.cpu.micro.shapes import AVX512, DOTS, MATRICES, NARROW, Shape, Tile
 from netdsl.cpu.micro.tile import name_of, tile_function
 from netdsl.cpu.micro.turn import Turn, written_out
 
@@ -131,7 +131,8 @@ def test_it_compiles_for_neon_and_for_a_cpu_without_multiply_add():
 
 @pytest.mark.parametrize("kind", Kind)
 def test_the_smallest_tile_of_each_kind_is_there(kind):
-    for chosen in [DOTS] if kind in (Kind.PAIRED, Kind.PLANAR_PAIR) else [AVX512, NARROW]:
+    tables = {Kind.PAIRED: [DOTS], Kind.PLANAR_PAIR: [DOTS], Kind.MATRIX: [MATRICES]}
+    for chosen in tables.get(kind, [AVX512, NARROW]):
         assert (1, 1) in [tuple(t.shape) for t in chosen if t.kind is kind]
 
 
