@@ -19,10 +19,19 @@ from netdsl.cpu.micro.fields import SIZES, Size
 from netdsl.cpu.task import Task
 from netdsl.cpu.tiling import by_cost
 from netdsl.cpu.winograd import Winograd
-from netdsl.ops import Conv, MaxPool
+from netdsl.graph import Graph
+from netdsl.graph.fused import parts
+from netdsl.ops import Conv, ConvTranspose, Input, Linear, MaxPool
 
 PLANAR = 8
 """Input channels up to which planes beat a block that is mostly padding."""
+
+ROUGH = Size(4, 5)
+"""The size that errs most, by four times a direct sum's rounding."""
+
+ENOUGH = 5
+"""Layers that a net has for each of that size, at least. Errors add up in squares: one of 4 among n
+of 1 make (n - 1 + 16) / n, which is 4, twice the error of direct sums alone, where n is 5."""
 
 MORE_SHAPES = 3
 """Tiles of direct sums that are worth measuring beside the one that is taken by its cost."""
@@ -59,11 +68,10 @@ def algorithms(task: Task) -> list[Algorithm]:
     """The algorithms that can do a convolution, the cheapest first."""
     op, channels, output = _conv(task), task.shapes[0][0], task.made
     kernel = op.window.kernel
-    sizes = [size for size in SIZES if len(kernel) > 1 and kernel[-2:] == (size.taps, size.taps)]
-    plain = set(op.window.stride) == set(op.window.dilation) == {1} and op.groups == 1
-    few = min(channels, op.filters) < LANES
-    if task.exact or not plain or few or by_matrices(task):  # which are faster than any
-        sizes = []
+    direct = task.exact or by_matrices(task)  # which are faster than any
+    sizes = [] if direct else _sizes(op, channels)
+    if task.shallow:
+        sizes = [size for size in sizes if size != ROUGH]
     if not sizes:
         return [Algorithm(None, 0.0)]
     work = Work(
@@ -85,6 +93,25 @@ def algorithms(task: Task) -> list[Algorithm]:
 def by_matrices(task: Task) -> bool:
     """Whether sums of this precision are made by products of matrices (matrix.py)."""
     return task.precision == "bf16" and matrices()
+
+
+def _sizes(op: Conv, channels: int) -> list[Size]:
+    """Winograd's tiles that a convolution of so many channels can be done with."""
+    kernel = op.window.kernel
+    plain = set(op.window.stride) == set(op.window.dilation) == {1} and op.groups == 1
+    if not plain or len(kernel) < 2 or min(channels, op.filters) < LANES:
+        return []
+    return [size for size in SIZES if kernel[-2:] == (size.taps, size.taps)]
+
+
+def shallow(graph: Graph) -> bool:
+    """Whether a net has too few layers to hide the errors of F(4x4, 5x5) among their roundings."""
+    bases = [(parts(n).base, graph.input_shapes(n)) for n in graph if not isinstance(n.op, Input)]
+    count = sum(isinstance(op, Conv | ConvTranspose | Linear) for op, _ in bases)
+    rough = [
+        op for op, (shape, *_) in bases if isinstance(op, Conv) and ROUGH in _sizes(op, shape[0])
+    ]
+    return count < ENOUGH * len(rough)
 
 
 def choice(task: Task) -> Choice:

@@ -12,7 +12,7 @@ from netdsl.cpu import matrix
 from netdsl.cpu.choices import by_matrices
 from netdsl.cpu.conv import add_biases, all_biases, channel_steps, clamp, kind_for, tap_offsets
 from netdsl.cpu.direct import Sum, View, block_floats, describe
-from netdsl.cpu.layout import LANES, Buffer, Call, Floats
+from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Triple
 from netdsl.cpu.micro import SHORT, Kind
 from netdsl.cpu.pack import packed_weights
 from netdsl.cpu.short import shortened
@@ -27,11 +27,10 @@ def plan_dense(task: Task, places: Places) -> list[Call]:
     channels = task.shapes[0][0]
     weights = places.weights["weight"].reshape(op.filters, channels, -1)
     kind = kind_for(source, task.fc_weights or task.precision)
-    taps = tap_offsets(
-        source,
-        channel_steps(kind, channels),
-        [(z, y, x) for z, y, x in product(*map(range, source.size))],
-    )
+    places_read = list(product(*map(range, source.size)))
+    if kind is Kind.BLOCKED and task.batch <= FEW and padded(channels, len(places_read)):
+        kind = Kind.PLANAR
+    taps = taps_of(source, kind, channels, places_read)
     weights, starts = matrix.whole_blocks(target, weights, [0] * -(-op.filters // LANES))
     block = block_floats(len(taps), kind)
     whole = Sum(
@@ -57,6 +56,26 @@ def dense_needs(task: Task) -> Needs:
     """The scratch of products of matrices."""
     quick = by_matrices(task) and in_pairs(task)
     return Needs(scratch=matrix.scratch(task.threads) if quick else 0)
+
+
+WASTE = 1 / 8
+"""The part of a layer's weights that may stand for channels that there are none of."""
+
+
+def padded(channels: int, places: int) -> bool:
+    """Whether so many weights would be for the channels that fill up the last block, that tiles
+    had better read channel by channel. Of a single place they read the last block last, and stop
+    where its channels end. At many samples weights are read from a cache, and the sums themselves
+    take longer channel by channel."""
+    return places > 1 and -channels % LANES > WASTE * channels
+
+
+def taps_of(source: Buffer, kind: Kind, channels: int, places: list[Triple]) -> list[int]:
+    """Where taps lie, in the order of their weights."""
+    if kind is not Kind.PLANAR or source.lanes == 1:
+        return tap_offsets(source, channel_steps(kind, channels), places)
+    first = [c // LANES * source.block_stride + c % LANES for c in range(channels)]
+    return [start + at for start in first for at in tap_offsets(source, 1, places)]
 
 
 def _packed(task: Task, places: Places, weights: Floats, kind: Kind, block: int) -> Floats:

@@ -174,10 +174,11 @@ def view(buffer: Buffer, first: Triple = (0, 0, 0), step: Triple = (1, 1, 1)) ->
     return View(start, (buffer.batch_stride, d, h, w), buffer.block_stride)
 
 
-NEAREST, LONGEST, LONGEST_HALF = 256, 1024, 16384
-"""Terms summed one after the other: so many that 16 filters' weights stay in a core's first
-cache for all tiles that read them; at most; and of those that were rounded to bfloat16, beside
-which errors of the sums are small, unless many places read them again from memory."""
+SHORTEST, NEAREST, LONGEST, LONGEST_HALF = 64, 256, 1024, 16384
+"""Terms summed one after the other: where that costs nothing, in a small layer of few places; so
+many that 16 filters' weights stay in a core's first cache for all tiles that read them; at most;
+and of those that were rounded to bfloat16, beside which errors of the sums are small, unless many
+places read them again from memory."""
 
 SHARED, PASSING = 128, 64
 """The same where tiles are four blocks wide and another thread may share the first cache; and where
@@ -225,8 +226,8 @@ class Sum:
         if self.kind in HALF:
             again = self.kind is Kind.HALVED and far and not few
             return (LONGEST if again else LONGEST_HALF) // self.kind.lanes
-        if few and far:
-            return LONGEST // self.kind.lanes
+        if few and (far or cached(self)):
+            return (LONGEST if far else SHORTEST) // self.kind.lanes
         if self.kind is Kind.BLOCKED and twice():
             return (SHARED if cached(self) else PASSING) // self.kind.lanes
         return NEAREST // self.kind.lanes

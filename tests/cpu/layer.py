@@ -81,10 +81,10 @@ class Layer:
             pack(arena, buffer, array)
         image(arena, target)[...] = np.nan
         before = arena.copy()
-        packed = params.joined()
+        self.packed = params.joined()
         for call in calls:
             kernel, d = link(call)
-            kernel(arena, packed, d)
+            kernel(arena, self.packed, d)
         self._check(arena, before, target, end, end + asked.scratch)
         return unpack(arena, target, self.output)
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from layer import Layer, convolved, error
 
+from netdsl import find
 from netdsl.cpu.choices import choice, ways
 from netdsl.cpu.conv import conv_needs, plan_conv
+from netdsl.cpu.plan import compile as compile_plan
+from netdsl.graph.weights import initialise
 from netdsl.ops import Conv, Op, Relu, Window
+from netdsl.reference import interpret
 
 
 def conv(filters: int, kernel: tuple[int, ...], groups: int = 1) -> Op:
@@ -45,6 +50,40 @@ def test_every_way_gives_the_same(op: Conv, shape: tuple[int, ...]) -> None:
 def test_a_name_that_no_way_has_is_passed_over() -> None:
     task = Layer(conv(48, (3, 3)), (33, 25, 22)).task
     assert choice(replace(task, choice="by hand")) == choice(task)
+
+
+WIDE = "conv5x5p2(32)"
+
+
+@pytest.mark.parametrize(
+    ("text", "rough"),
+    [
+        (f"conv3x3p1(16) -> {WIDE} -> gap -> fc(10)", False),
+        (f"conv3x3p1(16) -> {WIDE} -> maxpool2 -> flatten -> fc(32) -> fc(32) -> fc(10)", True),
+        (f"conv3x3p1(16) -> {WIDE} -> {WIDE} -> gap -> fc(32) -> fc(10)", False),
+        (f"conv5x5p2(16) -> {WIDE} -> gap -> fc(32) -> fc(32) -> fc(10)", True),
+    ],
+)
+def test_nets_of_few_layers_do_without_the_size_that_errs_most(text: str, rough: bool) -> None:
+    graph = find.graph_of_text(f"input 3x28x28; {text}")
+    plan = compile_plan(graph, initialise(graph, 0), batch=1)
+    (wide,) = {step.way.split()[0] for step in plan.steps if step.word.startswith(WIDE)}
+    assert wide == ("winograd4" if rough else "winograd2")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_error_of_a_net_of_few_layers_beside_direct_sums(seed: int) -> None:
+    """LeNet-5 by the table's choices lies no further off than twice what direct sums do."""
+    graph = find.graph_of("lenet5")
+    weights = initialise(graph, seed)
+    x = {"input": np.random.default_rng(seed).normal(size=(8, 1, 28, 28)).astype(np.float32)}
+    wanted = interpret(graph, weights, x)["fc2"]
+
+    def off(exact: bool) -> float:
+        plan = compile_plan(graph, weights, batch=8, exact=exact)
+        return float(np.sqrt(np.mean((plan.run(x)["fc2"] - wanted) ** 2)))
+
+    assert off(False) < 2 * off(True)
 
 
 def test_exact_sums_are_direct() -> None:

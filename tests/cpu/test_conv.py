@@ -9,7 +9,7 @@ import pytest
 from layer import Layer, connected, convolved, error, transposed
 
 from netdsl.cpu.conv import conv_needs, plan_conv
-from netdsl.cpu.dense import plan_dense
+from netdsl.cpu.dense import FEW, plan_dense
 from netdsl.cpu.transposed import plan_transposed, transposed_needs
 from netdsl.ops import Conv, ConvTranspose, Linear, Relu, Relu6, Window
 
@@ -158,6 +158,31 @@ def test_transposed(shape, filters, w, out_pad, groups):
 def test_fully_connected(shape, filters, batch):
     layer = Layer(Linear(filters), shape, batch, activation=Relu())
     assert error(layer.run(plan_dense), connected(layer)) < TOLERANCE
+
+
+@pytest.mark.parametrize("batch", [1, 4, 5])
+@pytest.mark.parametrize("filters", [10, 64, 150])
+def test_fully_connected_to_channels_that_leave_a_block_nearly_empty(filters, batch):
+    """At few samples no weights are kept for channels that there are none of."""
+    shape = (50, 3, 7)
+    layer = Layer(Linear(filters), shape, batch, activation=Relu())
+    assert error(layer.run(plan_dense), connected(layer)) < TOLERANCE
+    blocks = -(-filters // 16)
+    assert (layer.packed.size < 60 * 21 * 16 * blocks) == (batch <= FEW)
+
+
+def test_short_sums_of_a_small_layer():
+    """In parts of 64 terms: off by a third of what one long sum would be."""
+    layer = Layer(Linear(16, bias=False), (2048,), 8)
+    layer.arrays[0] = np.maximum(layer.arrays[0], 0)
+    found, wanted = layer.run(plan_dense), connected(layer)
+    x, w = layer.arrays[0], layer.weights["weight"]
+    long = np.add.accumulate(x[:, None] * w[None], axis=2, dtype=np.float32)[..., -1]
+
+    def rms(x):
+        return np.sqrt(np.mean(x**2))
+
+    assert rms(found - wanted) < rms(long - wanted) / 3
 
 
 @pytest.mark.parametrize("filters", [30, 48, 80, 112])

@@ -157,9 +157,10 @@ def input_function(module: ir.Module, size: Size, again: bool | None = None) -> 
 
     again: whether inputs are loaded again for every two rows of the result, so that registers
     hold what lies between; as suits this CPU by default. LLVM does not take loads across stores.
+    Sizes with as many inputs share a function, since they have the same points.
     """
     again = wide() and size.inputs**2 > REGISTERS if again is None else again
-    name = f"netdsl.input{size.outputs}x{size.taps}"
+    name = f"netdsl.input{size.inputs}"
     if name in module.globals:
         return module.globals[name]
     made = function(module, name, [FLOAT.as_pointer(), LONG, FLOAT.as_pointer(), LONG])
