@@ -27,7 +27,7 @@ def plan_dense(task: Task, places: Places) -> list[Call]:
     channels = task.shapes[0][0]
     weights = places.weights["weight"].reshape(op.filters, channels, -1)
     kind = kind_for(source, task.fc_weights or task.precision)
-    places_read = list(product(*map(range, source.size)))
+    places_read = [(z, y, x) for z, y, x in product(*map(range, source.size))]
     if kind is Kind.BLOCKED and task.batch <= FEW and padded(channels, len(places_read)):
         kind = Kind.PLANAR
     taps = taps_of(source, kind, channels, places_read)
