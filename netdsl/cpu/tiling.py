@@ -85,13 +85,12 @@ def cut(tile: Tile, columns: int, overlap: bool) -> Row | None:
     pixels, blocks = tile.shape
     if pixels > columns:
         return None
-    widths = [t for t in tiles() if t.kind is tile.kind and t.shape.blocks == blocks]
     best: tuple[float, list[Tile]] | None = None
     for fewer in range(min(3, columns // pixels)):
         count = columns // pixels - fewer
-        rest = ending(widths, columns - count * pixels)
-        if rest is not None:
-            whole = count * turn(tile) + sum(map(turn, rest)), [tile] * count + rest
+        cycles, rest = ending(tile.kind, blocks, columns - count * pixels)
+        if cycles < inf:
+            whole = count * turn(tile) + cycles, [tile] * count + list(rest)
             best = min(best or whole, whole, key=lambda one: one[0])
     along = starts(columns, pixels)
     if overlap and (best is None or len(along) * turn(tile) <= best[0]):
@@ -105,18 +104,22 @@ def cut(tile: Tile, columns: int, overlap: bool) -> Row | None:
     return Row(tile.shape, tuple(cuts), best[0])
 
 
-def ending(widths: Sequence[Tile], columns: int) -> list[Tile] | None:
-    """The cheapest tiles that cover so many columns exactly, the widest first."""
-    costs: list[tuple[float, list[Tile]]] = [(0.0, [])]
-    for n in range(1, columns + 1):
-        ways = [
-            (costs[n - t.shape.pixels][0] + turn(t), [t, *costs[n - t.shape.pixels][1]])
-            for t in widths
-            if t.shape.pixels <= n
-        ]
-        costs.append(min(ways, key=lambda one: one[0], default=(inf, [])))
-    cycles, found = costs[columns]
-    return None if cycles == inf else sorted(found, key=lambda t: -t.shape.pixels)
+@cache
+def ending(kind: Kind, blocks: int, columns: int) -> tuple[float, tuple[Tile, ...]]:
+    """The cheapest tiles across so many blocks that cover so many columns exactly, the widest
+    first, and their cycles of a turn: infinitely many where none do."""
+    if columns == 0:
+        return 0.0, ()
+    best: tuple[float, tuple[Tile, ...]] = (inf, ())
+    for tile in tiles():
+        pixels = tile.shape.pixels
+        if tile.kind is not kind or tile.shape.blocks != blocks or pixels > columns:
+            continue
+        cycles, rest = ending(kind, blocks, columns - pixels)
+        if cycles + turn(tile) < best[0]:
+            both = sorted((tile, *rest), key=lambda t: -t.shape.pixels)
+            best = cycles + turn(tile), tuple(both)
+    return best
 
 
 @cache
@@ -126,17 +129,27 @@ def turn(tile: Tile) -> float:
     return cycles * tile.shape.pace if tile.kind is Kind.BLOCKED else cycles + OVERHEAD
 
 
+@cache
 def product_tile(columns: int, products: int, filter_blocks: int, parts: int) -> Tile:
     """The tile for so many products of matrices, each of them one thread's."""
+    best, least = None, inf
+    for tile, pixels, blocks, cycles in _paces():
+        if pixels > columns or blocks > filter_blocks:
+            continue
+        across, along = -(-filter_blocks // blocks), -(-columns // pixels)
+        cost = -(-products * across // parts) * along * cycles
+        if cost < least:
+            best, least = tile, cost
+    assert best is not None
+    return best
 
-    def cost(tile: Tile) -> float:
-        shape = tile.shape
-        across, along = -(-filter_blocks // shape.blocks), -(-columns // shape.pixels)
-        each = costs.turn(shape, costs.rates().chosen)
-        return -(-products * across // parts) * along * each
 
-    def fits(tile: Tile) -> bool:
-        pixels, blocks = tile.shape
-        return tile.kind is Kind.BLOCKED and pixels <= columns and blocks <= filter_blocks
-
-    return min(filter(fits, tiles()), key=cost)
+@cache
+def _paces() -> tuple[tuple[Tile, int, int, float], ...]:
+    """Blocked tiles, their pixels and blocks, and the cycles of a turn. A plan asks for a product's
+    tile a thousand times, so they are looked up once."""
+    return tuple(
+        (tile, *tile.shape, costs.turn(tile.shape, costs.rates().chosen))
+        for tile in tiles()
+        if tile.kind is Kind.BLOCKED
+    )

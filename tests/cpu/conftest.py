@@ -18,7 +18,9 @@ def planned_afresh() -> Iterator[None]:
 
 
 def forget() -> None:
-    from netdsl.cpu import winograd
+    from netdsl.cpu import tiling, winograd
 
+    tiling.product_tile.cache_clear()
+    tiling._paces.cache_clear()
     winograd.planned.cache_clear()
     winograd._cheapest.cache_clear()

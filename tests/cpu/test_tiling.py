@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer import Layer, convolved, error
 
+from netdsl.cpu import costs
 from netdsl.cpu.conv import conv_needs, plan_conv
 from netdsl.cpu.direct import GROUP, SUMS
-from netdsl.cpu.micro import Kind, tiles
-from netdsl.cpu.tiling import by_cost, ending, turn
+from netdsl.cpu.micro import Kind, Tile, tiles
+from netdsl.cpu.tiling import by_cost, ending, product_tile, turn
 from netdsl.ops import Conv, Relu, Window
 
 KINDS = [Kind.BLOCKED, Kind.PLANAR, Kind.DEPTHWISE, Kind.HALVED]
@@ -56,10 +57,37 @@ def test_an_ending_is_the_cheapest(kind: Kind, columns: int) -> None:
         fits = [t for t in widths if t.shape.pixels <= rest]
         return min(turn(t) + least(rest - t.shape.pixels) for t in fits)
 
-    found = ending(widths, columns)
-    assert found is not None
+    cycles, found = ending(kind, 1, columns)
     assert sum(t.shape.pixels for t in found) == columns
-    assert sum(map(turn, found)) == pytest.approx(least(columns))
+    assert sum(map(turn, found)) == pytest.approx(cycles)
+    assert cycles == pytest.approx(least(columns))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_no_tiles_cover_takes_forever(kind: Kind) -> None:
+    assert ending(kind, 99, 7) == (np.inf, ())
+
+
+@pytest.mark.parametrize("columns", [1, 3, 13, 49, 200])
+@pytest.mark.parametrize("filter_blocks", [1, 2, 5, 12])
+@pytest.mark.parametrize("parts", [1, 2, 7])
+def test_the_tile_of_a_product_is_the_cheapest(
+    columns: int, filter_blocks: int, parts: int
+) -> None:
+    """Beside the cycles of every tile that fits."""
+
+    def cycles(tile: Tile) -> float:
+        (pixels, blocks), turns = tile.shape, costs.turn(tile.shape, costs.rates().chosen)
+        return -(-36 * -(-filter_blocks // blocks) // parts) * -(-columns // pixels) * turns
+
+    fits = [
+        tile
+        for tile in tiles()
+        if tile.kind is Kind.BLOCKED
+        and tile.shape.pixels <= columns
+        and tile.shape.blocks <= filter_blocks
+    ]
+    assert cycles(product_tile(columns, 36, filter_blocks, parts)) == min(map(cycles, fits))
 
 
 LONG = [
