@@ -239,11 +239,14 @@ class Making:
             self._take(graph)
 
     def _take(self, graph: Graph) -> None:
-        """Makes this graph the plan's."""
+        """Makes this graph the plan's. What tuning chose is for layers that are done whole: it
+        neither breaks a chain nor is taken within one."""
         self.graph = graph
         self.tasks = {n.name: self._task(graph, n) for n in graph if not isinstance(n.op, Input)}
+        untuned = {name: replace(task, choice=None) for name, task in self.tasks.items()}
+        self.striped = chains.chains(graph, untuned)
+        self.tasks |= {t.node.name: t for chain in self.striped for t in chain.tasks}
         self.needs = {name: recipe(t.node).needs(t) for name, t in self.tasks.items()}
-        self.striped = chains.chains(graph, self.tasks)
 
     def _task(self, graph: Graph, node: Node) -> Task:
         """The task of a node, with the way that tuning chose for it, where it did."""

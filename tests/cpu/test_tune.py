@@ -13,8 +13,12 @@ from typer.testing import CliRunner
 
 from netdsl import cpu
 from netdsl.cli import app
-from netdsl.cpu import tune, tuned
+from netdsl.cpu import chains, tune, tuned
+from netdsl.cpu.plan import Making
+from netdsl.cpu.table import takes
 from netdsl.graph import Graph
+from netdsl.graph.fused import fuse
+from netdsl.graph.passes import lowered
 from netdsl.graph.weights import initialise
 from netdsl.lang import load
 
@@ -69,6 +73,34 @@ def test_what_was_chosen_is_taken_and_gives_the_same() -> None:
     other = cpu.compile(graph, weights, batch=2, threads=1)
     exact = cpu.compile(graph, weights, batch=1, threads=1, exact=True)
     assert not any(step.way.endswith("tuned") for step in (*other.steps, *exact.steps))
+
+
+CHAIN = (
+    "input 12x120x9; conv1x1(32) -> relu6 -> dwconv3x3p1 -> relu6 -> conv1x1(16) -> maxpool3s2p1 "
+    "-> conv1x1(48) -> gap"
+)
+
+
+def test_chains_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are neither measured nor broken, and nothing is taken within them that a layer alone
+    was measured with."""
+    monkeypatch.setattr(chains, "ROOM", 6000)
+    graph = load(CHAIN)
+    before = ways(graph)
+    assert before[0].startswith("stripes")
+    assert len(before) == 2
+    found = tune.tune(graph, initialise(graph), 1, 1)
+    assert found.layers == ("conv1x1(48) of 16x60x5",)
+    assert found.ways > 1
+    tuned.keep(1, 1, {"conv1x1(16) of 32x120x9": "direct 1x1"}, [])
+    assert ways(graph) == before
+    assert all(task.choice is None for chain in made(graph).striped for task in chain.tasks)
+
+
+def made(graph: Graph) -> Making:
+    """What a plan of it is made from, with what tuning chose."""
+    low, weights = lowered(graph, initialise(graph), lambda g: fuse(g, takes))
+    return Making(low, weights, 1, 1, exact=False, choices=tuned.choices(1, 1))
 
 
 def test_what_is_measured_again_replaces_what_was_known(empty: Path) -> None:
