@@ -174,7 +174,7 @@ def view(buffer: Buffer, first: Triple = (0, 0, 0), step: Triple = (1, 1, 1)) ->
     return View(start, (buffer.batch_stride, d, h, w), buffer.block_stride)
 
 
-SHORTEST, NEAREST, LONGEST, LONGEST_HALF = 64, 256, 1024, 16384
+SHORTEST, NEAREST, LONGEST, LONGEST_HALF = 32, 256, 1024, 16384
 """Terms summed one after the other: where that costs nothing, in a small layer of few places; so
 many that 16 filters' weights stay in a core's first cache for all tiles that read them; at most;
 and of those that were rounded to bfloat16, beside which errors of the sums are small, unless many

@@ -30,6 +30,8 @@ from netdsl.graph.taps import axis_windows
 from netdsl.ops import AdaptiveAveragePool, AveragePool, GlobalMax, MaxPool
 
 LOWEST = np.float32(-np.inf)
+PART = 8
+"""Columns of a window that are summed one after the other."""
 
 
 @njit(forceinline=True)
@@ -116,7 +118,7 @@ def max_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
 
 @worker
 def average_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
-    """The mean of each window, summed row by row so that long sums stay exact."""
+    """The mean of each window, summed in parts of a row so that long sums stay exact."""
     work, columns = row_count(d), row_width(d)
     down, back = d[SOURCE + ROW_STRIDE], d[SOURCE + PLANE_STRIDE]
     for item in range(share(work, part, parts), share(work, part + 1, parts)):
@@ -131,10 +133,11 @@ def average_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
             for i in range(first_z, end_z, step_z):
                 for j in range(first_y, end_y, step_y):
                     row = plane + i * back + j * down
-                    along = splat(np.float32(0.0))
-                    for k in range(first_x, end_x, step_x):
-                        along += load(arena, row + 16 * k)
-                    total += along
+                    for left in range(first_x, end_x, PART * step_x):
+                        along = splat(np.float32(0.0))
+                        for k in range(left, min(end_x, left + PART * step_x), step_x):
+                            along += load(arena, row + 16 * k)
+                        total += along
             mean = total / np.float32(count_z * count_y * count_x)
             store(arena, out + 16 * x, keep(mean, 0, lanes))
 

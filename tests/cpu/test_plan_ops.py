@@ -83,6 +83,18 @@ def test_pools_to_a_size(shape: str, to: int, word: str, batch: int) -> None:
     assert worst(f"input {shape}; {word.format(to)}", batch=batch) < 1e-6
 
 
+@pytest.mark.parametrize("size", [500, 1001])
+def test_a_mean_of_many_keeps_its_digits(size: int) -> None:
+    """Of a long row, off by half of what one sum after the other would be."""
+    graph = load(f"input 64x{size}; gap")
+    x = np.random.default_rng(size).random((4, 64, size), np.float32)
+    found = cpu.compile(graph, {}, batch=4).run({"input": x})["gap1"][..., 0]
+    wanted = x.mean(-1, dtype=np.float64)
+    plain = np.add.accumulate(x, -1, dtype=np.float32)[..., -1] / np.float32(size)
+    off, plainly_off = (np.sqrt(np.mean((y - wanted) ** 2)) for y in (found, plain))
+    assert off < plainly_off / 2
+
+
 @given(
     st.sampled_from(("in", "in(affine=no)", "gn1", "gn2", "gn4", "gn8", "gn24", "gn48")),
     st.sampled_from(("48x5x6", "48x9", "48x2x3x4")),
