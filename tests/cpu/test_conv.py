@@ -172,7 +172,7 @@ def test_fully_connected_to_channels_that_leave_a_block_nearly_empty(filters, ba
 
 
 def test_short_sums_of_a_small_layer():
-    """In parts of 32 terms: off by a third of what one long sum would be."""
+    """In parts of 32 terms: off by less than half of what one long sum would be."""
     layer = Layer(Linear(16, bias=False), (2048,), 8)
     layer.arrays[0] = np.maximum(layer.arrays[0], 0)
     found, wanted = layer.run(plan_dense), connected(layer)
@@ -182,7 +182,7 @@ def test_short_sums_of_a_small_layer():
     def rms(x):
         return np.sqrt(np.mean(x**2))
 
-    assert rms(found - wanted) < rms(long - wanted) / 3
+    assert rms(found - wanted) < rms(long - wanted) / 2
 
 
 @pytest.mark.parametrize("filters", [30, 48, 80, 112])
