@@ -6,8 +6,9 @@
 Says versions and card; compiles all kernels, on every core; compares every op forward and backward
 with PyTorch in double precision, on inputs drawn anew; times whole nets, layers beside the card's
 peak, passes over memory beside a copy, and training; runs compute-sanitizer on small shapes where
-there is one; and ends with the table. It takes less than eight minutes: what there is no time for is named. What fails is printed,
-and the rest goes on. Ends with status 2 where there is no card, 1 where something was wrong.
+there is one; and ends with the table. It takes less than eight minutes: what there is no time for
+is named. What fails is printed, and the rest goes on. Ends with status 2 where there is no card, 1
+where something was wrong.
 
 --dry-run does all of it on tiny shapes in Numba's simulator, to see that the script itself works;
 no number that it prints is real.
@@ -42,7 +43,7 @@ ENDS = {
     "nets": 0.76,
     "layers": 0.8,
     "passes": 0.87,
-    "train": 0.92,
+    "train": 0.94,
     "sanitizer": 1.0,
 }
 """The parts in their order, and by when each ends."""
@@ -143,7 +144,7 @@ def compile_share(share: str) -> None:
 
 
 def check_ops(report: Report) -> None:
-    """Every op forward, in every precision, and backward."""
+    """Every op forward, in every precision, and backward; layers with weights so in each."""
     import gpu_cases as cases
     import gpu_checks as checks
 
@@ -159,6 +160,12 @@ def check_ops(report: Report) -> None:
         ]
     found += [
         ("back", text, lambda batch, t=text: checks.backward(t, batch, seed)) for text in backward
+    ]
+    rounded = cases.TINY_ROUNDED if report.dry else cases.ROUNDED
+    found += [
+        (f"back {p}", text, lambda batch, t=text, p=p: checks.backward(t, batch, seed, p))
+        for p in checks.precisions()
+        for text in (rounded if p != "fp32" else ())
     ]
     seed, right = report.seed, 0
     for kind, text, differs in report.cases("ops", found):
@@ -242,6 +249,7 @@ def time_passes(report: Report) -> None:
 
 def time_training(report: Report) -> None:
     import gpu_cases as cases
+    import gpu_checks as checks
     import gpu_speed as speed
 
     import netdsl
@@ -249,7 +257,16 @@ def time_training(report: Report) -> None:
 
     net = Net.load(text=cases.TINY_NET) if report.dry else netdsl.load(cases.TRAINED)
     batch = 2 if report.dry else cases.TRAINED_BATCH
-    measure(report, "train", [(f"{net.name} trains", lambda: speed.trained(net, batch))])
+    found: list[tuple[str, Callable[[], Any]]] = [
+        (f"{net.name} trains", lambda: speed.trained(net, batch))
+    ]
+    large = net if report.dry else netdsl.load(cases.STEPPED)
+    steps = batch if report.dry else cases.STEPPED_BATCH
+    exact: list[float] = []
+    for precision in checks.precisions():
+        what = f"{large.name} trains in {precision}"
+        found.append((what, lambda p=precision: speed.stepped(large, steps, p, exact)))
+    measure(report, "train", found)
 
 
 def sanitize(report: Report) -> None:
@@ -288,6 +305,9 @@ def small() -> int:
             checks.forward(text, 2, 0, precision)
     for text in cases.TINY_BACKWARD:
         checks.backward(text, 2, 0)
+    for text in cases.TINY_ROUNDED:
+        for precision in checks.precisions():
+            checks.backward(text, 2, 0, precision)
     return 0
 
 

@@ -65,6 +65,16 @@ BACKWARD = (
     "input 8x11x9; conv1x1(8) as a; [a -> conv3x3p1(8) + a] -> flatten -> relu",
 )
 
+# Without kinks: near one, rounding decides which way an element's whole gradient goes.
+ROUNDED = (
+    "input 37x19x21; conv3x3p1(40) -> conv3x3s2p1(24)",
+    "input 64x28x28; conv1x1(96) -> conv3x3p1(160)",
+    "input 24x100; conv5p2d2(48) -> conv3(16)",
+    "input 8x9x10x11; conv3p1(12) -> conv1(5)",
+    "input 12x9x8; conv1x1(16) -> tconv3x3s2p1(10)",
+    "input 33x7x7; conv1x1(16) -> flatten -> fc(300) -> fc(10)",
+)
+
 PASSES = (
     "input 64x112x112; maxpool3s2p1",
     "input 64x112x112; avgpool2",
@@ -83,6 +93,7 @@ NETS = ("vgg16", "alexnet", "googlenet_torchvision", "resnet50")
 BATCHES = (1, 8, 64)
 LAYERED, LAYERED_BATCH = "vgg16", 32
 TRAINED, TRAINED_BATCH = "lenet5", 64
+STEPPED, STEPPED_BATCH = "resnet50", 32
 
 TINY_FORWARD = (
     "input 3x5x4; conv3x3p1(5) -> relu",
@@ -99,5 +110,6 @@ TINY_BACKWARD = (
     "input 2x4x4; conv3x3p1(3) -> relu -> fc(2)",
     "input 2x4x4; conv1x1(2) -> maxpool2 -> tanh",
 )
+TINY_ROUNDED = ("input 2x4x4; conv3x3p1(3) -> conv1x1(2)",)
 TINY_PASSES = ("input 2x6x6; maxpool3s2p1", "input 4x3; softmax")
 TINY_NET = "net tiny; input 1x5x5; conv3x3(2) -> relu -> maxpool2s1 -> flatten -> fc(3)"

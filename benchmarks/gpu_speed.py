@@ -130,6 +130,24 @@ def trained(net: Net, batch: int) -> Speed:
     return Speed(what, by_name["netdsl"].min_ms, other and other.min_ms, against)
 
 
+def stepped(net: Net, batch: int, precision: str, exact: list[float]) -> Speed:
+    """A training step in a precision, beside the same one in fp32, which comes first and leaves its
+    time in `exact`."""
+    from netdsl.train import Settings, Stepper
+
+    random = np.random.default_rng(0)
+    x = {n: random.standard_normal((batch, *s), np.float32) for n, s in net.inputs.items()}
+    settings = Settings(batch=batch, device="cuda", precision=precision, rate=1e-4)
+    stepper = Stepper(net.graph, net.weights, settings)
+    classes = min(stepper.graph[name].shape[0] for name in stepper.shares)
+    labels = random.integers(0, classes, batch)
+    taken = 1e3 * seconds(lambda: stepper.step(x, labels), lambda: None)
+    if precision == "fp32":
+        exact.append(taken)
+    what = f"{net.name}, training step, batch {batch}, {precision}"
+    return Speed(what, taken, exact[0] if exact else None, "fp32")
+
+
 def copies(net: Net, batch: int, batches: int) -> Speed:
     """Many batches from this side and back: copies beside the computation, and in turn."""
     (name,) = net.graph.inputs

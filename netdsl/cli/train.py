@@ -80,6 +80,10 @@ def train(
     device: Annotated[
         Name, typer.Option(help="cpu, cuda, or auto: cuda where there is a card. Default: cpu.")
     ] = None,
+    precision: Annotated[
+        Name,
+        typer.Option(help="What a card rounds factors to: fp32, tf32 or bf16. Default: fp32."),
+    ] = None,
     out: Annotated[
         File, typer.Option(help="Where the weights go. Default: NET.safetensors here.")
     ] = None,
@@ -130,6 +134,7 @@ def train(
         "seed": seed,
         "threads": threads,
         "device": device,
+        "precision": precision,
     }
     request = Request(
         {key: value for key, value in given.items() if value is not None},

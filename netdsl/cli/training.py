@@ -22,6 +22,7 @@ from netdsl.train import Callback, Data, Examples, Settings, Trainer, open_data
 from netdsl.train.checkpoint import Checkpoint, read_checkpoint
 from netdsl.train.engine import on_card
 from netdsl.train.loop import Result, checkpoint_of
+from netdsl.train.settings import PLACE
 
 INTERRUPTED = 130
 
@@ -57,7 +58,7 @@ def start(net: Net, request: Request) -> None:
     out = request.out or Path(f"{net.name}.safetensors")
     found = read_checkpoint(checkpoint_of(out), net.graph) if request.resume else None
     settings = _settings(request, found)
-    card = on_card(settings.device)
+    card = on_card(settings.device, settings.precision)
     data = open_data(wanted(request.data), request.broken)
     train, validation, held_back = _parts(data, settings, request.overfit)
     _announce(say, net, train, validation, data)
@@ -112,7 +113,8 @@ def _settings(request: Request, found: Checkpoint | None) -> Settings:
             settings = _overfitting(settings, request)
         settings.check()
         return settings
-    kept = Settings.from_dict(found.facts["settings"], request.given.get("device", "cpu"))
+    own = {name: request.given[name] for name in PLACE if name in request.given}
+    kept = Settings.from_dict(found.facts["settings"], **own)
     kept.check()
     for name, value in request.given.items():
         if getattr(kept, name) != value:
@@ -209,6 +211,9 @@ def _check(net: Net, request: Request, say: Console) -> None:
     from netdsl.train.initial import first_weights
 
     settings = Settings(**request.given)
+    if settings.precision != "fp32":
+        said = f"--check-gradients is of exact products, {settings.precision} rounds their factors"
+        raise error("two-precisions", said)
     settings.check()
     weights = _first(net, request) or first_weights(net.graph, settings.init, settings.seed)
     batch = settings.batch if "batch" in request.given else 2

@@ -14,8 +14,9 @@ import numpy as np
 from netdsl.cuda.describe import Ending, Operands, Parts, Sum, bits, describe, splitting
 from netdsl.cuda.direct import conv_finish
 from netdsl.cuda.layout import Call, Floats, spread
-from netdsl.cuda.pack import PER_WORD, plan_pack, rounded_words, words_of
+from netdsl.cuda.pack import plan_pack
 from netdsl.cuda.place import rounded
+from netdsl.cuda.rounding import PER_WORD, words_of
 from netdsl.cuda.sums import MOST_EDGES
 from netdsl.cuda.task import Task
 from netdsl.cuda.tensor import DEEP, MEDIUM, SMALL, TENSOR_KERNELS, UNITS, WIDE, WarpTile
@@ -97,16 +98,17 @@ def _operands(task: Task, whole: Sum, tile: WarpTile, words: int, packed: int) -
         edges,
         task.ints.add(table, align=4),
         units,
-        (task.params.add(weights), 0, row),
+        (task.params.add_words(weights, task.precision), 0, row),
     )
 
 
 def _packed(whole: Sum, filters: int, row: int, words: int, precision: str) -> Floats:
-    """The weights as words (filters, row): a filter's cells in turn, each with all channels."""
+    """The weights as they are before they are rounded to words (filters, row): a filter's cells in
+    turn, each with all channels."""
     each = PER_WORD[precision]
     channels, cells, given = whole.channels, len(whole.cells), whole.weights.shape[2]
     packed = np.zeros((filters, row * each), np.float32)
     spread_out = np.zeros((given, cells, words * each), np.float32)
     spread_out[..., :channels] = whole.weights[0].reshape(channels, cells, given).transpose(2, 1, 0)
     packed[:given, : cells * words * each] = spread_out.reshape(given, -1)
-    return rounded_words(packed, precision)
+    return packed

@@ -1,7 +1,7 @@
 """Tensors made ready for tensor cores: rounded, channels next to each other, in whole 16 bytes.
 
 A position's channels become words: TF32 one to a word, bfloat16 two, the first in the lower half;
-zeros up to a multiple of four words. Weights are rounded here on the host, once.
+zeros up to a multiple of four words. What is rounded on the host is by rounding.py.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from math import prod
 
 import numpy as np
 from numba import cuda, float32, int32, uint32
-from numpy.typing import NDArray
 
 from netdsl.cuda.arith import quotient, remainder
-from netdsl.cuda.layout import Buffer, Call, Floats, spread
+from netdsl.cuda.layout import Buffer, Call, spread
+from netdsl.cuda.rounding import PER_WORD, words_of
 from netdsl.cuda.sizes import SIMULATED, THREADS
 from netdsl.cuda.task import Task
 from netdsl.cuda.warp import as_bf16, as_tf32
@@ -29,8 +29,6 @@ SQUARE = SIDE * LINE
 STEPS = SIDE * SIDE // THREADS
 
 ZERO = np.float32(0)
-
-PER_WORD = {"tf32": 1, "bf16": 2}
 
 
 @cuda.jit
@@ -88,11 +86,6 @@ def pack_rows(arena, params, ints, at):  # type: ignore[no-untyped-def]
     arena[uint32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + w)] = word
 
 
-def words_of(channels: int, precision: str) -> int:
-    """Words of a position."""
-    return 4 * -(-channels // (4 * PER_WORD[precision]))
-
-
 def plan_pack(task: Task, source: Buffer, shape: Shape, target: int) -> Call:
     """The call that makes a tensor ready, from `target` in the arena on. shape: what it is taken
     for, channels and axes."""
@@ -104,27 +97,3 @@ def plan_pack(task: Task, source: Buffer, shape: Shape, target: int) -> Call:
         return spread(pack_rows, words, at, source.batch)
     squares = (-(-plane // SIDE), -(-words * each // SIDE), source.batch)
     return Call(pack_planes, squares, THREADS, at)
-
-
-def rounded_words(values: Floats, precision: str) -> Floats:
-    """Rows of values (rows, n), n even, as the words that stand for them, rounded as the kernels
-    do. Row by row, because the largest layers' weights fill a good part of a machine's memory."""
-    words = np.empty((len(values), values.shape[1] // PER_WORD[precision]), np.uint32)
-    for row, target in zip(np.ascontiguousarray(values, np.float32), words, strict=True):
-        target[:] = _tf32(row) if precision == "tf32" else _bf16(row)
-    return words.view(np.float32)
-
-
-def _tf32(row: Floats) -> NDArray[np.uint32]:
-    bits = row.view(np.uint32)
-    near = (bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
-    return np.where(np.isfinite(row), near, bits)
-
-
-def _bf16(row: Floats) -> NDArray[np.uint32]:
-    bits = row.view(np.uint32)
-    odd = (bits >> np.uint32(16)) & np.uint32(1)
-    near = (bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)
-    halves = np.where(np.isnan(row), np.uint32(0x7FFF), near)
-    words: NDArray[np.uint32] = halves[::2] | (halves[1::2] << np.uint32(16))
-    return words

@@ -20,7 +20,7 @@ from netdsl.cuda.failure import faults_of
 from netdsl.cuda.gemm import ALIGNED as FOUR
 from netdsl.cuda.gemm import multiplied
 from netdsl.cuda.layout import Call, Floats
-from netdsl.cuda.pack import PER_WORD, rounded_words
+from netdsl.cuda.rounding import PER_WORD, rounded_words
 from netdsl.cuda.sizes import LIMITED, SIMULATED, Tile
 from netdsl.cuda.sizes import WIDE as FLOAT_TILE
 from netdsl.cuda.tensor import ALIGNED, DEEP, LANES, STAGES, WarpTile, place
@@ -152,8 +152,7 @@ def operands(precision: str, random: np.random.Generator) -> Floats:
         return random.standard_normal(2 * (max(m, n) + n) * k, np.float32)
     words = STAGES * (TENSOR_TILE.m + TENSOR_TILE.n) * DEEP
     values = random.standard_normal((1, words * PER_WORD[precision]), np.float32)
-    found: Floats = rounded_words(values, precision)[0]
-    return found
+    return rounded_words(values, precision).reshape(-1)
 
 
 def flops(precision: str) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cuda.layout import ALIGN, Buffer, Floats
+from netdsl.cuda.rounding import rounded_words
 from netdsl.graph import Node
 from netdsl.graph.fused import Fused, parts
 from netdsl.ops import Shape
@@ -27,10 +28,18 @@ class Params:
         """Where these values will lie."""
         given = values if isinstance(values, np.ndarray) else list(values)
         flat = np.ascontiguousarray(given, np.float32).reshape(-1)
+        start = self.take(flat.size)
+        self._pieces += [flat, np.zeros(self.floats - start - flat.size, np.float32)]
+        return start
+
+    def add_words(self, values: Floats, precision: str) -> int:
+        """Where these will lie, rounded to a precision: rows of values (rows, n), n even."""
+        return self.add(rounded_words(values, precision))
+
+    def take(self, floats: int) -> int:
+        """Where room for so many floats is from now on; what is put there is another's to say."""
         start = self.floats
-        spare = -flat.size % ALIGN
-        self._pieces += [flat, np.zeros(spare, np.float32)]
-        self.floats += flat.size + spare
+        self.floats += floats + -floats % ALIGN
         return start
 
     def joined(self) -> Floats:

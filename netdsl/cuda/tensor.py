@@ -94,12 +94,10 @@ def place(row, unit):  # type: ignore[no-untyped-def]
     return int32(row * DEEP + 4 * (unit ^ ((row >> 1) & 3)))
 
 
-def multiplied(size: WarpTile, precision: str) -> Any:
-    """The device function that adds half a slice, two units, to a warp's sums. It is given where in
-    shared memory this lane's rows of the first fragments begin."""
+def accumulated(size: WarpTile, precision: str) -> Any:
+    """The device function that adds the products of a warp's fragments to its sums."""
     HALVES = precision == "bf16"
     DOWN, ACROSS = size.wm // 16, size.wn // 8
-    PAIRS = ACROSS // 2
 
     @cuda.jit(device=True)
     def mma(c0, c1, c2, c3, a0, a1, a2, a3, b0, b1):  # type: ignore[no-untyped-def]
@@ -108,13 +106,7 @@ def multiplied(size: WarpTile, precision: str) -> Any:
         return mma_tf32(c0, c1, c2, c3, a0, a1, a2, a3, b0, b1)
 
     @cuda.jit(device=True)
-    def multiply(tile, left, right, sums, a, b):  # type: ignore[no-untyped-def]
-        for i in range(DOWN):
-            r0, r1, r2, r3 = matrices(tile, uint64(a + i * 16 * DEEP))
-            left[4 * i], left[4 * i + 1], left[4 * i + 2], left[4 * i + 3] = r0, r1, r2, r3
-        for j in range(PAIRS):
-            r0, r1, r2, r3 = matrices(tile, uint64(b + j * 16 * DEEP))
-            right[4 * j], right[4 * j + 1], right[4 * j + 2], right[4 * j + 3] = r0, r1, r2, r3
+    def accumulate(left, right, sums):  # type: ignore[no-untyped-def]
         for i in range(DOWN):
             for j in range(ACROSS):
                 s = 4 * (i * ACROSS + j)
@@ -131,6 +123,25 @@ def multiplied(size: WarpTile, precision: str) -> Any:
                     right[2 * j + 1],
                 )
                 sums[s], sums[s + 1], sums[s + 2], sums[s + 3] = c0, c1, c2, c3
+
+    return accumulate
+
+
+def multiplied(size: WarpTile, precision: str) -> Any:
+    """The device function that adds half a slice, two units, to a warp's sums. It is given where in
+    shared memory this lane's rows of the first fragments begin."""
+    DOWN, PAIRS = size.wm // 16, size.wn // 16
+    accumulate = accumulated(size, precision)
+
+    @cuda.jit(device=True)
+    def multiply(tile, left, right, sums, a, b):  # type: ignore[no-untyped-def]
+        for i in range(DOWN):
+            r0, r1, r2, r3 = matrices(tile, uint64(a + i * 16 * DEEP))
+            left[4 * i], left[4 * i + 1], left[4 * i + 2], left[4 * i + 3] = r0, r1, r2, r3
+        for j in range(PAIRS):
+            r0, r1, r2, r3 = matrices(tile, uint64(b + j * 16 * DEEP))
+            right[4 * j], right[4 * j + 1], right[4 * j + 2], right[4 * j + 3] = r0, r1, r2, r3
+        accumulate(left, right, sums)
 
     return multiply
 

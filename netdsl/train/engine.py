@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cuda import device
+from netdsl.faults import error
 from netdsl.graph import Graph
 from netdsl.train.gradients import Progress, TrainingPlan
 from netdsl.train.settings import Settings
@@ -74,11 +75,19 @@ class Engine(Protocol):
         """Sets what the optimiser remembers."""
 
 
-def on_card(name: str) -> bool:
-    """Whether a device's name means the card. Raises NetError where it is not here."""
-    if name == "cuda":
-        device.check()
-    return name == "cuda" or (name == "auto" and device.missing() is None)
+def on_card(name: str, precision: str = "fp32") -> bool:
+    """Whether a device's name means the card. Raises NetError where it is not here, or where the
+    device that is meant does not train in this precision."""
+    card = name == "cuda" or (name == "auto" and device.missing() is None)
+    if card:
+        device.check(precision)
+    elif precision != "fp32":
+        raise error(
+            "no-precision",
+            f"the device cpu does not train in {precision}",
+            help="it trains in fp32; --device cuda in fp32, tf32 or bf16",
+        )
+    return card
 
 
 def make_engine(
@@ -90,7 +99,7 @@ def make_engine(
 ) -> Engine:
     """An engine on the device that the settings name. Raises NetError: no such device here, and
     what the device's plan raises."""
-    if on_card(settings.device):
+    if on_card(settings.device, settings.precision):
         from netdsl.train.on_cuda import CudaEngine
 
         return CudaEngine(graph, weights, settings, shares, progress)
@@ -101,7 +110,7 @@ def make_engine(
 
 def make_plan(graph: Graph, weights: Mapping[str, Floats], settings: Settings) -> Plan:
     """A plan that gives gradients, for no optimiser. Raises NetError as `make_engine`."""
-    if on_card(settings.device):
+    if on_card(settings.device, settings.precision):
         from netdsl.train.on_cuda import CudaPlan
 
         return CudaPlan(graph, weights, settings)

@@ -51,6 +51,7 @@ class CudaPlan(TrainingPlan):
             batch=settings.batch,
             seed=settings.seed,
             learning=None if shares is None else learning(settings, shares, self.vectors),
+            precision=settings.precision,
             progress=progress,
         )
         self.load(weights)

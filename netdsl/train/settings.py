@@ -14,6 +14,10 @@ from netdsl.train.schedules import SCHEDULES, Schedule
 
 INITS = ("he", "xavier", "normal")
 DEVICES = ("cpu", "cuda", "auto")
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+PLACE = ("device", "precision")
+"""The settings that say where and how steps are computed, and not what they are."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,10 @@ class Settings:
     unless decay_all. clip: the largest norm of the gradient. warmup: steps in which the rate
     climbs. validation: the share of the training data held back. patience: epochs without a
     better validation accuracy (or loss) before stopping. augment: as `Augment.parse` takes it.
-    device: "cpu", "cuda" for an NVIDIA card, "auto" for the card where there is one; a run may go
-    on on another, so checkpoints do not have it.
+    device: "cpu", "cuda" for an NVIDIA card, "auto" for the card where there is one. precision:
+    what the card may round factors to, "fp32", "tf32" or "bf16"; weights, sums and what the
+    optimiser remembers are float32 always. A run may go on on another device and in another
+    precision, so checkpoints have neither.
     """
 
     epochs: int = 10
@@ -47,6 +53,7 @@ class Settings:
     seed: int = 0
     threads: int | None = None
     device: str = "cpu"
+    precision: str = "fp32"
 
     def check(self) -> None:
         """Raises NetError for a setting that is unknown or out of its range."""
@@ -56,6 +63,7 @@ class Settings:
             ("loss", self.loss, LOSSES),
             ("init", self.init, INITS),
             ("device", self.device, DEVICES),
+            ("precision", self.precision, PRECISIONS),
         ):
             if value not in known:
                 raise error(
@@ -109,18 +117,17 @@ class Settings:
         return OPTIMISERS[self.optimiser].rate if self.rate is None else self.rate
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings by name, for a checkpoint: all but the device."""
-        found = asdict(self)
-        del found["device"]
-        return found
+        """The settings by name, for a checkpoint: all but those of `PLACE`."""
+        return {name: value for name, value in asdict(self).items() if name not in PLACE}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], device: str = "cpu") -> Settings:
-        """The settings that `as_dict` gave. Raises NetError where names do not match."""
-        known = {field.name for field in fields(cls)} - {"device"}
+    def from_dict(cls, values: Mapping[str, Any], **place: Any) -> Settings:
+        """The settings that `as_dict` gave, with those of `PLACE` where they are given. Raises
+        NetError where names do not match."""
+        known = {field.name for field in fields(cls)} - set(PLACE)
         if set(values) != known:
             raise error("wrong-checkpoint", "the checkpoint's settings are of another version")
-        return cls(**values, device=device)
+        return cls(**values, **place)
 
 
 def _outside(what: str, number: float, low: float, high: float | None) -> NetError:

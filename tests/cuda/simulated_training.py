@@ -33,11 +33,12 @@ Floats = NDArray[np.float32]
 Arrays = dict[str, Floats]
 
 
-def plan_of(graph: Graph, weights: Arrays, batch: int) -> TrainingPlan:
+def plan_of(graph: Graph, weights: Arrays, batch: int, precision: str = "fp32") -> TrainingPlan:
     """A plan in poisoned memory."""
     learned = Places(graph)
     places = {**learned.places, **statistics_of(graph, learned.length)}
-    plan = TrainingPlan(graph.name, prepared(graph, takes), places, learned.length, batch=batch)
+    low, settings = prepared(graph, takes), {"batch": batch, "precision": precision}
+    plan = TrainingPlan(graph.name, low, places, learned.length, **settings)
     arena = plan.arena.copy_to_host()
     arena[plan.length :] = np.nan
     plan.arena.copy_to_device(arena)

@@ -17,7 +17,7 @@ from netdsl.runner import COMPUTES
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
 
-LIMITS = {"tf32": 5e-3, "bf16": 3e-2}
+LIMITS = {"tf32": 5e-3, "bf16": 3e-2, "back tf32": 5e-3, "back bf16": 3e-2}
 """Of the largest value; other kinds round as float32 does."""
 
 
@@ -43,7 +43,7 @@ def test_a_dry_run_does_all_parts(tmp_path: Path) -> None:
     rows = json.loads(file.read_text())
     assert {row["part"] for row in rows} == {"ops", "nets", "layers", "passes", "train"}
     ops = [row for row in rows if row["part"] == "ops"]
-    assert {row["kind"] for row in ops} == {*COMPUTES["cuda"], "back"}
+    assert {row["kind"] for row in ops} == {*COMPUTES["cuda"], *LIMITS, "back"}
     assert all(row["apart"] < LIMITS.get(row["kind"], 1e-5) for row in ops)
     assert not any(row["real"] for row in rows if row["part"] != "ops")
 

@@ -57,6 +57,7 @@ def kernels() -> dict[str, Any]:
 
     from netdsl.cuda import cache
     from netdsl.cuda.backward.product import KERNELS as PRODUCTS
+    from netdsl.cuda.backward.tensor import KERNELS as ROUNDED
     from netdsl.cuda.gemm import KERNELS
     from netdsl.cuda.peak import PEAKS
     from netdsl.cuda.tensor import TENSOR_KERNELS
@@ -66,6 +67,8 @@ def kernels() -> dict[str, Any]:
         names[id(kernel)] = f"product{'_w' * weighted} {tile.m}x{tile.n}x{tile.k}"
     for (tensor, precision), kernel in TENSOR_KERNELS.items():
         names[id(kernel)] = f"conv_tensor {tensor.m}x{tensor.n} {precision}"
+    for (tensor, precision), kernel in ROUNDED.items():
+        names[id(kernel)] = f"product_tensor {tensor.m}x{tensor.n} {precision}"
     names |= {id(kernel): f"peak {precision}" for precision, kernel in PEAKS.items()}
     said = {cache.described(kernel.py_func) for kernel in made}
     assert len(said - {None}) == len(made), "kernels that cannot be kept apart, or not at all"
@@ -81,7 +84,7 @@ def warp_kernels() -> dict[str, Any]:
     """Those that the warp's functions are tested with."""
     import warped
 
-    names = ("lanes", "rounded", "product_tf32", "product_bf16")
+    names = ("lanes", "rounded", "product_tf32", "product_bf16", "product_turned")
     return {f"warp: {name}": getattr(warped, name) for name in names}
 
 
@@ -147,7 +150,7 @@ def assembled(
                     ptx,
                 )
             ),
-            len(re.findall(r"\bldmatrix\.sync\.aligned\.m8n8\.x4\.shared", ptx)),
+            len(re.findall(r"\bldmatrix\.sync\.aligned\.m8n8\.x4(?:\.trans)?\.shared", ptx)),
             len(re.findall(r"\bcp\.async\.cg\.shared\.global", ptx)),
         ),
         "",
@@ -171,10 +174,10 @@ def share_of(ptx: str, word: str) -> float:
 
 def table(rows: list[Compiled]) -> str:
     """The rows as text."""
-    head = f"{'kernel':24} {'card':6} {'registers':>9} {'shared':>7} {'stack':>6} {'spills':>6}"
+    head = f"{'kernel':27} {'card':6} {'registers':>9} {'shared':>7} {'stack':>6} {'spills':>6}"
     head += f" {'products':>8} {'mma':>3} {'matrices':>8} {'copies':>6}"
     lines = [
-        f"{r.kernel:24} {r.card:6} {r.registers:9} {r.shared:7} {r.stack:6} {r.spills:6}"
+        f"{r.kernel:27} {r.card:6} {r.registers:9} {r.shared:7} {r.stack:6} {r.spills:6}"
         + (f" {r.share:8.1%}" if r.share > 0.4 else " " * 9)
         + (" {:3} {:8} {:6}".format(*r.fragments) if any(r.fragments) else "")
         for r in rows
@@ -281,6 +284,27 @@ def test_tensor_cores_are_fed_by_matrix_loads_and_asynchronous_copies(
     """A slice's products of fragments stand unrolled, a half's fragments are loaded once, and every
     thread's copies of 16 bytes stand once. Two blocks share a multiprocessor."""
     found = [r for r in rows if r.kernel == f"conv_tensor {tile} {precision}"]
+    assert len(found) == 2
+    assert all(tuple(r.fragments) == fragments for r in found)
+    assert all(r.registers <= 128 and r.shared <= 48 * 1024 for r in found)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "fragments"),
+    [
+        ("128x128 tf32", (32, 0, 4)),
+        ("128x128 bf16", (32, 12, 4)),
+        ("128x64 tf32", (32, 0, 6)),
+        ("128x64 bf16", (32, 12, 6)),
+        ("64x64 tf32", (16, 0, 4)),
+        ("64x64 bf16", (16, 8, 4)),
+    ],
+)
+def test_gradients_of_weights_are_fed_like_the_way_forward(
+    rows: list[Compiled], kernel: str, fragments: tuple[int, int, int]
+) -> None:
+    """TF32 has no turned loads of matrices: its words are read one by one."""
+    found = [r for r in rows if r.kernel == f"product_tensor {kernel}"]
     assert len(found) == 2
     assert all(tuple(r.fragments) == fragments for r in found)
     assert all(r.registers <= 128 and r.shared <= 48 * 1024 for r in found)

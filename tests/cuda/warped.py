@@ -21,6 +21,7 @@ from netdsl.cuda.warp import (
     copy16,
     load4,
     matrices,
+    matrices_across,
     mma_bf16,
     mma_tf32,
     shuffle,
@@ -107,6 +108,29 @@ def product_bf16(arena, params, ints, at):  # type: ignore[no-untyped-def]
 
 
 @cuda.jit
+def product_turned(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """(16, 8) = (16, 16) transposed by (16, 8), of bfloat16 in pairs along the other axis."""
+    a_tile = cuda.shared.array(128, float32, 128)
+    b_tile = cuda.shared.array(64, float32, 128)
+    t = int32(cuda.threadIdx.x)
+    copy16(a_tile, uint32(4 * t), params, uint32(4 * t), True)
+    copy16(b_tile, uint32(4 * (t % 16)), params, uint32(128 + 4 * (t % 16)), t < at)
+    commit()
+    all_arrived()
+    sync_warp()
+    k, unit = t % 8 + 8 * (t // 16), t // 8 % 2
+    a0, a1, a2, a3 = matrices_across(a_tile, uint32(k * 8 + unit * 4))
+    b0, b1, _, _ = matrices_across(b_tile, uint32(4 * (t % 16)))
+    z = float32(0)
+    c0, c1, c2, c3 = mma_bf16(z, z, z, z, a0, a1, a2, a3, b0, b1)
+    row, column = t // 4, 2 * (t % 4)
+    arena[uint32(row * 8 + column)] = c0
+    arena[uint32(row * 8 + column + 1)] = c1
+    arena[uint32((row + 8) * 8 + column)] = c2
+    arena[uint32((row + 8) * 8 + column + 1)] = c3
+
+
+@cuda.jit
 def wrong(arena, params, ints, at):  # type: ignore[no-untyped-def]
     """What no kernel may do: `at` says what."""
     t = int32(cuda.threadIdx.x)
@@ -176,6 +200,11 @@ def differences(seed: int) -> Iterator[tuple[str, float]]:
     given = np.concatenate([paired(a).ravel(), paired(b).ravel()])
     found = launch(product_bf16, np.full(128, np.nan, np.float32), given, 32)
     yield "product_bf16", float(np.abs(found.reshape(16, 8) - (1 + a @ b.T)).max())
+
+    a, b = bits_of(rng.normal(size=(16, 16)), 7), bits_of(rng.normal(size=(16, 8)), 7)
+    given = np.concatenate([paired(a).ravel(), paired(b).ravel()])
+    found = launch(product_turned, np.full(128, np.nan, np.float32), given, 32)
+    yield "product_turned", float(np.abs(found.reshape(16, 8) - a.T @ b).max())
 
 
 def main() -> None:

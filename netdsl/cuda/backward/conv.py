@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import product
 
 from netdsl.cuda.backward.activation import relu_back
+from netdsl.cuda.backward.mixed import plan_rounded, suits
 from netdsl.cuda.backward.products import Product, plan_product
 from netdsl.cuda.backward.sums import bias_sums
 from netdsl.cuda.backward.task import BackPlaces, Calls, TrainedParams
@@ -77,6 +78,9 @@ def weights_back(
         table=table,
         target=(into, rows * columns, columns, 1),
     )
+    if suits(task, whole):
+        left, right = (rows, *centres.size), (inside, *cells.size)
+        return plan_rounded(task, whole, (centres, left), (cells, right))
     return plan_product(task, whole)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from netdsl.cuda.backward.conv import bias_back
+from netdsl.cuda.backward.mixed import plan_rounded, suits
 from netdsl.cuda.backward.products import Product, plan_product
 from netdsl.cuda.backward.task import BackPlaces, Calls
 from netdsl.cuda.layout import Buffer
@@ -46,7 +47,10 @@ def dense_back(task: Task, places: BackPlaces) -> Calls:
         g.sample, x.batch, (g.offset, g.batch_stride, 1, 0), (x.offset, x.batch_stride, 0),
         _apart(1, x.sample), (places.into["weight"], 0, x.sample, 1),
     )  # fmt: skip
-    calls += plan_product(task, weights)
+    if suits(task, weights):
+        calls += plan_rounded(task, weights, (g, (g.sample,)), (x, (x.sample,)))
+    else:
+        calls += plan_product(task, weights)
     return calls if target is None else calls + plan_product(task, _input(places, g, target))
 
 

@@ -73,7 +73,8 @@ class Making:
     """A plan of training while it is made.
 
     places: of every parameter in params by its full name, the learned ones in the first `length`
-    floats. learning: None for a plan that gives gradients alone. `fixed` floats of the arena come
+    floats. learning: None for a plan that gives gradients alone. precision: what the factors of
+    convolutions are rounded to. `fixed` floats of the arena come
     before the tensors; `told` of ints are the host's.
     """
 
@@ -84,8 +85,10 @@ class Making:
         length: int,
         batch: int,
         learning: Learning | None,
+        precision: str = "fp32",
     ) -> None:
         self.graph, self.places, self.length, self.batch = graph, places, length, batch
+        self.precision = precision
         ends = (place.start + prod(place.shape) for place in places.values())
         self.params = TrainedParams(max((length, *ends)))
         self.ints = Descriptors()
@@ -202,6 +205,7 @@ class Making:
             {p.name: np.broadcast_to(zero, p.shape) for p in own},
             self.params,
             self.ints,
+            self.precision,
         )
 
     def _keep(self, task: Task) -> int:

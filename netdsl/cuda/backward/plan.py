@@ -51,11 +51,13 @@ class TrainingPlan:
         batch: int,
         seed: int = 0,
         learning: Learning | None = None,
+        precision: str = "fp32",
         progress: Progress | None = None,
     ) -> None:
         """graph: as the way back takes it (see `netdsl.cuda.backward.table`). places: of every
         parameter in params by its full name, the learned ones in the first `length` floats.
-        learning: what `step` needs to know.
+        learning: what `step` needs to know. precision: what the factors of convolutions, and of the
+        gradients of all weights, are rounded to, "fp32", "tf32" or "bf16".
 
         Raises NetError: a batch out of range, more memory than the card has, a card or driver that
         fails.
@@ -68,7 +70,7 @@ class TrainingPlan:
         self.reserved = max((length, *(p.start + prod(p.shape) for p in places.values())))
         self._lock = RLock()
         with faults_of(name, batch):
-            making = Making(graph, places, length, batch, learning)
+            making = Making(graph, places, length, batch, learning, precision)
             self.layout, self.heads, self.slots = making.layout, making.heads, making.slots
             self._take_memory(making)
             compiled(making.kernels(), progress)

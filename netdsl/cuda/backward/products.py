@@ -101,7 +101,7 @@ def plan_product(task: Task, product: Product) -> Calls:
     if blocks < task.processors:
         slices = -(-product.products // tile.k)
         splits = max(min(2 * task.processors // blocks, slices // DEEP), 1)
-    d, splits = _describe(task, product, splits, tile.k, *_bits(product, edges))
+    d, splits = _describe(task, product, splits, tile.k, *bits(product, edges))
     at = task.ints.add(d)
     kernel = KERNELS[tile, product.weighted]
     calls = [Call(kernel, (across, down, groups * splits), tile.threads, at)]
@@ -145,7 +145,7 @@ def _describe(
     return d, splits
 
 
-def _bits(product: Product, edges: list[tuple[int, int]]) -> tuple[Ints, Ints]:
+def bits(product: Product, edges: list[tuple[int, int]]) -> tuple[Ints, Ints]:
     """The tables of the tiled kernel: of windows and of columns, with two words of edges each."""
     found = product.windows(), product.table
     tables = tuple(np.zeros_like(table) for table in found)

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cuda.layout import Buffer, Call, Floats
+from netdsl.cuda.rounding import PER_WORD
 from netdsl.cuda.task import Descriptors, Params, Task
 
 RATE, UNBIAS, UNBIAS_SQUARES, SCALE, GO = range(5)
@@ -167,10 +168,19 @@ class UpdateTask:
 
 class Moved(NamedTuple):
     """Weights that a packing moved, to `start` in params on: the place of each, -1 for what is none
-    and stays."""
+    and stays. precision: what they are rounded to on the way; bfloat16 goes two to a float."""
 
     start: int
     places: NDArray[np.int32]
+    precision: str = "fp32"
+
+
+class Words(NamedTuple):
+    """Values that were added to be rounded, from `start` on."""
+
+    start: int
+    values: Floats
+    precision: str
 
 
 DIGIT = 1 << 20
@@ -189,6 +199,13 @@ class TrainedParams(Params):
         super().__init__()
         self.add(np.zeros(reserved, np.float32))
         self.moved: list[Moved] = []
+        self._words: list[Words] = []
+
+    def add_words(self, values: Floats, precision: str) -> int:
+        """Where these will lie, rounded: there is nothing yet but zeros, see `record`."""
+        start = self.add(np.zeros(values.size // PER_WORD[precision], np.float32))
+        self._words.append(Words(start, values.reshape(-1), precision))
+        return start
 
     def record(
         self, task: Task, starts: Mapping[str, int], plan: Callable[[Task], Result]
@@ -203,13 +220,22 @@ class TrainedParams(Params):
             places = starts[name] + np.arange(array.size).reshape(array.shape)
             lower[name] = (places % DIGIT).astype(np.float32)
             upper[name] = (places // DIGIT + DIGIT).astype(np.float32)
-        aside, start, first = Params(), self.floats, len(self._pieces)
+        aside, start, first = TrainedParams(0), self.floats, len(self._pieces)
+        skipped = len(aside._pieces)
         plan(replace(task, weights=upper, params=aside, ints=Descriptors()))
         result = plan(replace(task, weights=lower))
-        for low, high in zip(self._pieces[first:], aside._pieces, strict=True):
-            moves = low != high
-            if moves.any():
-                found = (high.astype(np.int64) - DIGIT) * DIGIT + low.astype(np.int64)
-                self.moved.append(Moved(start, np.where(moves, found, -1).astype(np.int32)))
+        for low, high in zip(self._pieces[first:], aside._pieces[skipped:], strict=True):
+            self._note(start, low, high)
             start += low.size
+        for one, other in zip(self._words, aside._words, strict=True):
+            self._note(one.start, one.values, other.values, one.precision)
+        self._words.clear()
         return result
+
+    def _note(self, start: int, low: Floats, high: Floats, precision: str = "fp32") -> None:
+        """Notes where values came from: the two numbers that stand for each one's place differ."""
+        moves = low != high
+        if moves.any():
+            found = (high.astype(np.int64) - DIGIT) * DIGIT + low.astype(np.int64)
+            places = np.where(moves, found, -1).astype(np.int32)
+            self.moved.append(Moved(start, places, precision))

@@ -22,9 +22,12 @@ lanes of a warp at once, but for the loads, stores, conversions and copies of a 
     matrices(shared, i)         four 8 x 8 matrices of 16-bit halves, rows of 16 bytes, as four
                                 registers (ldmatrix.x4): lane l says where row l % 8 of matrix l / 8
                                 begins, and is given word l % 4 of row l / 4 of each
+    matrices_across(shared, i)  the same, each matrix turned: lane l is given of column l / 4 the
+                                halves of rows 2 (l % 4), the lower one, and 2 (l % 4) + 1
     mma_tf32(c..., a..., b...)  c + a b for a of 16 x 8, b of 8 x 8, c of 16 x 8 in float32
     mma_bf16(c..., a..., b...)  the same for a of 16 x 16, b of 16 x 8
     as_tf32(x)                  x rounded to 10 bits behind the point, half away from zero
+    bits_of(x)                  the word that stands for a float32
     as_bf16(low, high)          two values rounded to bfloat16, half to even, in one word
 """
 
@@ -37,11 +40,13 @@ if SIMULATED:
         arrived,
         as_bf16,
         as_tf32,
+        bits_of,
         commit,
         copy16,
         load4,
         load_if,
         matrices,
+        matrices_across,
         mma_bf16,
         mma_tf32,
         shuffle,
@@ -55,11 +60,13 @@ else:
         arrived,
         as_bf16,
         as_tf32,
+        bits_of,
         commit,
         copy16,
         load4,
         load_if,
         matrices,
+        matrices_across,
         mma_bf16,
         mma_tf32,
         shuffle,
@@ -74,11 +81,13 @@ __all__ = [
     "arrived",
     "as_bf16",
     "as_tf32",
+    "bits_of",
     "commit",
     "copy16",
     "load4",
     "load_if",
     "matrices",
+    "matrices_across",
     "mma_bf16",
     "mma_tf32",
     "shuffle",

@@ -182,6 +182,23 @@ def matrices(shared: Any, i: Any) -> tuple[Any, ...]:
     return found
 
 
+def matrices_across(shared: Any, i: Any) -> tuple[Any, ...]:
+    _, warp, lane = here()
+
+    def compute(rows: list[Any]) -> list[Any]:
+        words = np.stack([four(values, at).view(np.uint32) for values, at in rows])
+        halves = words.view(np.uint16).astype(np.uint32)
+        found = []
+        for at in range(WARP):
+            column, pair = divmod(at, 4)
+            firsts = (halves[8 * matrix + 2 * pair :, column] for matrix in range(4))
+            found.append(tuple(two[0] | (two[1] << np.uint32(16)) for two in firsts))
+        return found
+
+    found: tuple[Any, ...] = warp.together(lane, "matrices_across", (shared, i), compute)
+    return found
+
+
 def tf32_of(words: NDArray[np.uint32]) -> NDArray[np.float32]:
     """What the card reads from words (..., n): the low 13 bits are not looked at."""
     return (words & np.uint32(0xFFFFE000)).view(np.float32)
@@ -225,6 +242,10 @@ def product(name: str, values_of: Callable[[NDArray[np.uint32]], NDArray[np.floa
 
 mma_tf32 = product("mma_tf32", tf32_of)
 mma_bf16 = product("mma_bf16", bf16_of)
+
+
+def bits_of(x: Any) -> Any:
+    return np.float32(x).view(np.uint32)
 
 
 def as_tf32(x: Any) -> Any:

@@ -157,19 +157,28 @@ def arrived(behind: int) -> Any:
     return plain(f"cp.async.wait_group {behind};")
 
 
-@intrinsic
-def matrices(typing: Any, shared: Any, i: Any) -> tuple[Any, Code]:
-    result = types.UniTuple(types.uint32, 4)
+def loading(shape: str) -> Any:
+    """An instruction that gives every lane a register of each of four matrices."""
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = place(context, builder, shared, args[0], args[1], i)
-        text = "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0, $1, $2, $3}, [$4];"
-        four = ir.LiteralStructType([WORD] * 4)
-        row = address(builder, pointer, SHARED, WORD)
-        found = assembly(builder, four, text, "=r,=r,=r,=r,r", [row], memory=True)
-        return tupled(context, builder, result, found)
+    @intrinsic
+    def instruction(typing: Any, shared: Any, i: Any) -> tuple[Any, Code]:
+        result = types.UniTuple(types.uint32, 4)
 
-    return result(shared, i), code
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointer = place(context, builder, shared, args[0], args[1], i)
+            text = f"ldmatrix.sync.aligned.{shape}.shared.b16 {{$0, $1, $2, $3}}, [$4];"
+            four = ir.LiteralStructType([WORD] * 4)
+            row = address(builder, pointer, SHARED, WORD)
+            found = assembly(builder, four, text, "=r,=r,=r,=r,r", [row], memory=True)
+            return tupled(context, builder, result, found)
+
+        return result(shared, i), code
+
+    return instruction
+
+
+matrices = loading("m8n8.x4")
+matrices_across = loading("m8n8.x4.trans")
 
 
 def product(shape: str) -> Any:
@@ -209,6 +218,14 @@ def product(shape: str) -> Any:
 
 mma_tf32 = product("m16n8k8.row.col.f32.tf32.tf32.f32")
 mma_bf16 = product("m16n8k16.row.col.f32.bf16.bf16.f32")
+
+
+@intrinsic
+def bits_of(typing: Any, x: Any) -> tuple[Any, Code]:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], WORD)
+
+    return types.uint32(types.float32), code
 
 
 @intrinsic

@@ -1,0 +1,166 @@
+"""Training on tensor cores, in Numba's simulator: outputs and gradients are those of rounded
+factors, bugs planted in the kernels show, and state stays float32."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from test_simulated import simulate
+
+from netdsl.cuda.backward.mixed import LONG
+from netdsl.cuda.describe import splitting
+from netdsl.faults import NetError
+from netdsl.train import Settings
+from netdsl.train.engine import on_card
+
+SCRIPT = Path(__file__).parent / "simulated_rounded.py"
+
+Case = tuple[str, str, int, str, int]
+
+CHOSEN: list[Case] = [
+    ("3x5x4", "conv3x3s2p1(5) -> relu", 3, "tf32", 3),
+    ("5x4x3", "conv2x2p1(3, bias=no)", 2, "bf16", 4),
+    ("4x8", "conv1(17)", 2, "tf32", 5),
+    ("9x8", "conv1(18)", 2, "bf16", 5),
+    ("3x4x4", "conv3x3p1(17)", 1, "tf32", 6),
+    ("9x4x4", "conv2x2(18)", 2, "bf16", 6),
+    ("2x130", "conv2(3)", 2, "tf32", 7),
+    ("2x260", "conv3p1d2(2)", 2, "bf16", 7),
+    ("3x3x3", "tconv2x2s2p1(3)", 4, "bf16", 8),
+    ("2x3x2x3", "conv2p1(3)", 1, "tf32", 8),
+    ("9", "fc(5)", 17, "bf16", 9),
+    ("5", "fc(18)", 16, "tf32", 9),
+]
+
+# Of sums in float32, some hundred terms long, each half of the last of 24 bits off.
+TOLERANCE = 100 * 2.0**-24
+
+
+def agree(cases: list[Case]) -> list[float]:
+    """Asserts it; gives how much of what rounding may do it did."""
+    found = simulate("agree", cases, SCRIPT)
+    assert len(found) == len(cases)
+    for case, (apart, share) in zip(cases, found, strict=True):
+        assert apart <= TOLERANCE, case
+        assert share <= 1, case
+    return [share for _, share in found]
+
+
+def test_factors_are_rounded_and_sums_are_not() -> None:
+    assert min(agree(CHOSEN)) > 1e-2
+
+
+def test_shapes_that_nobody_chose() -> None:
+    chance = random.Random()
+    cases: list[Case] = []
+    for _ in range(3):
+        kernel, stride = chance.randint(1, 3), chance.choice((1, 2))
+        size = f"{chance.randint(1, 9)}x{chance.randint(5, 7)}x{chance.randint(5, 7)}"
+        word = f"conv{kernel}x{kernel}s{stride}p{kernel // 2}({chance.randint(1, 9)})"
+        seed = chance.randrange(2**20)
+        cases.append((size, word, chance.randint(2, 3), chance.choice(("tf32", "bf16")), seed))
+    agree(cases)
+
+
+def test_the_cases_meet_every_tile() -> None:
+    found = simulate("kernels", CHOSEN, SCRIPT)
+    assert set(found["all"]) - set(found["met"]) == set()
+    assert {"tensor_finish", "gather_words"} <= set(found["met"])
+
+
+BUGS = {
+    "no barrier after a slice has come": (
+        "tensor",
+        "                next_arrived()\n                cuda.syncthreads()\n",
+        "                next_arrived()\n",
+    ),
+    "a slice is not waited for": ("tensor", "                next_arrived()\n", ""),
+    "copies are in no group": ("tensor", "            commit()\n", ""),
+    "a stage is multiplied twice": (
+        "tensor",
+        "a_read, b_read = int32(a_read + step), int32(b_read + step)",
+        "a_read, b_read = int32(a_read + step * (s & 1)), int32(b_read + step * (s & 1))",
+    ),
+    "the second step multiplies the first": ("tensor", "a_read + A_STEP, b", "a_read, b"),
+    "edges are not looked at": ("tensor", "(crossed & tap_edges[i]) |", "(0 & tap_edges[i]) |"),
+    "positions past the last are read": ("tensor", "if not valid:", "if k < 0:"),
+    "rows past the last are written": ("tensor", "if to >= 0 and r < rows:", "if to >= 0:"),
+    "channels that only fill a unit are written": ("tensor", "if place >= 0 else", "if 1 else"),
+    "no step to the next sample": ("tensor", "if p >= plane:", "if p < 0:"),
+    "all parts start at the same position": (
+        "tensor",
+        "start = int32(split * ints[uint32(at + PART)])",
+        "start = int32(0 * split)",
+    ),
+    "a part is left out": (
+        "tensor",
+        "for _ in range(ints[uint32(at + SPLITS)]):",
+        "for _ in range(1, ints[uint32(at + SPLITS)]):",
+    ),
+    "units are not exchanged where halves are read": (
+        "tensor",
+        "4 * (unit ^ mixed(q, int32(A_UNITS))))\n            q = int32(lane & 15)",
+        "4 * unit)\n            q = int32(lane & 15)",
+    ),
+    "words are not exchanged where they are read": (
+        "tensor",
+        "((row + g) ^ (4 * mixed(q, int32(A_UNITS)))))",
+        "(row + g))",
+    ),
+    "a fragment's positions are exchanged": (
+        "tensor",
+        "tile[uint64((b ^ (8 * j)) + B_FAR)]",
+        "tile[uint64(b ^ (8 * j))]",
+    ),
+    "sums' rows are exchanged": ("tensor", "+ 2 * h + e]", "+ 2 * (1 - h) + e]"),
+    "halves of weights are exchanged": ("gather", "as_bf16(low, weight", "as_bf16(-low, weight"),
+    "a weight that is not there": ("gather", "if place >= 0 else ZERO", "if place != -7 else ZERO"),
+}
+
+SHOWING: list[Case] = [
+    ("5x3x6", "conv2x2p1(5)", 3, "bf16", 1),
+    ("3x3x6", "conv2x2p1(17)", 3, "tf32", 1),
+    ("2x260", "conv1(2)", 2, "tf32", 1),
+]
+
+
+def test_planted_bugs_are_found() -> None:
+    same = ("tensor", "ZERO = np.float32(0)\n", "ZERO = np.float32(0)\n\n")
+    found = simulate("planted", {"bugs": [same, *BUGS.values()], "cases": SHOWING}, SCRIPT)
+    assert found[0] == ""
+    missed = [name for name, shown in zip(BUGS, found[1:], strict=True) if not shown]
+    assert not missed
+
+
+def test_state_is_float32_and_a_run_goes_on_in_any_precision() -> None:
+    found = simulate("facts", [], SCRIPT)
+    assert found["same"]
+    assert 0 < found["apart"]["tf32"] < found["apart"]["bf16"] < 1e-1
+
+
+def test_the_parts_of_a_sum_have_every_slice() -> None:
+    for blocks, slices in ((1, 9), (9, 196), (40, 12544), (300, 98)):
+        splits, each = splitting(blocks, slices, 132, LONG)
+        assert (splits - 1) * each < slices <= splits * each
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_the_cpu_trains_in_fp32_alone(precision: str) -> None:
+    with pytest.raises(NetError, match=f"cpu does not train in {precision}"):
+        on_card("cpu", precision)
+    assert not on_card("cpu")
+
+
+def test_a_precision_that_there_is_not() -> None:
+    with pytest.raises(NetError, match="there is no precision 'fp8'"):
+        Settings(precision="fp8").check()
+
+
+def test_a_checkpoint_has_no_precision_in_it() -> None:
+    settings = Settings(device="cuda", precision="tf32", batch=3)
+    kept = settings.as_dict()
+    assert not {"device", "precision"} & set(kept)
+    assert Settings.from_dict(kept) == Settings(batch=3)
+    assert Settings.from_dict(kept, precision="bf16").precision == "bf16"
