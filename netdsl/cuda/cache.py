@@ -137,10 +137,12 @@ def _described(value: Any) -> str | None:
 class KernelCache:
     """The kept code of one kernel, in the place of Numba's cache of it.
 
-    Numba asks it before it compiles (`load_overload`), and hands it what it compiled.
+    Numba asks it before it compiles (`load_overload`), and hands it what it compiled. compiled: how
+    often it did.
     """
 
     cache_path = None
+    compiled = 0
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._name, self._what = function.__name__, described(function)
@@ -161,6 +163,7 @@ class KernelCache:
         return kernel
 
     def save_overload(self, sig: Any, kernel: Any) -> None:
+        self.compiled += 1
         library = kernel.library
         if not self._what or library._linking_files or kernel.cooperative:
             return
@@ -200,7 +203,16 @@ def rebuilt(name: str, sig: Any, entry: str, code: bytes) -> Any:
     )
 
 
-def keep(kernel: Any) -> None:
+def keep(kernel: Any) -> KernelCache:
     """Has Numba use the kept code of a kernel, and keep what it compiles."""
     if not isinstance(kernel._cache, KernelCache):
         kernel._cache = KernelCache(kernel.py_func)
+    kept: KernelCache = kernel._cache
+    return kept
+
+
+def size() -> int:
+    """Bytes of all kernels that are kept."""
+    with suppress(OSError):
+        return sum(path.stat().st_size for path in folder().iterdir())
+    return 0

@@ -41,13 +41,18 @@ def free_bytes() -> int | None:
     return int(context.get_memory_info().free)
 
 
-def prepare(kernels: Iterable[Any]) -> None:
-    """Compiles kernels for the card, or takes what was compiled before. The simulator compiles
-    nothing."""
-    if not SIMULATED:
-        for kernel in kernels:
-            cache.keep(kernel)
-            kernel.compile(SIGNATURE)
+def prepare(kernels: Iterable[Any]) -> int:
+    """Compiles kernels for the card, or takes what was compiled before; how many it compiled. The
+    simulator compiles nothing."""
+    if SIMULATED:
+        return 0
+    count = 0
+    for kernel in kernels:
+        kept = cache.keep(kernel)
+        before = kept.compiled
+        kernel.compile(SIGNATURE)
+        count += kept.compiled - before
+    return count
 
 
 def on_device(values: Floats | Ints) -> Any:

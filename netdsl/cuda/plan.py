@@ -233,11 +233,20 @@ def make(
     low, folded = lowered(whole, weights, lambda g: fuse(g, takes))
     held = (*low.outputs, *(a.output for a in low.aux)) if aux else low.outputs
     with faults_of(graph.name, batch):
-        making = _Making(low, folded, batch, frozenset(held), precision)
+        making = _Making(low, folded, batch, frozenset(held), precision, Params())
         compiled(making.kernels(), progress)
         return making.plan(
             [Port(n, graph[n].shape, making.buffers[h]) for n, h in zip(names, held, strict=True)]
         )
+
+
+def kernels_of(
+    graph: Graph, weights: Weights, batch: int, precision: str, params: Params
+) -> list[Any]:
+    """The kernels of the plan that `make` would make, each once. params: where its weights go."""
+    whole = graph.without_aux()
+    low, folded = lowered(whole, weights, lambda g: fuse(g, takes))
+    return _Making(low, folded, batch, frozenset(low.outputs), precision, params).kernels()
 
 
 def compiled(kernels: list[Any], progress: Progress | None) -> None:
@@ -269,7 +278,13 @@ class _Making:
     """A plan while it is made."""
 
     def __init__(
-        self, graph: Graph, weights: Weights, batch: int, held: frozenset[str], precision: str
+        self,
+        graph: Graph,
+        weights: Weights,
+        batch: int,
+        held: frozenset[str],
+        precision: str,
+        params: Params,
     ) -> None:
         self.graph, self.weights, self.batch = graph, weights, batch
         self.precision = precision
@@ -277,7 +292,7 @@ class _Making:
         over = {node.name: RECIPES[type(parts(node).base)].over for node in nodes}
         self.buffers, self.floats = place(graph, batch, over, held | frozenset(graph.inputs))
         self.scratch_floats = 0
-        self.params, self.ints = Params(), Descriptors()
+        self.params, self.ints = params, Descriptors()
         self.processors = launch.processors()
         found = [self._step(node) for node in nodes]
         self.steps = tuple(step for step in found if step.calls)

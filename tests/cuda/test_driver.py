@@ -156,3 +156,22 @@ def test_info_names_card_driver_and_toolkit(driver: Path) -> None:
     assert found["cuda_toolkit"].startswith("CUDA 13.")
     assert found["cards"] == ["Fake card (compute capability 9.0, 16 GiB)"]
     assert "cuda: Fake card" in found["devices"]
+
+
+def test_what_was_warmed_is_not_compiled_again(driver: Path, tmp_path: Path) -> None:
+    words = [*CLI, "warm", *NET]
+    kept = tmp_path / "kept"
+    (tmp_path / "libcuda.so.1").symlink_to(driver / "libcuda.so.1")
+    first, again = started(words, tmp_path), started(words, tmp_path)
+    assert first.returncode == again.returncode == 0, first.stderr
+    assert "1 kernels, 1 compiled in " in first.stdout
+    assert str(kept) in first.stdout.replace("\n", "")
+    assert "1 kernels, all compiled before" in again.stdout
+    assert driven(tmp_path)["compiled"] == 0
+
+
+def test_without_a_card_nothing_is_warmed(driver: Path) -> None:
+    done = started([*CLI, "warm", *NET], driver, CARDS=0)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error[no-card]: ")
+    assert "Traceback" not in done.stderr
