@@ -12,7 +12,7 @@ from functools import cache
 from math import inf, prod
 
 from netdsl.cpu.layout import LANES, Triple
-from netdsl.cpu.micro.shapes import Kind, Shape, ahead, wide
+from netdsl.cpu.micro.shapes import Kind, Shape, twice, wide
 from netdsl.cpu.processor import second_level
 
 OWN_CACHE = second_level() // 8
@@ -37,9 +37,10 @@ class Rates:
 
     near, far: bytes of weights a cycle for all threads together, from the cache that they share and
     from memory. passing: bytes a cycle from one step of Winograd's algorithm to the next, through
-    that cache. unhidden: the part of waiting for weights that still shows where tiles ask for them
-    ahead of time; None where they do not. alone: the tiles along a chunk from which on it hides.
-    apart: whether threads that go through all weights, chunk by chunk, each bring them in.
+    that cache; wait: what a step takes beside, of the threads for each other. unhidden: the part of
+    waiting for weights that still shows where tiles ask for them ahead of time; None where they do
+    not. alone: the tiles along a chunk from which on it hides. apart: whether threads that go
+    through all weights, chunk by chunk, each bring them in.
 
     room: floats of a chunk by tiles that stay in the core's own cache, as a part of OWN_CACHE; what
     has no room there costs `missed` more for each of a tile's inputs, and again for each tile of
@@ -56,6 +57,7 @@ class Rates:
     near: float
     far: float
     passing: float
+    wait: float
     unhidden: float | None
     alone: int
     apart: bool
@@ -75,6 +77,7 @@ WIDE = Rates(
     near=32.0,
     far=18.0,  # half of what memory takes is hidden
     passing=10.0,
+    wait=0.0,
     unhidden=None,
     alone=2,
     apart=False,
@@ -95,6 +98,7 @@ NARROW = Rates(
     near=16.0,
     far=9.0,
     passing=10.0,
+    wait=0.0,
     unhidden=0.2,
     alone=2,
     apart=True,
@@ -109,12 +113,13 @@ FAST = Rates(
     reads=1.2,
     turn=2.0,
     loads=0.7,
-    chosen=(2.0, 0.7),
+    chosen=(2.0, 1.3),
     tile=100.0,
     transform=24.0,
     near=11.0,
     far=5.5,
     passing=8.5,
+    wait=40e3,
     unhidden=0.3,
     alone=1,
     apart=True,
@@ -133,9 +138,7 @@ def rates() -> Rates:
     """Those of the machine that this CPU is most like."""
     if not wide():
         return NARROW
-    # No feature tells how many multiply-adds a CPU starts in a clock. Intel's servers start two,
-    # and those since Sapphire Rapids are known by what lets tiles ask for weights.
-    return FAST if ahead() else WIDE
+    return FAST if twice() else WIDE
 
 
 def turn(shape: Shape, beside: tuple[float, float]) -> float:

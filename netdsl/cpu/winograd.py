@@ -283,7 +283,8 @@ def cycles(plan: Winograd) -> float:
     if known.unhidden is not None and along >= known.alone:
         # Most of it hides, since tiles ask for weights ahead of time: see micro/product.py.
         products, waiting = max(products, waiting), known.unhidden * min(products, waiting)
-    return share * transforms + products + waiting
+    steps = chunks * 3 if plan.mode == PRODUCTS else 1
+    return share * transforms + products + waiting + steps * known.wait
 
 
 def missed(plan: Winograd) -> float:

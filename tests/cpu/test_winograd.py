@@ -86,6 +86,7 @@ def test_beside_plain_numpy(shape, filters, kernel, padding, batch):
     ],
 )
 @pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.usefixtures("always")
 def test_kernels_with_depth(shape, filters, kernel, padding, cache, batch, monkeypatch):
     """Slices in one chunk, and in as many as a tiny cache asks for."""
     if cache:
