@@ -67,8 +67,9 @@ WIDE = "conv5x5p2(32)"
 def test_nets_of_few_layers_do_without_the_size_that_errs_most(text: str, rough: bool) -> None:
     graph = find.graph_of_text(f"input 3x28x28; {text}")
     plan = compile_plan(graph, initialise(graph, 0), batch=1)
-    (wide,) = {step.way.split()[0] for step in plan.steps if step.word.startswith(WIDE)}
-    assert wide == ("winograd4" if rough else "winograd2")
+    ways = [step.way.split()[0] for step in plan.steps if step.word.startswith(WIDE)]
+    assert ways
+    assert ("winograd4" in ways) == rough, ways
 
 
 @pytest.mark.parametrize("seed", range(3))
