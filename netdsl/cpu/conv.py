@@ -183,10 +183,8 @@ def add_biases(places: Places) -> int | None:
 def all_biases(places: Places, blocks: int) -> int:
     """The same for kernels that always read some, for so many blocks of filters: zeros where a
     layer has none."""
-    biases = np.zeros(blocks * LANES, np.float32)
-    if "bias" in places.weights:
-        biases[: places.weights["bias"].size] = places.weights["bias"]
-    return places.params.add(biases)
+    biases = places.weights["bias"] if "bias" in places.weights else np.zeros(0, np.float32)
+    return places.params.add(packed_biases(biases, blocks))
 
 
 def window_places(window: Window) -> list[Triple]:

@@ -70,8 +70,8 @@ def packed_weights(weights: Floats, kind: Kind, block: int, parts: int) -> Float
     return packed
 
 
-def packed_biases(biases: Floats) -> Floats:
-    """Biases padded with zeros to whole blocks."""
-    padded = np.zeros(-(-biases.size // LANES) * LANES, np.float32)
+def packed_biases(biases: Floats, blocks: int = 0) -> Floats:
+    """Biases padded with zeros to whole blocks, so many at least."""
+    padded = np.zeros(max(blocks, -(-biases.size // LANES)) * LANES, np.float32)
     padded[: biases.size] = biases
     return padded

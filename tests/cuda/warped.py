@@ -60,6 +60,16 @@ def rounded(arena, params, ints, at):  # type: ignore[no-untyped-def]
     store4(arena, uint32(8 * t + 4), as_bf16(a, b), as_bf16(c, d), a, b)
 
 
+@cuda.jit(device=True)
+def store_fragment(arena, t, c0, c1, c2, c3):  # type: ignore[no-untyped-def]
+    """What thread t of a warp has of a product (16, 8)."""
+    row, column = t // 4, 2 * (t % 4)
+    arena[uint32(row * 8 + column)] = c0
+    arena[uint32(row * 8 + column + 1)] = c1
+    arena[uint32((row + 8) * 8 + column)] = c2
+    arena[uint32((row + 8) * 8 + column + 1)] = c3
+
+
 @cuda.jit
 def product_tf32(arena, params, ints, at):  # type: ignore[no-untyped-def]
     """(16, 8) = (16, 8) by (8, 8) transposed, copied to shared memory in two groups."""
@@ -78,11 +88,7 @@ def product_tf32(arena, params, ints, at):  # type: ignore[no-untyped-def]
     b0, b1, _, _ = matrices(b_tile, uint32((t % 8) * 8 + (t // 8 % 2) * 4))
     z = float32(0)
     c0, c1, c2, c3 = mma_tf32(z, z, z, z, a0, a1, a2, a3, b0, b1)
-    row, column = t // 4, 2 * (t % 4)
-    arena[uint32(row * 8 + column)] = c0
-    arena[uint32(row * 8 + column + 1)] = c1
-    arena[uint32((row + 8) * 8 + column)] = c2
-    arena[uint32((row + 8) * 8 + column + 1)] = c3
+    store_fragment(arena, t, c0, c1, c2, c3)
 
 
 @cuda.jit
@@ -100,11 +106,7 @@ def product_bf16(arena, params, ints, at):  # type: ignore[no-untyped-def]
     b0, b1, _, _ = matrices(b_tile, uint32((t % 8) * 8 + (t // 8 % 2) * 4))
     z = float32(1)
     c0, c1, c2, c3 = mma_bf16(z, z, z, z, a0, a1, a2, a3, b0, b1)
-    row, column = t // 4, 2 * (t % 4)
-    arena[uint32(row * 8 + column)] = c0
-    arena[uint32(row * 8 + column + 1)] = c1
-    arena[uint32((row + 8) * 8 + column)] = c2
-    arena[uint32((row + 8) * 8 + column + 1)] = c3
+    store_fragment(arena, t, c0, c1, c2, c3)
 
 
 @cuda.jit
@@ -123,11 +125,7 @@ def product_turned(arena, params, ints, at):  # type: ignore[no-untyped-def]
     b0, b1, _, _ = matrices_across(b_tile, uint32(4 * (t % 16)))
     z = float32(0)
     c0, c1, c2, c3 = mma_bf16(z, z, z, z, a0, a1, a2, a3, b0, b1)
-    row, column = t // 4, 2 * (t % 4)
-    arena[uint32(row * 8 + column)] = c0
-    arena[uint32(row * 8 + column + 1)] = c1
-    arena[uint32((row + 8) * 8 + column)] = c2
-    arena[uint32((row + 8) * 8 + column + 1)] = c3
+    store_fragment(arena, t, c0, c1, c2, c3)
 
 
 @cuda.jit
