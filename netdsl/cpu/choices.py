@@ -3,7 +3,8 @@
 An *algorithm* is `direct`, `winograd4` or `winograd2` (tiles of 4x4 or 2x2 outputs). Each can be
 done in several *ways*, which differ in what is done at once: `direct 14x2` is direct sums by tiles
 of 14 pixels and 2 blocks of filters, `winograd4 by tiles of 49` and `winograd4 by products of 196`
-are the two orders of Winograd's steps (winograd.py), so many tiles at a time.
+are the two orders of Winograd's steps (winograd.py), so many tiles at a time. A strided layer of few
+channels goes by Winograd's algorithm on the phases of its input (phases.py).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from netdsl.cpu import winograd
+from netdsl.cpu import phases, winograd
 from netdsl.cpu.costs import Work
 from netdsl.cpu.layout import LANES, axes3
 from netdsl.cpu.micro import Kind, Shape, dots, matrices
@@ -74,20 +75,33 @@ def algorithms(task: Task) -> list[Algorithm]:
         sizes = [size for size in sizes if size != ROUGH]
     if not sizes:
         return [Algorithm(None, 0.0)]
+    lanes = 1 if channels <= PLANAR else LANES
     work = Work(
         task.batch,
-        -(-channels // LANES),
+        -(-channels // lanes),
         -(-op.filters // LANES),
         axes3(output[1:]),
         prod(kernel),
         task.threads,
+        lanes,
     )
     half = task.precision == "bf16" and dots()
     plans = {size: winograd.planned(size, layer(task)) for size in sizes}
-    found = [Algorithm(size, winograd.cycles(plan)) for size, plan in plans.items()]
+    found = [
+        Algorithm(size, winograd.cycles(plan) + _split_cycles(task, plan))
+        for size, plan in plans.items()
+    ]
     if task.whole.pool is None:
         found.append(Algorithm(None, work.direct(half=half)))
     return sorted(found, key=lambda one: one.cycles)
+
+
+def _split_cycles(task: Task, plan: Winograd) -> float:
+    """Cycles of a thread to split an image into its phases, where that is done."""
+    op = _conv(task)
+    if not phases.suit(op, task.shapes[0][0]):
+        return 0.0
+    return phases.CYCLES * phases.buffer(plan, op.window, task).floats / task.threads
 
 
 def by_matrices(task: Task) -> bool:
@@ -98,6 +112,8 @@ def by_matrices(task: Task) -> bool:
 def _sizes(op: Conv, channels: int) -> list[Size]:
     """Winograd's tiles that a convolution of so many channels can be done with."""
     kernel = op.window.kernel
+    if phases.suit(op, channels):
+        return [size for size in SIZES if phases.taps(op.window) == (size.taps, size.taps)]
     plain = set(op.window.stride) == set(op.window.dilation) == {1} and op.groups == 1
     if not plain or len(kernel) < 2 or min(channels, op.filters) < LANES:
         return []
@@ -151,10 +167,10 @@ def _shapes(task: Task) -> list[Choice]:
 
 def layer(task: Task) -> winograd.Layer:
     """A convolution as Winograd's algorithm knows it."""
-    op = _conv(task)
+    op, channels = _conv(task), task.shapes[0][0]
     return winograd.Layer(
         task.batch,
-        task.shapes[0][0],
+        channels * phases.count(op.window) if phases.suit(op, channels) else channels,
         op.filters,
         axes3(task.made[1:]),
         op.window.kernel[0] if len(op.window.kernel) == 3 else None,

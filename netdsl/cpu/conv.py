@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from math import inf, prod
 
 import numpy as np
 
-from netdsl.cpu import depthwise, matrix, pixels, winograd
+from netdsl.cpu import depthwise, matrix, phases, pixels, winograd
 from netdsl.cpu.choices import PLANAR, by_matrices, choice
 from netdsl.cpu.depthwise import by_rows
 from netdsl.cpu.direct import Sum, block_floats, describe, view
@@ -37,10 +38,14 @@ def conv_needs(task: Task) -> Needs:
     op, shape, output = task.whole.base, task.shapes[0], task.made
     assert isinstance(op, Conv)
     quick = quick_plan(task)
+    planar = op.groups == 1 and shape[0] <= PLANAR
+    if quick is not None and phases.suit(op, shape[0]):
+        halo = phases.halo(quick, op.window, corner(op.window), axes3(shape[1:]))
+        held = phases.buffer(quick, op.window, task).floats
+        return Needs((halo,), held + quick.scratch, planar)
     if quick is not None:
         halo = winograd.halo(quick, corner(op.window), axes3(shape[1:]), axes3(output[1:]))
         return Needs((halo,), scratch=quick.scratch)
-    planar = op.groups == 1 and shape[0] <= PLANAR
     if not (by_matrices(task) and in_pairs(task)):
         return Needs((reach(op.window, shape[1:], output[1:]),), planar=planar)
     extent = pixels.extent(op.window, shape[0]) if planar else op.window.extent
@@ -96,12 +101,9 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
     """The calls of Winograd's algorithm."""
     op = task.whole.base
     assert isinstance(op, Conv)
-    weights = places.weights["weight"]
-    taps = prod(weights.shape[2:])
-    block = block_floats(plan.blocks * taps, Kind.BLOCKED)
-    packed = packed_weights(
-        weights.reshape(*weights.shape[:2], taps), Kind.BLOCKED, block, task.threads
-    )
+    weights = quick_weights(task, places.weights["weight"])
+    block = block_floats(plan.blocks * weights.shape[2], Kind.BLOCKED)
+    packed = packed_weights(weights, Kind.BLOCKED, block, task.threads)
     ends = winograd.Ends(
         places.inputs[0],
         corner(op.window),
@@ -113,7 +115,29 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
         clamp(task.whole.activation),
         task.whole.pool is not None,
     )
-    return winograd.describe(plan, ends)
+    return quick_calls(task, plan, ends)
+
+
+def quick_weights(task: Task, weights: Floats) -> Floats:
+    """A layer's weights as (filters, channels, taps), for Winograd's algorithm to transform."""
+    op = task.whole.base
+    assert isinstance(op, Conv)
+    if phases.suit(op, weights.shape[1]):
+        weights = phases.weights(weights, op.window)
+    return weights.reshape(*weights.shape[:2], prod(weights.shape[2:]))
+
+
+def quick_calls(task: Task, plan: Winograd, ends: winograd.Ends) -> list[Call]:
+    """The calls of Winograd's algorithm, and before them the one that splits the input in phases,
+    where that is done: it takes the first of the scratch for them."""
+    op, source = task.whole.base, ends.source
+    assert isinstance(op, Conv)
+    if not phases.suit(op, task.shapes[0][0]):
+        return winograd.describe(plan, ends)
+    made = phases.buffer(plan, op.window, source, ends.scratch)
+    split = phases.split(made, source, op.window, ends.before, task.threads)
+    after = replace(ends, source=made, before=(0, 0, 0), scratch=ends.scratch + made.floats)
+    return [split, *winograd.describe(plan, after)]
 
 
 def plan_direct(task: Task, places: Places, shape: Shape | None = None) -> list[Call]:

@@ -158,7 +158,8 @@ def read(weights: int, times: int = 1) -> float:
 @dataclass(frozen=True)
 class Work:
     """A convolution by direct sums: its samples, blocks of channels and filters, outputs per axis,
-    taps, threads. What Winograd's algorithm costs is in `winograd.cycles`."""
+    taps, threads; lanes: the channels of a block. What Winograd's algorithm costs is in
+    `winograd.cycles`."""
 
     batch: int
     blocks: int
@@ -166,11 +167,12 @@ class Work:
     outputs: Triple
     taps: int
     parts: int
+    lanes: int = LANES
 
     def direct(self, half: bool = False) -> float:
         """Cycles of the direct sum. half: of pairs of bfloat16, in half the room and time."""
-        terms = self.taps * self.blocks * LANES * self.filter_blocks
-        weights = 4 * self.taps * self.blocks * self.filter_blocks * LANES**2
+        terms = self.taps * self.blocks * self.lanes * self.filter_blocks
+        weights = 4 * terms * LANES
         sums = rates().direct * self.batch * prod(self.outputs) * terms / self.parts
         whole = sums + read(weights)
         return whole / 2 if half else whole

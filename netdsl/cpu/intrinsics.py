@@ -145,6 +145,32 @@ def store(typing: Any, p: Any, i: Any, v: Any) -> Any:
     return types.void(p, types.int64, lanes), lower
 
 
+def _moved(count: int, p: Any) -> Any:
+    """A copy of so many floats within p, to one place from another."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        some = ir.VectorType(ir.FloatType(), count).as_pointer()
+        target, source = (builder.bitcast(builder.gep(args[0], [i]), some) for i in args[1:])
+        found = builder.load(source)
+        found.align = 4
+        builder.store(found, target).align = 4
+        return context.get_dummy_value()
+
+    return types.void(p, types.int64, types.int64), lower
+
+
+@vector
+def move2(typing: Any, p: Any, i: Any, j: Any) -> Any:
+    """Writes the 2 floats from p[j] on to p[i] and on."""
+    return _moved(2, p)
+
+
+@vector
+def move4(typing: Any, p: Any, i: Any, j: Any) -> Any:
+    """Writes the 4 floats from p[j] on to p[i] and on."""
+    return _moved(4, p)
+
+
 @vector
 def splat(typing: Any, x: Any) -> Any:
     """One number in all lanes."""

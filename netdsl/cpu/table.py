@@ -17,6 +17,7 @@ from netdsl.cpu import (
     matrix,
     norm,
     pack,
+    phases,
     pool,
     rounding,
     short,
@@ -97,7 +98,7 @@ class Recipe(NamedTuple):
         return (*self.half, *(self.matrix if matrices() else ()))
 
 
-QUICK = (winograd_kernel.transform_filters, winograd_kernel.winograd)
+QUICK = (winograd_kernel.transform_filters, winograd_kernel.winograd, phases.split_phases)
 APART = (depthwise.depthwise,)
 SUMS = (pack.pack_blocks, direct.direct)
 HALF_SUMS = (pack.pack_pairs, direct.direct_short)

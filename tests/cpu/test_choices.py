@@ -17,9 +17,9 @@ from netdsl.ops import Conv, Op, Relu, Window
 from netdsl.reference import interpret
 
 
-def conv(filters: int, kernel: tuple[int, ...], groups: int = 1) -> Op:
+def conv(filters: int, kernel: tuple[int, ...], groups: int = 1, stride: int = 1) -> Op:
     ones, pads = (1,) * len(kernel), tuple((k // 2, k // 2) for k in kernel)
-    return Conv(filters, Window(kernel, ones, pads, ones), groups)
+    return Conv(filters, Window(kernel, (stride,) * len(kernel), pads, ones), groups)
 
 
 LAYERS = [
@@ -29,6 +29,7 @@ LAYERS = [
     (conv(96, (1, 1)), (64, 14, 14)),
     (conv(32, (3, 3)), (3, 30, 30)),
     (conv(32, (3, 3), groups=4), (16, 12, 12)),
+    (conv(48, (11, 11), stride=4), (3, 90, 90)),
 ]
 
 

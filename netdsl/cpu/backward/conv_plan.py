@@ -20,7 +20,7 @@ from netdsl.cpu.activation import RELU
 from netdsl.cpu.backward import activation, conv, sums
 from netdsl.cpu.backward import winograd as quick_gradient
 from netdsl.cpu.backward.task import BackNeeds, BackPlaces, Calls, TrainedParams, Transform
-from netdsl.cpu.conv import clamp, corner, quick_plan
+from netdsl.cpu.conv import clamp, corner, quick_calls, quick_plan, quick_weights
 from netdsl.cpu.direct import block_floats
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Halo, axes3
@@ -204,11 +204,10 @@ def _trained_quick(
     """Winograd's algorithm: its filters are packed, and then transformed."""
     op = task.whole.base
     assert isinstance(op, Conv)
-    taps = prod(op.window.kernel)
-    block = block_floats(quick.blocks * taps, Kind.BLOCKED)
+    block = block_floats(quick.blocks * quick.size.taps**2 * quick.depth, Kind.BLOCKED)
 
     def pack(own: Mapping[str, np.ndarray], into: Params) -> tuple[int, int]:
-        filters = own["weight"].reshape(*own["weight"].shape[:2], taps)
+        filters = quick_weights(task, own["weight"])
         packed = into.add(packed_weights(filters, Kind.BLOCKED, block, task.threads))
         none = np.zeros(quick.filter_blocks * LANES, np.float32)
         return packed, into.add(packed_biases(own["bias"]) if "bias" in own else none)
@@ -221,7 +220,7 @@ def _trained_quick(
     params.transforms.append(Transform(launch, d, *sizes))
     bounds, before = clamp(task.whole.activation), corner(op.window)
     ends = winograd.Ends(inputs[0], before, output, None, scratch, made, biases, bounds)
-    return winograd.describe(quick, ends)
+    return quick_calls(task, quick, ends)
 
 
 def _weight_gradient(task: Task, places: BackPlaces) -> Call:
