@@ -3,8 +3,8 @@
 An *algorithm* is `direct`, `winograd4` or `winograd2` (tiles of 4x4 or 2x2 outputs). Each can be
 done in several *ways*, which differ in what is done at once: `direct 14x2` is direct sums by tiles
 of 14 pixels and 2 blocks of filters, `winograd4 by tiles of 49` and `winograd4 by products of 196`
-are the two orders of Winograd's steps (winograd.py), so many tiles at a time. A strided layer of few
-channels goes by Winograd's algorithm on the phases of its input (phases.py).
+are the two orders of Winograd's steps (winograd.py), so many tiles at a time. A strided layer of
+few channels goes by Winograd's algorithm on the phases of its input (phases.py).
 """
 
 from __future__ import annotations
