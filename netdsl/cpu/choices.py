@@ -17,6 +17,7 @@ from netdsl.cpu.costs import Work
 from netdsl.cpu.layout import LANES, axes3
 from netdsl.cpu.micro import Kind, Shape, dots, matrices
 from netdsl.cpu.micro.fields import SIZES, Size
+from netdsl.cpu.strides import Phases
 from netdsl.cpu.task import Task
 from netdsl.cpu.tiling import by_cost
 from netdsl.cpu.winograd import Winograd
@@ -111,13 +112,19 @@ def by_matrices(task: Task) -> bool:
 
 def _sizes(op: Conv, channels: int) -> list[Size]:
     """Winograd's tiles that a convolution of so many channels can be done with."""
-    kernel = op.window.kernel
-    if phases.suit(op, channels):
-        return [size for size in SIZES if phases.taps(op.window) == (size.taps, size.taps)]
-    plain = set(op.window.stride) == set(op.window.dilation) == {1} and op.groups == 1
-    if not plain or len(kernel) < 2 or min(channels, op.filters) < LANES:
+    window = op.window
+    plain = set(window.dilation) | set(window.stride[:-2]) <= {1} and op.groups == 1
+    plain = plain and len(window.kernel) > 1 and min(channels, op.filters) >= LANES
+    if not plain and not phases.suit(op, channels):
         return []
-    return [size for size in SIZES if kernel[-2:] == (size.taps, size.taps)]
+    return [size for size in SIZES if by_phases(op, channels).taps == (size.taps, size.taps)]
+
+
+def by_phases(op: Conv, channels: int) -> Phases:
+    """The phases that Winograd's algorithm sums over: none where they are channels already."""
+    (*_, rows, columns), (*_, down, across) = op.window.kernel, op.window.stride
+    whole = Phases((rows, columns), (down, across))
+    return Phases(whole.taps) if phases.suit(op, channels) else whole
 
 
 def shallow(graph: Graph) -> bool:
@@ -175,6 +182,7 @@ def layer(task: Task) -> winograd.Layer:
         axes3(task.made[1:]),
         op.window.kernel[0] if len(op.window.kernel) == 3 else None,
         task.threads,
+        by_phases(op, channels),
     )
 
 

@@ -101,16 +101,15 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
     """The calls of Winograd's algorithm."""
     op = task.whole.base
     assert isinstance(op, Conv)
-    weights = quick_weights(task, places.weights["weight"])
-    block = block_floats(plan.blocks * weights.shape[2], Kind.BLOCKED)
-    packed = packed_weights(weights, Kind.BLOCKED, block, task.threads)
     ends = winograd.Ends(
         places.inputs[0],
         corner(op.window),
         places.output,
         places.inputs[1] if task.whole.residual else None,
         places.scratch,
-        places.params.add(winograd.transformed(packed, plan, block)),
+        places.params.add(
+            winograd.transformed(quick_weights(task, places.weights["weight"]), plan)
+        ),
         all_biases(places, places.output.blocks),
         clamp(task.whole.activation),
         task.whole.pool is not None,
@@ -119,12 +118,13 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
 
 
 def quick_weights(task: Task, weights: Floats) -> Floats:
-    """A layer's weights as (filters, channels, taps), for Winograd's algorithm to transform."""
+    """A layer's weights as Winograd's algorithm transforms them, the input's phases apart where
+    they are channels."""
     op = task.whole.base
     assert isinstance(op, Conv)
     if phases.suit(op, weights.shape[1]):
-        weights = phases.weights(weights, op.window)
-    return weights.reshape(*weights.shape[:2], prod(weights.shape[2:]))
+        return phases.weights(weights, op.window)
+    return weights
 
 
 def quick_calls(task: Task, plan: Winograd, ends: winograd.Ends) -> list[Call]:

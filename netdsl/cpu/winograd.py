@@ -10,7 +10,8 @@ images stand in one row. Two ways through them:
   several chunks, that what passes from step to step stays in the cache that all share.
 
 A kernel with depth is transformed slice by slice: each output slice sums over several slices of
-transformed inputs, as it sums over channels. Its images are the slices of one sample.
+transformed inputs, as it sums over channels. Its images are the slices of one sample. Each phase of
+a stride is so many channels more (strides.py).
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from math import inf, prod
 
 import numpy as np
 
 from netdsl.cpu.costs import CACHED, OWN_CACHE, rates, read, turn
-from netdsl.cpu.direct import bits
+from netdsl.cpu.direct import bits, block_floats
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, Triple, aligned
 from netdsl.cpu.micro import Kind, Tile, code
 from netdsl.cpu.micro.fields import SIZES, TILE_FIELDS, Size, output_form, turns
+from netdsl.cpu.pack import packed_weights
+from netdsl.cpu.strides import Phases, spans
 from netdsl.cpu.tiling import product_tile
 from netdsl.cpu.winograd_kernel import (
     BY_TILES,
@@ -44,7 +48,8 @@ from netdsl.cpu.winograd_kernel import (
 class Winograd:
     """The plan of one layer: channels and filters in blocks of 16.
 
-    size: F(m x m, r x r). images: those whose tiles stand in one row, and walks: how many such
+    size: F(m x m, r x r). phases: of the layer's stride, whose channels are blocks side by side.
+    images: those whose tiles stand in one row, and walks: how many such
     rows there are. deep: the images are the slices of a sample, and depth: the kernel's taps along
     them. chunk: tiles at a time, of
     which there are `chunks`, the last one overlapping. tile: the micro-kernel of the products.
@@ -52,6 +57,7 @@ class Winograd:
     """
 
     size: Size
+    phases: Phases
     mode: int
     walks: int
     images: int
@@ -93,6 +99,21 @@ class Winograd:
     @property
     def products(self) -> int:
         return self.size.inputs**2
+
+    @property
+    def spans(self) -> tuple[range, ...]:
+        """The blocks that each product sums over."""
+        each = self.blocks // len(self.phases.order)
+        found = spans(self.phases, self.size.inputs)
+        return tuple(range(each * span.start, each * span.stop) for span in found)
+
+    @property
+    def terms(self) -> float:
+        """Blocks that a product sums over, slices of a kernel with depth for themselves, on
+        average."""
+        found = spans(self.phases, self.size.inputs)
+        part = sum(map(len, found)) / (len(found) * len(self.phases.order))
+        return part * self.depth * self.blocks
 
     @property
     def inner_step(self) -> int:
@@ -137,11 +158,11 @@ def tiling(size: Size, lengths: Sequence[int]) -> tuple[int, int]:
 
 def halo(plan: Winograd, before: Triple, lengths: Triple, outputs: Triple) -> Halo:
     """The halo of an input of such lengths, wide enough for the last tiles' overhang."""
-    each, taps = plan.size
+    (each, taps), (down, across) = plan.size, plan.phases.stride
     reach = (
         outputs[0] + plan.depth - 1,
-        plan.tile_rows * each + taps - 1,
-        plan.tile_columns * each + taps - 1,
+        down * (plan.tile_rows * each + taps - 1),
+        across * (plan.tile_columns * each + taps - 1),
     )
     d, h, w = (max(0, end - lo - n) for end, lo, n in zip(reach, before, lengths, strict=True))
     return Halo(before, (d, h, w))
@@ -159,9 +180,9 @@ FEWEST = 14
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution of stride 1: samples, channels, filters, outputs per axis, threads.
+    """A convolution: samples, channels, filters, outputs per axis, threads.
 
-    depth: the taps along depth, None where there is no depth.
+    depth: the taps along depth, None where there is no depth. phases: of the other axes' stride.
     """
 
     batch: int
@@ -170,6 +191,7 @@ class Layer:
     outputs: Triple
     depth: int | None
     parts: int
+    phases: Phases
 
 
 @lru_cache(maxsize=1024)
@@ -227,6 +249,7 @@ def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> tuple[Winog
     image, products = rows * columns, size.inputs**2
     tiles = images * image
     blocks, filter_blocks = -(-layer.channels // LANES), -(-layer.filters // LANES)
+    blocks *= len(layer.phases.order)
     if mode == BY_TILES:
         lengths: Sequence[int] = range(
             min(7, tiles), min(tiles, _most(OWN_CACHE, products, blocks + 2)) + 1
@@ -247,7 +270,7 @@ def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> tuple[Winog
         share = parts if mode == PRODUCTS else 1
         tile = product_tile(chunk, products, filter_blocks, share)
         sizes = (layer.depth is not None, depth, blocks, filter_blocks, rows, columns, chunk)
-        return Winograd(size, mode, walks, images, *sizes, tile, parts, spare)
+        return Winograd(size, layer.phases, mode, walks, images, *sizes, tile, parts, spare)
 
     return tuple(sorted(map(made, dict.fromkeys(lengths)), key=cycles))
 
@@ -263,10 +286,10 @@ def cycles(plan: Winograd) -> float:
     across, along = plan.filter_tiles, -(-chunk // shape.pixels)
     # A tile's weights come from the second level, which is not hidden quite.
     each = turn(shape, (known.turn, known.loads))
-    product = along * (LANES * plan.depth * plan.blocks * each + known.tile)
+    product = along * (LANES * plan.terms * each + known.tile)
     inside, outside = plan.read * plan.blocks, chunk * plan.filter_blocks
     transforms = known.transform * (inside + outside)
-    weights = 4 * plan.products * plan.filter_blocks * plan.depth * plan.blocks * LANES**2
+    weights = round(4 * plan.products * plan.filter_blocks * plan.terms * LANES**2)
     chunks = plan.walks * plan.chunks
     if plan.mode == BY_TILES:
         turns = plan.walks * -(-plan.chunks // plan.parts)
@@ -293,19 +316,31 @@ def missed(plan: Winograd) -> float:
     return max(0.0, 1 - rates().room * OWN_CACHE / held)
 
 
-def transformed(weights: Floats, plan: Winograd, packed_block: int) -> Floats:
-    """Weights as `packed_weights` gives them, transformed."""
+def transformed(weights: Floats, plan: Winograd) -> Floats:
+    """A layer's weights, transformed."""
     result = aligned(plan.weight_floats)
-    launch(weights, result, filter_descriptor(plan, packed_block))
+    launch(packed(weights, plan), result, filter_descriptor(plan))
     return result
 
 
-def filter_descriptor(plan: Winograd, packed_block: int) -> Ints:
-    """What `launch` takes to transform packed weights; packed_block: floats of one block there."""
+def packed(weights: Floats, plan: Winograd) -> Floats:
+    """A layer's weights as they are transformed, the channels of all phases side by side."""
+    apart = plan.phases.apart(weights)
+    taps = apart.reshape(*apart.shape[:2], -1)
+    return packed_weights(taps, Kind.BLOCKED, packed_block(plan), plan.parts)
+
+
+def packed_block(plan: Winograd) -> int:
+    """Floats of a block of packed weights."""
+    return block_floats(plan.depth * plan.blocks * plan.size.taps**2, Kind.BLOCKED)
+
+
+def filter_descriptor(plan: Winograd) -> Ints:
+    """What `launch` takes to transform packed weights."""
     block, step = plan.strides
     taps = plan.size.taps**2
     head = (transform_filters.address, plan.parts, SIZES.index(plan.size), taps)
-    sizes = (plan.depth * plan.blocks, step, plan.filter_blocks, block, packed_block)
+    sizes = (plan.depth * plan.blocks, step, plan.filter_blocks, block, packed_block(plan))
     return np.array((*head, *sizes), np.int64)
 
 
@@ -349,42 +384,88 @@ def _work(plan: Winograd, mode: int) -> int:
     }[mode]
 
 
-def _view(plan: Winograd, buffer: Buffer, walk: int, before: Triple = (0, 0, 0)) -> tuple[int, ...]:
-    """Where a row's first image starts; the floats to the next image, block and row."""
-    strides = (buffer.plane_stride, buffer.row_stride, buffer.lanes)
-    start = buffer.origin - sum(a * b for a, b in zip(strides, before, strict=True))
+def _view(plan: Winograd, buffer: Buffer, walk: int) -> tuple[int, ...]:
+    """Where a row's first image starts; the floats to the next image, block, row and pixel."""
     image = buffer.plane_stride if plan.deep else buffer.batch_stride
-    start += walk * buffer.batch_stride
-    return (start, image, buffer.block_stride, buffer.row_stride)
+    start = buffer.origin + walk * buffer.batch_stride
+    return (start, image, buffer.block_stride, buffer.row_stride, buffer.lanes)
+
+
+def _input_view(plan: Winograd, ends: Ends, walk: int, table: int) -> tuple[int, ...]:
+    """The same of the input: its first image starts with the padding, rows and pixels are those of
+    a phase. table: where the places of its blocks stand."""
+    (start, image, _, row, pixel), source = _view(plan, ends.source, walk), ends.source
+    steps = (source.plane_stride, row, pixel)
+    start -= sum(step * n for step, n in zip(steps, ends.before, strict=True))
+    down, across = plan.phases.stride
+    return (start, image, table, down * row, across * pixel)
+
+
+def _block_places(plan: Winograd, source: Buffer) -> list[int]:
+    """Where the first tile's inputs lie in each block of channels, of one phase after the other."""
+    blocks = range(plan.blocks // len(plan.phases.order))
+    return [
+        y * source.row_stride + x * source.lanes + b * source.block_stride
+        for y, x in plan.phases.order
+        for b in blocks
+    ]
+
+
+def _tables(plan: Winograd, source: Buffer, kinds: list[range]) -> tuple[list[int], ...]:
+    """What the descriptor lists: where a sum's taps and a chunk's tiles lie; for each product
+    the tile that sums what it does, and its weights; where blocks of inputs start."""
+    pixels, image = plan.tile.shape.pixels, plan.tile_rows * plan.tile_columns
+    taps = [b * plan.read + z * image for b in range(plan.blocks) for z in range(plan.depth)]
+    panel, step = plan.depth * LANES**2, plan.strides[1]
+    products = [
+        (TILE + kinds.index(span) * TILE_FIELDS, k * step + span.start * panel)
+        for k, span in enumerate(plan.spans)
+    ]
+    return (
+        [LANES * tap for tap in taps],
+        [min(i, plan.chunk - pixels) for i in range(0, plan.chunk, pixels)],
+        [number for pair in products for number in pair],
+        _block_places(plan, source),
+    )
+
+
+def _tile_fields(plan: Winograd, blocks: range, table: int) -> tuple[int, ...]:
+    """A tile's fields, to sum over these blocks. table: how far from here the taps are listed."""
+    first, count = plan.depth * blocks.start, plan.depth * len(blocks)
+    made = plan.chunk * LANES
+    return (
+        *(turns(Kind.BLOCKED, count, plan.spare), table + first, LANES, LANES, LANES),
+        *(plan.strides[0], made, made, 0, *map(bits, (-inf, inf))),
+    )
 
 
 def _call(plan: Winograd, ends: Ends, mode: int, walk: int, first: int) -> Call:
-    shape, image = plan.tile.shape, plan.tile_rows * plan.tile_columns
-    columns = [min(i, plan.chunk - shape.pixels) for i in range(0, plan.chunk, shape.pixels)]
-    taps = [b * plan.read + z * image for b in range(plan.blocks) for z in range(plan.depth)]
-    block, step = plan.strides
-    made_block = plan.chunk * LANES
+    kinds = list(dict.fromkeys(plan.spans))
+    tables = _tables(plan, ends.source, kinds)
+    starts = accumulate(map(len, tables), initial=TILE + len(kinds) * TILE_FIELDS)
+    taps_at, columns_at, products_at, blocks_at, _ = starts
     inner, made = plan.products * plan.inner_step, plan.products * plan.made_step
     held = plan.parts if plan.mode == BY_TILES else 1
     chunk = plan.read if mode == INPUTS else plan.chunk
-    residual = _view(plan, ends.residual, walk) if ends.residual else (-1, 0, 0, 0)
+    residual = _view(plan, ends.residual, walk) if ends.residual else (-1, 0, 0, 0, 0)
     each = plan.size.outputs // 2 if ends.pooled else plan.size.outputs
     fields: tuple[Iterable[int], ...] = (
         (0, min(plan.parts, _work(plan, mode))),
         (mode, SIZES.index(plan.size), plan.size.outputs, plan.products),
         (plan.chunks, chunk, first, plan.tiles, plan.tile_rows, plan.tile_columns),
-        (plan.blocks, plan.filter_tiles, plan.filter_blocks, shape.blocks),
-        _view(plan, ends.source, walk, ends.before),
+        (plan.blocks, plan.filter_tiles, plan.filter_blocks, plan.tile.shape.blocks),
+        _input_view(plan, ends, walk, blocks_at),
         _view(plan, ends.target, walk),
         residual,
         (*ends.target.size[1:], output_form(plan.size, ends.pooled), each),
         (ends.scratch, inner, plan.inner_step),
         (ends.scratch + held * inner, made, plan.made_step),
-        (ends.weights, block, step, ends.biases, *map(bits, ends.clamp)),
-        (code(plan.tile), len(columns), TILE + TILE_FIELDS + len(taps)),
-        (turns(Kind.BLOCKED, len(taps), plan.spare), TILE_FIELDS, LANES, LANES, LANES),
-        (block, made_block, made_block, 0, *map(bits, (-inf, inf))),
-        (LANES * tap for tap in taps),
-        columns,
+        (ends.weights, plan.strides[0], ends.biases, *map(bits, ends.clamp)),
+        (code(plan.tile), len(tables[1]), columns_at, products_at),
+        *(
+            _tile_fields(plan, kind, taps_at - TILE - i * TILE_FIELDS)
+            for i, kind in enumerate(kinds)
+        ),
+        *tables,
     )
     return Call(winograd, np.array([v for part in fields for v in part], np.int64))

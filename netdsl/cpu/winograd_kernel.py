@@ -20,21 +20,24 @@ BY_TILES, INPUTS, PRODUCTS, OUTPUTS = range(4)
 MODE, SIZE, EACH, COUNT = range(BODY, BODY + 4)
 CHUNKS, CHUNK, FIRST, TILES, TILE_ROWS, TILE_COLUMNS = range(BODY + 4, BODY + 10)
 BLOCKS, FILTERS, FILTER_BLOCKS, TILE_BLOCKS = range(BODY + 10, BODY + 14)
-# Where tensors start, then floats to the next sample, block and row.
-INPUT, OUTPUT, RESIDUAL = BODY + 14, BODY + 18, BODY + 22
+# Where tensors start, then floats to the next sample, block, row and pixel; for the input's blocks
+# that of a phase too, so where a table of their places starts.
+INPUT, OUTPUT, RESIDUAL = BODY + 14, BODY + 19, BODY + 24
 # The output's size; which function makes it, and how many rows and columns a tile has of it.
-HEIGHT, WIDTH, FORM, MADE_EACH = range(BODY + 26, BODY + 30)
+HEIGHT, WIDTH, FORM, MADE_EACH = range(BODY + 29, BODY + 33)
 # Transformed inputs and products: where they start, floats to the next thread's and product's.
-INNER, MADE = BODY + 30, BODY + 33
-WEIGHTS, BLOCK, STEP, BIASES, LOW, HIGH = range(BODY + 36, BODY + 42)
-NUMBER, COLUMNS, COLUMN_TABLE = range(BODY + 42, BODY + 45)
-TILE = BODY + 45
+INNER, MADE = BODY + 33, BODY + 36
+WEIGHTS, BLOCK, BIASES, LOW, HIGH = range(BODY + 39, BODY + 44)
+# The micro-kernel's number, its places along a chunk, and the table of all products: where the
+# fields of its tile start, and how far its weights lie.
+NUMBER, COLUMNS, COLUMN_TABLE, PRODUCT_TABLE = range(BODY + 44, BODY + 48)
+TILE = BODY + 48
 
 
 @njit(boundscheck=False, error_model="numpy")
 def place(d, view, each, n, y, x):  # type: ignore[no-untyped-def]
     """Where a tile's first output, or the first input that it reads, lies in block 0."""
-    return d[view] + n * d[view + 1] + each * (y * d[view + 3] + 16 * x)
+    return d[view] + n * d[view + 1] + each * (y * d[view + 3] + x * d[view + 4])
 
 
 @njit(boundscheck=False, error_model="numpy")
@@ -60,9 +63,9 @@ def transform_inputs(arena, d, first, block, start, end, inner):  # type: ignore
     """Tiles start to end of the chunk at `first`, in one block of channels."""
     n, y, x = find(d, first + start)
     for i in range(start, end):
-        source = place(d, INPUT, d[EACH], n, y, x) + block * d[INPUT + 2]
+        source = place(d, INPUT, d[EACH], n, y, x) + d[d[INPUT + 2] + block]
         target = inner + 16 * (block * d[CHUNK] + i)
-        transform_input(d[SIZE], arena, source, d[INPUT + 3], target, d[INNER + 2])
+        transform_input(d[SIZE], arena, source, d[INPUT + 3], d[INPUT + 4], target, d[INNER + 2])
         n, y, x = step_on(d, n, y, x)
 
 
@@ -70,21 +73,21 @@ def transform_inputs(arena, d, first, block, start, end, inner):  # type: ignore
 def weights_of(d, k, f):  # type: ignore[no-untyped-def]
     """Where the weights of product k for a tile of filter blocks start."""
     block = min(f * d[TILE_BLOCKS], d[FILTER_BLOCKS] - d[TILE_BLOCKS])
-    return d[WEIGHTS] + block * d[BLOCK] + k * d[STEP]
+    return d[WEIGHTS] + block * d[BLOCK] + d[d[PRODUCT_TABLE] + 2 * k + 1]
 
 
 @njit(boundscheck=False, error_model="numpy")
 def multiply(arena, params, d, k, inner, made, weights, following):  # type: ignore[no-untyped-def]
     """Product k of a whole chunk with weights of a tile of filter blocks. The first two tiles ask
     for the weights that follow, a half of them each; the others ask for the last of these again."""
-    step = LANES * LINES
-    half = d[TILE] * step
+    step, tile = LANES * LINES, d[d[PRODUCT_TABLE] + 2 * k]
+    half = d[tile] * step
     for i in range(d[COLUMNS]):
         at = 16 * d[d[COLUMN_TABLE] + i]
         x, y = inner + k * d[INNER + 2] + at, made + k * d[MADE + 2] + at
         ahead = following + min(i, 2) * half
         each = step if i < 2 else 0
-        run_product(d[NUMBER], arena, params, past(d, TILE), x, weights, y, ahead, each)
+        run_product(d[NUMBER], arena, params, past(d, tile), x, weights, y, ahead, each)
 
 
 @njit(boundscheck=False, error_model="numpy")

@@ -11,7 +11,7 @@ import pytest
 from layer import Layer, convolved, error
 
 from netdsl import find
-from netdsl.cpu import winograd
+from netdsl.cpu import costs, winograd
 from netdsl.cpu.choices import pools
 from netdsl.cpu.conv import conv_needs, plan_conv, quick_plan
 from netdsl.cpu.costs import Work
@@ -123,6 +123,105 @@ def test_both_ways_and_every_size(size, mode, monkeypatch):
     assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
 
 
+def strided(filters, kernel, stride, padding=None, bias=True):
+    padding = padding or ((0, 0),) * len(kernel)
+    return Conv(filters, Window(kernel, stride, padding, (1,) * len(kernel)), bias=bias)
+
+
+STRIDED = [
+    # kernel, stride, padding, image
+    ((3, 3), (2, 2), ((1, 1), (1, 1)), (28, 28)),
+    ((3, 3), (2, 2), ((0, 1), (2, 0)), (21, 34)),
+    ((5, 5), (2, 2), ((0, 0), (0, 0)), (23, 30)),
+    ((6, 5), (2, 2), ((2, 1), (1, 3)), (17, 19)),
+    ((4, 4), (2, 2), ((1, 1), (1, 1)), (32, 20)),
+    ((3, 6), (1, 2), ((1, 1), (2, 3)), (15, 25)),
+    ((5, 4), (3, 2), ((1, 2), (0, 1)), (33, 18)),
+    ((9, 10), (4, 4), ((3, 3), (4, 2)), (37, 42)),
+]
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize(("kernel", "stride", "padding", "image"), STRIDED)
+@pytest.mark.parametrize("outputs", [4, 2])
+@pytest.mark.parametrize("mode", [winograd.BY_TILES, winograd.PRODUCTS])
+def test_strides(kernel, stride, padding, image, outputs, mode, monkeypatch):
+    """Kernels that phases cut evenly and unevenly, both ways, with what is fused."""
+    monkeypatch.setattr(winograd, "_order", lambda size, layer: mode)
+    few = tuple(size for size in SIZES if size.outputs == outputs)
+    monkeypatch.setattr("netdsl.cpu.choices.SIZES", few)
+    op = strided(41, kernel, stride, padding, bias=mode == winograd.PRODUCTS)
+    layer = Layer(op, (35, *image), 2, True, Relu(), spare=1, seed=sum(image))
+    plan = quick_plan(layer.task)
+    assert plan is not None
+    assert plan.mode == mode
+    assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("seed", range(8))
+def test_strides_drawn_at_random(seed, monkeypatch):
+    random = np.random.default_rng(seed)
+    monkeypatch.setattr(winograd, "_order", lambda size, layer: int(random.choice([0, 2])))
+    stride = tuple(map(int, random.integers(1, 4, 2)))
+    taps = int(random.integers(2, 4))
+    kernel = tuple(s * (taps - 1) + int(random.integers(1, s + 1)) for s in stride)
+    padding = tuple(tuple(map(int, pair)) for pair in random.integers(0, 3, (2, 2)))
+    channels, filters, *image = map(int, random.integers(16, 50, 4))
+    op = strided(filters, kernel, stride, padding)
+    layer = Layer(op, (channels, *image), int(random.integers(1, 3)), spare=1, seed=seed)
+    assert quick_plan(layer.task) is not None
+    assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("mode", [winograd.BY_TILES, winograd.PRODUCTS])
+def test_strides_pooled(mode, monkeypatch):
+    monkeypatch.setattr(winograd, "_order", lambda size, layer: mode)
+    op, shape = strided(40, (3, 3), (2, 2), ((1, 1), (1, 1))), (33, 27, 41)
+    assert pools(Layer(op, shape, 2).task, HALVES)
+    layer = Layer(op, shape, 2, activation=Relu(), pool=HALVES)
+    assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("cache", [None, 1])
+def test_strides_with_depth(cache, monkeypatch):
+    if cache:
+        monkeypatch.setattr(winograd, "SHARED_CACHE", cache)
+        monkeypatch.setattr(winograd, "NEAR_CACHE", cache)
+    op = strided(40, (3, 5, 3), (1, 2, 1), ((1, 1), (2, 2), (1, 1)))
+    layer = Layer(op, (20, 5, 15, 18), 2, residual=True)
+    assert quick_plan(layer.task) is not None
+    assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride"), [((3, 3), (2, 2)), ((5, 5), (2, 2)), ((5, 7), (3, 4))]
+)
+def test_what_products_leave_out_is_multiplied_with_zeros(kernel, stride, always):
+    """The weights outside of a product's span are zeros, and no block within is."""
+    layer = Layer(strided(32, kernel, stride), (32, 40, 40))
+    plan = quick_plan(layer.task)
+    made = winograd.transformed(layer.weights["weight"], plan)
+    block, step = plan.strides
+    for k, span in enumerate(plan.spans):
+        for f in range(plan.filter_blocks):
+            panel = made[f * block + k * step :][: plan.blocks * 256].reshape(plan.blocks, 256)
+            assert [i for i, own in enumerate(panel) if own.any()] == list(span)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("rates", [costs.WIDE, costs.NARROW, costs.FAST])
+def test_strided_layers_that_go_by_tiles_of_four(batch, rates, monkeypatch):
+    """ZFNet's conv2, and ResNet-50's first strided one, by every table of costs."""
+    monkeypatch.setattr(costs, "rates", lambda: rates)
+    monkeypatch.setattr(winograd, "rates", lambda: rates)
+    large = Layer(strided(256, (5, 5), (2, 2)), (96, 55, 55), batch)
+    small = Layer(strided(128, (3, 3), (2, 2), ((1, 1), (1, 1))), (128, 56, 56), batch)
+    assert [quick_plan(layer.task).size for layer in (large, small)] == [Size(4, 3), Size(4, 2)]
+
+
 HALVES = MaxPool(Window((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)))
 
 
@@ -175,8 +274,15 @@ def test_exact_and_unsuited_layers_are_summed_directly():
     assert quick_plan(Layer(conv(32, 3), (32, 28, 28), exact=True).task) is None
     assert quick_plan(Layer(conv(32, 1), (32, 28, 28)).task) is None
     assert quick_plan(Layer(conv(32, 3), (3, 28, 28)).task) is None
-    strided = Conv(32, Window((3, 3), (2, 2), ((1, 1),) * 2, (1, 1)))
-    assert quick_plan(Layer(strided, (32, 28, 28)).task) is None
+    assert quick_plan(Layer(strided(32, (2, 2), (2, 2)), (32, 28, 28)).task) is None
+    assert quick_plan(Layer(strided(32, (3, 3), (2, 1)), (32, 28, 28)).task) is None
+    dilated = Conv(32, Window((3, 3), (2, 2), ((1, 1),) * 2, (2, 2)))
+    assert quick_plan(Layer(dilated, (32, 28, 28)).task) is None
+    grouped = Conv(32, Window((3, 3), (2, 2), ((1, 1),) * 2, (1, 1)), groups=2)
+    assert quick_plan(Layer(grouped, (32, 28, 28)).task) is None
+    deep = strided(32, (3, 3, 3), (2, 2, 2), ((1, 1),) * 3)
+    assert quick_plan(Layer(deep, (32, 8, 28, 28)).task) is None
+    assert quick_plan(Layer(strided(64, (5, 5), (2, 2)), (64, 28, 28), exact=True).task) is None
 
 
 def test_error_of_long_sums(monkeypatch):

@@ -21,11 +21,9 @@ from netdsl.cpu.backward import activation, conv, sums
 from netdsl.cpu.backward import winograd as quick_gradient
 from netdsl.cpu.backward.task import BackNeeds, BackPlaces, Calls, TrainedParams, Transform
 from netdsl.cpu.conv import clamp, corner, quick_calls, quick_plan, quick_weights
-from netdsl.cpu.direct import block_floats
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Halo, axes3
-from netdsl.cpu.micro import Kind
-from netdsl.cpu.pack import packed_biases, packed_weights
+from netdsl.cpu.pack import packed_biases
 from netdsl.cpu.table import RECIPES
 from netdsl.cpu.task import Needs, Params, Places, Task
 from netdsl.cpu.views import call
@@ -204,19 +202,17 @@ def _trained_quick(
     """Winograd's algorithm: its filters are packed, and then transformed."""
     op = task.whole.base
     assert isinstance(op, Conv)
-    block = block_floats(quick.blocks * quick.size.taps**2 * quick.depth, Kind.BLOCKED)
 
     def pack(own: Mapping[str, np.ndarray], into: Params) -> tuple[int, int]:
-        filters = quick_weights(task, own["weight"])
-        packed = into.add(packed_weights(filters, Kind.BLOCKED, block, task.threads))
+        packed = into.add(winograd.packed(quick_weights(task, own["weight"]), quick))
         none = np.zeros(quick.filter_blocks * LANES, np.float32)
         return packed, into.add(packed_biases(own["bias"]) if "bias" in own else none)
 
     packed, biases = params.record(weights, pack)
     floats = quick.weight_floats
     made = params.add(np.zeros(floats, np.float32))
-    d = filter_descriptor(quick, block)
-    sizes = (packed, quick.filter_blocks * block, made, floats)
+    d = filter_descriptor(quick)
+    sizes = (packed, quick.filter_blocks * winograd.packed_block(quick), made, floats)
     params.transforms.append(Transform(launch, d, *sizes))
     bounds, before = clamp(task.whole.activation), corner(op.window)
     ends = winograd.Ends(inputs[0], before, output, None, scratch, made, biases, bounds)

@@ -59,7 +59,7 @@ def transform_both(arena, params, d, part, parts):  # type: ignore[no-untyped-de
             at = d[OTHER + ORIGIN] - d[BEFORE] + n * d[OTHER + BATCH_STRIDE]
             at += b * d[OTHER + BLOCK_STRIDE] + y * d[OTHER + ROW_STRIDE] + 16 * x
             into = d[INPUTS] + b * apart + 16 * i
-            transform_input(d[NUMBER], arena, at, d[OTHER + ROW_STRIDE], into, d[INPUTS_STEP])
+            transform_input(d[NUMBER], arena, at, d[OTHER + ROW_STRIDE], 16, into, d[INPUTS_STEP])
         else:
             b -= inputs
             at = d[SOURCE + ORIGIN] + n * d[SOURCE + BATCH_STRIDE]

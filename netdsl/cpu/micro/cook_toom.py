@@ -17,11 +17,13 @@ from netdsl.cpu.micro.fields import Size
 Matrix = tuple[tuple[Fraction, ...], ...]
 
 
-# Pairs +-p of points beside 0 and infinity for so many inputs, by the error measured over eighths:
-# the usual 1 and 2 double that of F(4x4, 3x3). All constants but the filters' are exact in single
-# precision.
+# Pairs +-p of points beside infinity for so many inputs, and beside 0 where inputs are even, by the
+# error measured over eighths: the usual 1 and 2 double that of F(4x4, 3x3). All constants but the
+# filters' are exact in single precision.
 POINTS = {
+    3: (Fraction(1),),
     4: (Fraction(1),),
+    5: (Fraction(1, 2), Fraction(5, 4)),
     6: (Fraction(5, 8), Fraction(3, 2)),
     8: (Fraction(1, 2), Fraction(1), Fraction(2)),
 }
@@ -38,8 +40,8 @@ class Matrices(NamedTuple):
 @cache
 def matrices(size: Size) -> Matrices:
     """The exact matrices of one size. The last row of G and B, and column of A, is infinity's."""
-    points = [Fraction(0), *(s * p for p in POINTS[size.inputs] for s in (1, -1))]
-    return cook_toom(size, points)
+    pairs = [s * p for p in POINTS[size.inputs] for s in (1, -1)]
+    return cook_toom(size, [*[Fraction(0)] * (size.inputs - 1 - len(pairs)), *pairs])
 
 
 def cook_toom(size: Size, points: list[Fraction]) -> Matrices:

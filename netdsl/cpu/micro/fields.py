@@ -43,7 +43,7 @@ class Size(NamedTuple):
         return self.outputs + self.taps - 1
 
 
-SIZES = (Size(4, 3), Size(2, 3), Size(4, 5), Size(2, 5))
+SIZES = (Size(4, 3), Size(2, 3), Size(4, 5), Size(2, 5), Size(4, 2), Size(2, 2))
 """What kernels are compiled for; a size's place here is its number at run time."""
 
 FORMS = tuple((size, pooled) for pooled in (False, True) for size in SIZES)

@@ -24,8 +24,8 @@ FLOAT, DOUBLE, LONG, INT = ir.FloatType(), ir.DoubleType(), ir.IntType(64), ir.I
 SINGLES, DOUBLES = ir.VectorType(FLOAT, LANES), ir.VectorType(DOUBLE, LANES)
 Values = list[ir.Value]
 
-REGISTERS = 32
-"""Of AVX-512."""
+HELD = 4
+"""Inputs along each axis of the largest window that AVX-512's registers hold."""
 
 
 def combine(builder: ir.IRBuilder, terms: list[tuple[Fraction, ir.Value]]) -> ir.Value | None:
@@ -153,25 +153,25 @@ def function(module: ir.Module, name: str, arguments: list[ir.Type]) -> ir.Funct
 
 
 def input_function(module: ir.Module, size: Size, again: bool | None = None) -> ir.Function:
-    """(source, row step, target, step): B d B' of a window of inputs, `step` floats apart.
+    """(source, row step, pixel step, target, step): B d B' of a window of inputs, `step` floats
+    apart.
 
     again: whether inputs are loaded again for every two rows of the result, so that registers
     hold what lies between; as suits this CPU by default. LLVM does not take loads across stores.
     Sizes with as many inputs share a function, since they have the same points.
     """
-    again = wide() and size.inputs**2 > REGISTERS if again is None else again
+    again = wide() and size.inputs > HELD if again is None else again
     name = f"netdsl.input{size.inputs}"
     if name in module.globals:
         return module.globals[name]
-    made = function(module, name, [FLOAT.as_pointer(), LONG, FLOAT.as_pointer(), LONG])
-    source, row, target, step = made.args
+    made = function(module, name, [FLOAT.as_pointer(), LONG, LONG, FLOAT.as_pointer(), LONG])
+    source, row, pixel, target, step = made.args
     b = ir.IRBuilder(made.append_basic_block())
     matrix, n = matrices(size).input, range(size.inputs)
     # Without groups all is loaded first and stored last.
     for rows in _groups(matrix) if again else [list(n)]:
         grid = [
-            [load(b, at(b, source, scaled(b, row, i), ir.Constant(LONG, LANES * j))) for j in n]
-            for i in n
+            [load(b, at(b, source, scaled(b, row, i), scaled(b, pixel, j))) for j in n] for i in n
         ]
         some = tuple(matrix[i] for i in rows)
         columns = [apply(b, some, list(column)) for column in zip(*grid, strict=True)]
@@ -307,17 +307,25 @@ def switched(
 
 @intrinsic
 def transform_input(
-    typing: Any, number: Any, arena: Any, source: Any, row: Any, target: Any, step: Any
+    typing: Any,
+    number: Any,
+    arena: Any,
+    source: Any,
+    row: Any,
+    pixel: Any,
+    target: Any,
+    step: Any,
 ) -> Any:
-    """B d B' from arena[source] (rows `row` floats apart) to arena[target] (`step` apart)."""
+    """B d B' from arena[source] (rows `row` floats apart, pixels `pixel`) to arena[target] (`step`
+    apart)."""
 
     def lower(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        number, arena, source, row, target, step = args
-        ends = [b.gep(arena, [source]), row, b.gep(arena, [target]), step]
+        number, arena, source, row, pixel, target, step = args
+        ends = [b.gep(arena, [source]), row, pixel, b.gep(arena, [target]), step]
         switched(b, number, input_function, ends)
         return context.get_dummy_value()
 
-    return types.void(types.int64, FLOATS, *[types.int64] * 4), lower
+    return types.void(types.int64, FLOATS, *[types.int64] * 5), lower
 
 
 @intrinsic
