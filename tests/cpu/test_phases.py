@@ -73,7 +73,7 @@ def test_first_layers_that_the_table_takes():
     "op",
     [
         conv(32, 3, 1, 1),
-        conv(32, 3, 2, 1),
+        conv(32, 2, 2, 1),
         conv(32, 11, 4, 2, dilation=2),
         conv(32, 11, 4, 2, groups=2),
         Conv(32, Window((11, 3), (4, 4), ((2, 2), (1, 1)), (1, 1))),
