@@ -38,8 +38,7 @@ class TorchOnCard(Torch):
     def load(cls, case: Case) -> Run:
         import torch
 
-        if not torch.cuda.is_available():
-            raise Unfit("this PyTorch has no CUDA, or finds no card")
+        check_torch()
         kind = torch.bfloat16 if case.precision == "bf16" else torch.float32
         net, layout = cls.module(case.graph, case.weights)
         forward = cls.prepared(net.moved("cuda", kind).eval())
@@ -66,9 +65,18 @@ ENGINES: dict[str, tuple[type[Engine], ...]] = {"torch": (TorchOnCard, TorchChan
 """What --against takes on the card."""
 
 
+def check_torch() -> None:
+    """That PyTorch can use the card. Raises Unfit."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise Unfit("this PyTorch has no CUDA, or finds no card")
+
+
 @contextmanager
 def rounding(allowed: bool) -> Iterator[None]:
-    """Whether PyTorch may round float32 factors to TF32, within the block."""
+    """Whether PyTorch may round float32 factors to TF32, within the block; cuDNN tries its
+    algorithms there."""
     import torch
 
     settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)

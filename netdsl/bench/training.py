@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from netdsl.bench.card import check_torch, rounding
 from netdsl.bench.compare import Comparison, Row, Tell, check_device, figures
 from netdsl.bench.peers import OURS, Engine, Torch, Unfit
 from netdsl.bench.quiet import Watch
@@ -19,6 +20,7 @@ from netdsl.net import Net
 from netdsl.ops import Dropout
 from netdsl.scores import is_classifier
 from netdsl.train import Settings, Stepper
+from netdsl.train.engine import on_card
 
 Step = Callable[[], float]
 """Forward, loss, backward, update; gives the loss."""
@@ -31,8 +33,10 @@ RATE, MOMENTUM, DECAY = 1e-3, 0.9, 5e-4
 class Task:
     """One net to train on noise: inputs, labels, and how."""
 
-    def __init__(self, net: Net, batch: int, threads: int, device: str = "cpu") -> None:
-        self.net, self.threads, self.device = net, threads, device
+    def __init__(
+        self, net: Net, batch: int, threads: int, device: str = "cpu", precision: str = "fp32"
+    ) -> None:
+        self.net, self.threads, self.device, self.precision = net, threads, device, precision
         self.settings = Settings(
             batch=batch,
             optimiser="momentum",
@@ -42,6 +46,7 @@ class Task:
             schedule="constant",
             threads=threads if device == "cpu" else None,
             device=device,
+            precision=precision,
         )
         graph = net.graph
         if any(not is_classifier(graph[name].shape) for name in net.outputs(aux=True)):
@@ -67,6 +72,8 @@ class Task:
         import torch
         from torch.nn import functional
 
+        if self.device == "cuda":
+            check_torch()
         torch.set_num_threads(self.threads)
         module, layout = engine.module(graph, self.net.weights)
         module.moved(self.device, torch.float32).train()
@@ -82,6 +89,7 @@ class Task:
         optimiser = torch.optim.SGD([g for g in groups if g["params"]], RATE, MOMENTUM)
         shares = [1.0] * len(graph.outputs) + [aux.weight for aux in graph.aux]
         forward = engine.prepared(module)
+        less = torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
 
         def step() -> float:
             # As ours, a step begins with a batch on this side.
@@ -91,14 +99,15 @@ class Task:
             }
             labels = told.to(self.device)
             optimiser.zero_grad()
-            losses = [functional.cross_entropy(y.flatten(1), labels) for y in forward(inputs)]
+            with less:
+                losses = [functional.cross_entropy(y.flatten(1), labels) for y in forward(inputs)]
             loss = sum(share * one for share, one in zip(shares, losses, strict=True))
             assert isinstance(loss, torch.Tensor)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             return float(loss.detach())
 
-        return step
+        return step if self.device == "cpu" else rounding(self.precision == "tf32")(step)
 
 
 def trainers(engines: Sequence[type[Engine]]) -> list[type[Torch]]:
@@ -121,17 +130,20 @@ def compare_training(
     count: int = ROUNDS,
     patience: float = 0.0,
     device: str = "cpu",
+    precision: str = "fp32",
     tell: Tell = lambda what: None,
 ) -> Comparison:
     """Times training steps; `max_error` is how far the first step's loss is from our own,
-    relative to it, with dropout, which is random, left out.
+    relative to it, with dropout, which is random, left out. precision: what factors are rounded to,
+    by us and, with TF32 allowed or bfloat16 by autocast, by PyTorch.
 
     Raises NetError: losses that differ, no classifier, what training itself raises.
     """
     from netdsl.cpu.plan import thread_count
 
     check_device(device, threads, cpu_time=False)
-    task = Task(net, batch, thread_count(threads), device)
+    on_card(device, precision)
+    task = Task(net, batch, thread_count(threads), device, precision)
     tell("comparing first losses")
     errors, left_out = _errors(task, engines)
     ours, scores = task.ours(net.graph)
@@ -151,7 +163,8 @@ def compare_training(
             figures(found.middle),
             figures(found.least / least),
             figures(errors.get(name, 0.0)),
-            device=device,
+            precision,
+            device,
         )
         for name, found in times.items()
     )
@@ -175,7 +188,7 @@ def _errors(task: Task, engines: Sequence[type[Torch]]) -> tuple[dict[str, float
             left_out[engine.name] = str(reason)
             continue
         errors[engine.name] = abs(theirs - ours) / max(abs(theirs), 1e-30)
-        if errors[engine.name] > TOLERANCE["fp32"]:
+        if errors[engine.name] > TOLERANCE[task.precision]:
             raise error(
                 "wrong-loss",
                 f"{task.net.name}: the first step's loss is {ours:.6g} here and {theirs:.6g} in "

@@ -35,7 +35,10 @@ def bench(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each engine.")] = 12,
     precision: Annotated[
-        str, typer.Option(help="What factors are rounded to, in every engine: fp32 or bf16.")
+        str,
+        typer.Option(
+            help="What factors are rounded to, in every engine: fp32, bf16, or tf32 (cuda)."
+        ),
     ] = "fp32",
     fc_weights: FcWeights = None,
     device: Annotated[
@@ -69,8 +72,7 @@ def bench(
     from netdsl.runner import check_fc_weights, check_precision
 
     wanted, batches = graphs(nets, text), _numbers(batch)
-    apart = {"layers": layers, "cpu-time": cpu_time, "precision": precision != "fp32"}
-    apart["fc-weights"] = fc_weights is not None
+    apart = {"layers": layers, "cpu-time": cpu_time, "fc-weights": fc_weights is not None}
     if train and any(apart.values()):
         flag = next(name for name, given in apart.items() if given)
         raise error("two-views", f"--train does not go with --{flag}")
@@ -84,9 +86,9 @@ def bench(
     every: list[type[Engine]] = [ours(device), *engines]
     versions = {engine.package: engine.version() for engine in every}
     settings: dict[str, Any] = {"threads": threads, "count": rounds, "patience": patience}
-    settings["device"] = device
-    running = partial(_running, layers=layers, cpu_time=cpu_time, precision=precision)
-    measure = _training if train else partial(running, fc_weights=fc_weights)
+    settings |= {"device": device, "precision": precision}
+    running = partial(_running, layers=layers, cpu_time=cpu_time, fc_weights=fc_weights)
+    measure = _training if train else running
     top = _peak(device, threads, precision) if layers else 0.0
     found: list[Comparison] = []
     total = len(wanted) * len(batches)

@@ -216,6 +216,37 @@ def test_training_steps_beside_torch() -> None:
     assert max(row["max_error"] for row in rows) < 1e-5
 
 
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_torch_trains_in_the_precision_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """As on a card, on PyTorch's CPU: what its layers compute in, and what it may round."""
+    torch = pytest.importorskip("torch")
+    from netdsl.bench import card, training
+    from netdsl.bench.peers import Torch
+
+    net = Net.load(text="input 3x8x8; conv3p1(4) -> relu -> flatten -> fc(3)")
+    seen = []
+
+    class Looks(Torch):
+        @classmethod
+        def prepared(cls, module: Any) -> Any:
+            def forward(inputs: Any) -> Any:
+                found = module(inputs)
+                seen.append((found[0].dtype, torch.backends.cudnn.allow_tf32))
+                return found
+
+            return forward
+
+    monkeypatch.setattr(training, "check_torch", lambda: None)
+    task = training.Task(net, 2, 1, "cuda", precision)
+    task.device = "cpu"
+    step = card.rounding(precision == "tf32")(task.torch(net.graph, Looks))
+    assert np.isfinite(step())
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    assert seen == [(kind, precision == "tf32")]
+
+
 def test_training_with_what_does_not_train() -> None:
     pytest.importorskip("onnxruntime")
     words = ["--train", "--against", "onnxruntime"]
@@ -225,7 +256,7 @@ def test_training_with_what_does_not_train() -> None:
     words = ["--train", "--fc-weights", "int8"]
     assert "does not go with --fc-weights" in fails("-e", TRAINED, *words)
     words = ["--train", "--precision", "bf16"]
-    assert "does not go with --precision" in fails("-e", TRAINED, *words)
+    assert "the device cpu does not train in bf16" in fails("-e", TRAINED, *words)
     assert "gives no score a class" in fails("-e", "input 3x8x8; conv3p1(4)", "--train")
 
 
@@ -291,7 +322,6 @@ def test_a_card_is_asked_only_for_what_it_has(monkeypatch: pytest.MonkeyPatch) -
     card = ("-e", TINY, "--device", "cuda")
     assert "onnxruntime is not run on cuda here" in fails(*card, "--against", "onnxruntime")
     pytest.importorskip("torch")
-    assert "--layers is for the cpu, not for cuda" in fails(*card, "--layers")
     assert "--threads is for the cpu, not for cuda" in fails(*card, "--threads", "2")
 
 

@@ -131,6 +131,17 @@ def test_a_fault_is_one_clear_message(
     assert [part for part in says if part not in done.stderr] == []
 
 
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_a_card_without_tensor_cores_is_told_before_training_is_timed(
+    driver: Path, precision: str
+) -> None:
+    words = ["bench", "-e", "input 3; fc(2)", "--device", "cuda", "--train", "--against", ""]
+    done = started([*CLI, *words, "--precision", precision], driver, CC=75)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error[old-card]: "), done.stderr
+    assert f"{precision} asks for 8.0" in done.stderr
+
+
 def test_a_batch_that_would_fit_is_named(driver: Path) -> None:
     done = started([*CLI, "run", *NET, "--batch", "8"], driver, FREE=150000)
     assert done.returncode == 2

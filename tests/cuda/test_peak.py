@@ -58,6 +58,25 @@ def test_bench_times_layers_on_a_card() -> None:
     assert [layer["op"] for layer in row["layers"]] == ["conv3x3p1(3) -> relu"]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_bench_times_training_on_a_card(precision: str) -> None:
+    """In every precision, PyTorch left out where it has no card."""
+    pytest.importorskip("torch")
+    net = "input 2x4x4; conv3x3p1(3) -> relu -> flatten -> fc(2)"
+    words = ["bench", "-e", net, "--device", "cuda", "--train", "--precision", precision]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *words, "--rounds", "1", "--patience", "0", "--json"],
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    (row,) = json.loads(done.stdout)
+    assert (row["device"], row["precision"]) == ("cuda", precision)
+    assert row["min_ms"] > 0
+
+
 @pytest.mark.parametrize("flag", [["--threads", "2"], ["--cpu-time"]])
 def test_what_only_a_processor_has_is_said(
     flag: list[str], monkeypatch: pytest.MonkeyPatch
