@@ -35,6 +35,11 @@ ENOUGH = 5
 """Layers that a net has for each of that size, at least. Errors add up in squares: one of 4 among n
 of 1 make (n - 1 + 16) / n, which is 4, twice the error of direct sums alone, where n is 5."""
 
+HEAVIEST = 16 << 20
+"""Floats that a strided layer's transformed weights may take, up to 11 times those of a 3x3 kernel.
+ResNet-50's last 3x3 of stride 2 would take another 100 MB, as much as the whole net, for half a
+hundredth of its time at batch 8."""
+
 MORE_SHAPES = 3
 """Tiles of direct sums that are worth measuring beside the one that is taken by its cost."""
 
@@ -91,6 +96,7 @@ def algorithms(task: Task) -> list[Algorithm]:
     found = [
         Algorithm(size, winograd.cycles(plan) + _split_cycles(task, plan))
         for size, plan in plans.items()
+        if len(plan.phases.order) == 1 or plan.weight_floats <= HEAVIEST
     ]
     if task.whole.pool is None:
         found.append(Algorithm(None, work.direct(half=half)))

@@ -94,3 +94,9 @@ def test_exact_sums_are_direct() -> None:
     task = Layer(conv(48, (3, 3)), (33, 25, 22), exact=True).task
     assert all(way.name.startswith("direct") for way in ways(task))
     assert choice(replace(task, choice="winograd4 by products of 49")).name == "direct"
+
+
+def test_weights_of_strided_layers_stay_within_bounds() -> None:
+    """512 filters of 512 channels would take 100 MB by tiles of 4, and take 38 by tiles of 2."""
+    task = Layer(conv(512, (3, 3), stride=2), (512, 15, 15), 8).task
+    assert {way.name.split()[0] for way in ways(task)} == {"winograd2", "direct"}
