@@ -72,11 +72,11 @@ class Phases:
             return weights
         filters, channels, *depth = weights.shape[:-2]
         held = -(-channels // LANES) * LANES
-        found = np.zeros((len(self.order), filters, held, *depth, *taps), np.float32)
-        for own, (y, x) in zip(found, self.order, strict=True):
+        found = np.zeros((filters, len(self.order), held, *depth, *taps), np.float32)
+        for i, (y, x) in enumerate(self.order):
             part = weights[..., y::down, x::across]
-            own[:, :channels, ..., : part.shape[-2], : part.shape[-1]] = part
-        return np.moveaxis(found, 0, 1).reshape(filters, -1, *depth, *taps)
+            found[:, i, :channels, ..., : part.shape[-2], : part.shape[-1]] = part
+        return found.reshape(filters, -1, *depth, *taps)
 
 
 @cache
