@@ -23,6 +23,7 @@ NETS = {
     "winograd by filters": "input 9x16x16; conv1(40) -> conv3p1(50)",
     "winograd 5x5": "input 9x13x14; conv1(20) -> conv5p2(40)",
     "phases": "input 3x63x67; conv11s4p2(33) -> relu -> conv1(3)",
+    "winograd strided": "input 9x29x31; conv1(20) -> conv2(33) -> conv3s2p1(24) -> conv5s2p2(18)",
     "conv 1D": "input 2x20; conv5p2(17) -> conv3s2(4)",
     "conv 3D": "input 2x4x5x6; conv3p1(4) -> conv2x3x2s1x2x1(3)",
     "wide 1x1": "input 20x5x5; conv1x1(40) -> conv1x1s2(33)",
