@@ -26,24 +26,22 @@ TARGETS = {
     "haswell": (NARROW, "x86_64-unknown-linux-gnu", "haswell"),
     "zen2": (NARROW, "x86_64-unknown-linux-gnu", "znver2"),
 }
-AHEAD = ("sapphire", "haswell", "zen2")
-"""Those whose products ask for weights ahead of time."""
 BASELINE = "x86-64"
 
 
-def of(chosen, triple, cpu, asks=False):
+def of(chosen, triple, cpu):
     """The assembly of these tiles, and of their products, function by function."""
     if any(map(written_out, chosen)) and platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("LLVM reads a CPU's instructions only where it runs on one of the family")
     module = ir.Module("tiles")
     functions = [tile_function(module, tile) for tile in chosen]
-    functions += [product_function(module, t, asks) for t in chosen if t.kind is Kind.BLOCKED]
+    functions += [product_function(module, t) for t in chosen if t.kind is Kind.BLOCKED]
     return compiled(functions, triple, cpu)
 
 
 @cache
 def for_target(name):
-    return of(*TARGETS[name], name in AHEAD)
+    return of(*TARGETS[name])
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -89,8 +87,8 @@ def test_a_multiply_add_for_each_sum_and_lane(target, split):
         if tile.kind is Kind.BLOCKED:
             made = functions[product_name(tile)]
             assert len(multiplies(made)) == sums * turns, tile
-            asked = LINES * tile.shape.blocks if target in AHEAD else 0
-            assert sum("prefetch" in line for line in made) == asked, tile
+            asked = sum("prefetch" in line for line in made)
+            assert asked == LINES * tile.shape.blocks, tile
 
 
 @pytest.mark.parametrize("target", ["zen4", "sapphire"])
@@ -123,7 +121,7 @@ def test_pairs_are_multiplied_at_once():
 
 
 def test_it_compiles_for_neon_and_for_a_cpu_without_multiply_add():
-    neon = of(NARROW, "aarch64-unknown-linux-gnu", "neoverse-n1", asks=True)
+    neon = of(NARROW, "aarch64-unknown-linux-gnu", "neoverse-n1")
     old = of(NARROW, "x86_64-unknown-linux-gnu", BASELINE)
     for tile in NARROW:
         assert any("fmla" in line for line in neon[name_of(tile)])

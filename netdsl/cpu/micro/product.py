@@ -2,8 +2,8 @@
 
 A panel of weights, all that a tile takes, is read once for every few pixels of a row. The first
 tile of a row would wait for the memory that it comes from, and the memory for the others. So each
-turn of a tile's loop asks for a few cache lines of the next row's panel (`ahead` in shapes.py says
-on which CPUs); that takes a sixth off layers whose weights come from memory, or more.
+turn of a tile's loop asks for a few cache lines of the next row's panel; that takes a sixth off
+layers whose weights come from memory, or more.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from netdsl.cpu.micro.fields import LINES, X_STEP, Y_STEP
-from netdsl.cpu.micro.shapes import Kind, Tile, ahead
+from netdsl.cpu.micro.shapes import Kind, Tile
 from netdsl.cpu.micro.tile import Writer, runner
 from netdsl.cpu.micro.vectors import INT, LANES, LONG
 
@@ -25,14 +25,7 @@ class Product(Writer):
     """Writes the function of a product's tile: no biases, no residual, no clamping. In their
     places it takes where in params the lines lie that it asks for (`bias`), and how many floats
     farther each turn does (`residual`). Pixels lie side by side, so LLVM needs no register for
-    where each of them does.
-
-    asks: whether it asks for any.
-    """
-
-    def __init__(self, module: ir.Module, tile: Tile, name: str, asks: bool) -> None:
-        self.asks = asks
-        super().__init__(module, tile, name)
+    where each of them does."""
 
     def field(self, index: int) -> ir.Value:
         if index in (X_STEP, Y_STEP):
@@ -45,8 +38,6 @@ class Product(Writer):
 
     def begin(self, turn: ir.Value, across: ir.Value) -> None:
         b = self.builder
-        if not self.asks:
-            return
         byte = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
         fetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0i8")
@@ -64,11 +55,10 @@ def product_name(tile: Tile) -> str:
     return f"netdsl.product{tile.shape.pixels}x{tile.shape.blocks}"
 
 
-def product_function(module: ir.Module, tile: Tile, asks: bool | None = None) -> ir.Function:
-    """The function of one tile in this module, written when first asked for. asks: whether it asks
-    for weights; as suits this CPU by default."""
-    name, asks = product_name(tile), ahead() if asks is None else asks
-    return module.globals.get(name) or Product(module, tile, name, asks).function
+def product_function(module: ir.Module, tile: Tile) -> ir.Function:
+    """The function of one tile in this module, written when first asked for."""
+    name = product_name(tile)
+    return module.globals.get(name) or Product(module, tile, name).function
 
 
 run_product = intrinsic(runner(product_function, Kind.BLOCKED))

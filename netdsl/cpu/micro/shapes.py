@@ -186,13 +186,6 @@ def twice() -> bool:
 
 
 @cache
-def ahead() -> bool:
-    """Whether tiles of products ask for weights ahead of time: where the third level is far away,
-    and wherever registers are narrow."""
-    return not wide() or twice()
-
-
-@cache
 def matrices() -> bool:
     """Whether code is compiled for products of matrices of bfloat16 (AMX), and may use them."""
     return dots() and _has("amx-tile") and _has("amx-bf16") and amx.granted()
