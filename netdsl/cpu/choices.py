@@ -174,7 +174,8 @@ def _shapes(task: Task) -> list[Choice]:
     kind = Kind.PLANAR if task.shapes[0][0] <= PLANAR else Kind.BLOCKED
     *_, columns = axes3(output[1:])
     rows = task.batch * prod(output[1:]) // columns
-    found = by_cost(kind, columns, rows, [-(-op.filters // LANES)], task.threads)
+    terms = prod(op.window.kernel) * -(-task.shapes[0][0] // kind.lanes) * kind.lanes
+    found = by_cost(kind, columns, rows, [-(-op.filters // LANES)], task.threads, terms=terms)
     return [Choice(shape=row.shape) for row in found[1 : 1 + MORE_SHAPES]]
 
 

@@ -41,9 +41,10 @@ def choose(
     parts: int,
     overlap: bool = True,
     shape: Shape | None = None,
+    terms: float = inf,
 ) -> Row:
     """The row with tiles of this shape, if it fits, else the one that takes the fewest cycles."""
-    found = by_cost(kind, columns, rows, runs, parts, overlap)
+    found = by_cost(kind, columns, rows, runs, parts, overlap, terms)
     return next((row for row in found if row.shape == shape), found[0])
 
 
@@ -54,12 +55,13 @@ def by_cost(
     runs: Sequence[int],
     parts: int,
     overlap: bool = True,
+    terms: float = inf,
 ) -> list[Row]:
     """The ways to cut rows of so many columns, those first that take the fewest cycles.
 
     runs: how many blocks of filters in a row read the same input; a tile stays within a run.
     overlap: whether the last tile of a row or run may overlap the one before, maybe another
-    thread's.
+    thread's. terms: of each sum; the fewer they are, the more a tile's end counts.
     """
 
     def cost(row: Row) -> float:
@@ -73,13 +75,13 @@ def by_cost(
         blocks = tile.shape.blocks
         whole = not any(run % blocks for run in runs)
         if tile.kind is kind and blocks <= min(runs) and (overlap or whole):
-            row = cut(tile, columns, overlap)
+            row = cut(tile, columns, overlap, terms)
             found += [row] if row else []
     return sorted(found, key=cost)
 
 
 @cache
-def cut(tile: Tile, columns: int, overlap: bool) -> Row | None:
+def cut(tile: Tile, columns: int, overlap: bool, terms: float = inf) -> Row | None:
     """A row mostly of this tile, its end of others as wide or of one that overlaps; None where
     the tile does not fit."""
     pixels, blocks = tile.shape
@@ -88,13 +90,14 @@ def cut(tile: Tile, columns: int, overlap: bool) -> Row | None:
     best: tuple[float, list[Tile]] | None = None
     for fewer in range(min(3, columns // pixels)):
         count = columns // pixels - fewer
-        cycles, rest = ending(tile.kind, blocks, columns - count * pixels)
+        cycles, rest = ending(tile.kind, blocks, columns - count * pixels, terms)
         if cycles < inf:
-            whole = count * turn(tile) + cycles, [tile] * count + list(rest)
+            whole = count * turn(tile, terms) + cycles, [tile] * count + list(rest)
             best = min(best or whole, whole, key=lambda one: one[0])
     along = starts(columns, pixels)
-    if overlap and (best is None or len(along) * turn(tile) <= best[0]):
-        return Row(tile.shape, tuple((at, tile) for at in along), len(along) * turn(tile))
+    evenly = len(along) * turn(tile, terms)
+    if overlap and (best is None or evenly <= best[0]):
+        return Row(tile.shape, tuple((at, tile) for at in along), evenly)
     if best is None:
         return None
     cuts, at = [], 0
@@ -105,7 +108,9 @@ def cut(tile: Tile, columns: int, overlap: bool) -> Row | None:
 
 
 @cache
-def ending(kind: Kind, blocks: int, columns: int) -> tuple[float, tuple[Tile, ...]]:
+def ending(
+    kind: Kind, blocks: int, columns: int, terms: float = inf
+) -> tuple[float, tuple[Tile, ...]]:
     """The cheapest tiles across so many blocks that cover so many columns exactly, the widest
     first, and their cycles of a turn: infinitely many where none do."""
     if columns == 0:
@@ -115,18 +120,20 @@ def ending(kind: Kind, blocks: int, columns: int) -> tuple[float, tuple[Tile, ..
         pixels = tile.shape.pixels
         if tile.kind is not kind or tile.shape.blocks != blocks or pixels > columns:
             continue
-        cycles, rest = ending(kind, blocks, columns - pixels)
-        if cycles + turn(tile) < best[0]:
+        cycles, rest = ending(kind, blocks, columns - pixels, terms)
+        if cycles + turn(tile, terms) < best[0]:
             both = sorted((tile, *rest), key=lambda t: -t.shape.pixels)
-            best = cycles + turn(tile), tuple(both)
+            best = cycles + turn(tile, terms), tuple(both)
     return best
 
 
 @cache
-def turn(tile: Tile) -> float:
-    """Cycles of a turn of its loop within a layer."""
+def turn(tile: Tile, terms: float = inf) -> float:
+    """Cycles of a turn of its loop within a layer, its share of the tile's end with it."""
     cycles = tile.shape.cycles(tile.kind)
-    return cycles * tile.shape.pace if tile.kind is Kind.BLOCKED else cycles + OVERHEAD
+    if tile.kind is not Kind.BLOCKED:
+        return cycles + OVERHEAD
+    return cycles * tile.shape.pace + tile.shape.end / terms
 
 
 @cache
