@@ -303,7 +303,7 @@ def cycles(plan: Winograd) -> float:
         transforms += plan.parts * 2 * 4 * LANES * (inside + outside) / known.passing
         waiting = read(weights, chunks)
     products = share * across * product
-    if known.unhidden is not None and along >= known.alone:
+    if along >= known.alone:
         # Most of it hides, since tiles ask for weights ahead of time: see micro/product.py.
         products, waiting = max(products, waiting), known.unhidden * min(products, waiting)
     steps = chunks * 3 if plan.mode == PRODUCTS else 1

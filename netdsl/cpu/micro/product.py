@@ -9,16 +9,12 @@ layers whose weights come from memory, or more.
 from __future__ import annotations
 
 from llvmlite import ir
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from netdsl.cpu.micro.fields import LINES, X_STEP, Y_STEP
 from netdsl.cpu.micro.shapes import Kind, Tile
 from netdsl.cpu.micro.tile import Writer, runner
-from netdsl.cpu.micro.vectors import INT, LANES, LONG
-
-SECOND_LEVEL = 2
-"""Into which cache: LLVM counts from 3, the first level, down."""
+from netdsl.cpu.micro.vectors import LANES, LONG, SECOND_LEVEL
 
 
 class Product(Writer):
@@ -38,16 +34,11 @@ class Product(Writer):
 
     def begin(self, turn: ir.Value, across: ir.Value) -> None:
         b = self.builder
-        byte = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
-        fetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0i8")
-        how = [ir.Constant(INT, value) for value in (0, SECOND_LEVEL, 1)]
         first = b.add(self.bias, b.mul(turn, self.residual))
         for block in range(self.shape.blocks):
             start = b.gep(self.params, [b.add(first, self.times(across, block))])
             for line in range(LINES):
-                place = b.gep(start, [ir.Constant(LONG, line * LANES)])
-                b.call(fetch, [b.bitcast(place, byte), *how])
+                self.ask(b.gep(start, [ir.Constant(LONG, line * LANES)]), SECOND_LEVEL)
 
 
 def product_name(tile: Tile) -> str:

@@ -12,7 +12,7 @@ What a tile reads besides its arguments stands in the descriptor, from `t` on (`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -36,9 +36,9 @@ from netdsl.cpu.micro.fields import (
     Y_BLOCK,
     Y_STEP,
 )
-from netdsl.cpu.micro.shapes import SCALED, SHORT, Kind, Tile, tiles
+from netdsl.cpu.micro.shapes import SCALED, SHORT, Kind, Tile, tiles, twice
 from netdsl.cpu.micro.turn import Loop, written_out
-from netdsl.cpu.micro.vectors import FLOAT, INT, LANES, LONG
+from netdsl.cpu.micro.vectors import FIRST_LEVEL, FLOAT, INT, LANES, LONG
 
 VECTOR = ir.VectorType(FLOAT, LANES)
 Values = list[ir.Value]
@@ -60,6 +60,8 @@ class Writer(vectors.Writer):
     def write(self) -> None:
         """Start, loop over the taps, clamp, store."""
         start = self.field(START)
+        if asks(self.tile):
+            self.ask_for_ends(start)
         sums = self.grid(ir.Constant(VECTOR, [0.0] * LANES))
         sums = self.either(start, FROM_BIAS, self.biases, sums)
         sums = self.reduce(sums)
@@ -70,13 +72,38 @@ class Writer(vectors.Writer):
 
     def store(self, sums: Sums) -> None:
         """What the tile gives."""
-        # Read before anything is stored, after which LLVM would have to read them again.
-        step, across = self.field(Y_STEP), self.field(Y_BLOCK)
-        for block, row in enumerate(sums):
-            base = self.builder.add(self.y, self.times(across, block))
-            for pixel, value in enumerate(row):
-                place = self.vector(self.arena, base, self.times(step, pixel))
+        for row, places in zip(sums, self.outputs(), strict=True):
+            for value, place in zip(row, places, strict=True):
                 self.builder.store(value, place).align = 4
+
+    def outputs(self) -> Iterator[Values]:
+        """Where they go, block by block."""
+        return self.vectors(self.y, self.field(Y_STEP), self.field(Y_BLOCK))
+
+    def residuals(self) -> Iterator[Values]:
+        """Where what is added to them lies."""
+        return self.vectors(self.residual, self.field(R_STEP), self.field(R_BLOCK))
+
+    def vectors(self, first: ir.Value, step: ir.Value, across: ir.Value) -> Iterator[Values]:
+        """The places of all pixels' vectors, block by block. Fields are read before anything is
+        stored, after which LLVM would have to read them again."""
+        for block in range(self.shape.blocks):
+            base = self.builder.add(first, self.times(across, block))
+            pixels = range(self.shape.pixels)
+            yield [self.vector(self.arena, base, self.times(step, pixel)) for pixel in pixels]
+
+    def ask_for_ends(self, start: ir.Value) -> None:
+        """Asks for what the tile's end adds and for the places it writes, which the sums give time
+        to come from memory."""
+        more = self.builder.and_(start, ir.Constant(LONG, ADD_RESIDUAL))
+        with self.builder.if_then(self.builder.icmp_signed("!=", more, ir.Constant(LONG, 0))):
+            self.ask_for(self.residuals())
+        self.ask_for(self.outputs())
+
+    def ask_for(self, rows: Iterator[Values]) -> None:
+        for row in rows:
+            for place in row:
+                self.ask(place, FIRST_LEVEL)
 
     def begin(self, turn: ir.Value, across: ir.Value) -> None:
         """What a turn of the loop does first."""
@@ -114,17 +141,10 @@ class Writer(vectors.Writer):
         return loaded
 
     def with_residual(self, sums: Sums) -> Sums:
-        step, across = self.field(R_STEP), self.field(R_BLOCK)
-        result = []
-        for block, row in enumerate(sums):
-            base = self.builder.add(self.residual, self.times(across, block))
-            places = [
-                self.vector(self.arena, base, self.times(step, pixel)) for pixel in range(len(row))
-            ]
-            result.append(
-                [self.builder.fadd(v, self.load(p)) for v, p in zip(row, places, strict=True)]
-            )
-        return result
+        return [
+            [self.builder.fadd(v, self.load(p)) for v, p in zip(row, places, strict=True)]
+            for row, places in zip(sums, self.residuals(), strict=True)
+        ]
 
     def reduce(self, sums: Sums) -> Sums:
         """The sums over all taps."""
@@ -296,6 +316,12 @@ class Writer(vectors.Writer):
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
         pairs = [self.builder.bitcast(value, whole) for value in (b, a)]
         return self.builder.call(function, [c, *pairs])
+
+
+def asks(tile: Tile) -> bool:
+    """Whether a tile asks for what its end reads and writes: where LLVM cannot take the sums out
+    of registers for it. Where a core waits for instructions (`twice`), it was not tried."""
+    return written_out(tile) and not twice()
 
 
 def name_of(tile: Tile) -> str:

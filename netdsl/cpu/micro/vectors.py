@@ -7,6 +7,8 @@ from numba.core import cgutils
 
 LANES = 16
 FLOAT, LONG, INT = ir.FloatType(), ir.IntType(64), ir.IntType(32)
+FIRST_LEVEL, SECOND_LEVEL = 3, 2
+"""Caches, as LLVM counts them."""
 
 
 class Writer:
@@ -53,6 +55,14 @@ class Writer:
         found = self.builder.load(place)
         found.align = 4
         return found
+
+    def ask(self, place: ir.Value, level: int) -> None:
+        """Asks for the cache line of a place ahead of time, into a level."""
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
+        fetch = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
+        how = [ir.Constant(INT, value) for value in (0, level, 1)]
+        self.builder.call(fetch, [self.builder.bitcast(place, byte), *how])
 
     def clamped(self, value: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
         """Between low and high; NaN stays NaN, since a comparison with it is false."""
