@@ -39,8 +39,8 @@ class Rates:
     from memory. passing: bytes a cycle from one step of Winograd's algorithm to the next, through
     that cache; wait: what a step takes beside, of the threads for each other. unhidden: the part of
     waiting for weights that still shows where tiles ask for them ahead of time; alone: the tiles
-    along a chunk from which on it hides. apart: whether threads that go
-    through all weights, chunk by chunk, each bring them in.
+    along a chunk from which on they have the time to. apart: whether threads that go through all
+    weights, chunk by chunk, each bring them in.
 
     room: floats of a chunk by tiles that stay in the core's own cache, as a part of OWN_CACHE; what
     has no room there costs `missed` more for each of a tile's inputs, and again for each tile of

@@ -264,7 +264,7 @@ def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
     rows, kind, runs = prod(counts[:3]), whole.kind, filter_runs(whole.starts)
     # A sum in parts passes through the output, so no place may belong to two tiles.
     overlap = len(whole.taps) <= whole.longest
-    terms = len(whole.taps) * kind.lanes
+    terms = max(1, len(whole.taps) * kind.lanes)
     row = choose(kind, counts[3], rows, [count for _, count in runs], parts, overlap, shape, terms)
     filter_tiles = [
         (first + i, whole.starts[first])
