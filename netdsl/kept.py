@@ -12,13 +12,15 @@ used for a month.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Iterable
+from importlib.util import source_hash
 from pathlib import Path
 
-DIGEST = hashlib.sha256().digest_size
+DIGEST = 8
+"""Bytes of what Python itself tells sources apart by (a SipHash). `hashlib` takes longer to import
+than all files that a run reads take to be checked, and against damage this is as good."""
 
 DAY = 24 * 3600
 OLD = 30 * DAY
@@ -35,7 +37,7 @@ def read(path: Path) -> bytes | None:
     except OSError:
         return None
     content = whole[DIGEST:]
-    return content if hashlib.sha256(content).digest() == whole[:DIGEST] else None
+    return content if source_hash(content) == whole[:DIGEST] else None
 
 
 def write(path: Path, content: bytes) -> None:
@@ -43,7 +45,7 @@ def write(path: Path, content: bytes) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(hashlib.sha256(content).digest() + content)
+        beside.write_bytes(source_hash(content) + content)
         beside.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -52,10 +54,12 @@ def write(path: Path, content: bytes) -> None:
 
 def digest(sources: Iterable[Path], *more: bytes) -> str:
     """What a folder is called by, from the sources of what lies in it."""
-    found = hashlib.sha256(b"".join(more))
-    for source in sorted(sources):
-        found.update(source.read_bytes())
-    return found.hexdigest()[:12]
+    return called(b"".join([*more, *(path.read_bytes() for path in sorted(sources))]))
+
+
+def called(content: bytes) -> str:
+    """A name for what is made of this content."""
+    return source_hash(content).hex()
 
 
 def used(folder: Path) -> None:

@@ -75,7 +75,8 @@ def taps_of(source: Buffer, kind: Kind, channels: int, places: list[Triple]) -> 
     if kind is not Kind.PLANAR or source.lanes == 1:
         return tap_offsets(source, channel_steps(kind, channels), places)
     first = [c // LANES * source.block_stride + c % LANES for c in range(channels)]
-    return [start + at for start in first for at in tap_offsets(source, 1, places)]
+    within = tap_offsets(source, 1, places)
+    return [start + at for start in first for at in within]
 
 
 def _packed(task: Task, places: Places, weights: Floats, kind: Kind, block: int) -> Floats:

@@ -7,7 +7,6 @@ the CPU. Where the system says nothing, or nothing can be kept, LLVM is asked ea
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from functools import cache as once
@@ -104,4 +103,4 @@ def _asked(path: Path | None) -> Host:
 
 
 def _digest(*facts: object) -> str:
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+    return kept.called(repr(facts).encode())

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,7 +99,7 @@ class Buffer:
     def blocks(self) -> int:
         return -(-(self.shift + self.channels) // self.lanes)
 
-    @property
+    @cached_property
     def outer(self) -> Triple:
         """Depth, height and width with the halo."""
         d, h, w = (
@@ -106,11 +107,11 @@ class Buffer:
         )
         return d, h, w
 
-    @property
+    @cached_property
     def row_stride(self) -> int:
         return self.outer[2] * self.lanes
 
-    @property
+    @cached_property
     def plane_stride(self) -> int:
         return self.outer[1] * self.row_stride
 

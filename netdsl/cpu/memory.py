@@ -75,8 +75,8 @@ def lent(array: NDArray[Any]) -> NDArray[np.float32]:
         return flat
     if not np.may_share_memory(flat, array):
         return flat.copy()
-    pointer = ctypes.cast(flat.ctypes.data, ctypes.POINTER(ctypes.c_float))
-    return np.ctypeslib.as_array(pointer, flat.shape)
+    content = (ctypes.c_char * flat.nbytes).from_address(flat.ctypes.data)
+    return np.frombuffer(memoryview(content), np.float32)
 
 
 LARGE = 1 << 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -40,12 +41,12 @@ class Task:
     fc_weights: str | None = None
     shallow: bool = False
 
-    @property
+    @cached_property
     def whole(self) -> Fused:
         """The node's op with what is fused into it."""
         return parts(self.node)
 
-    @property
+    @cached_property
     def made(self) -> Shape:
         """The shape of what the op itself gives, before a pool that is fused into it."""
         return self.whole.made(self.shapes)

@@ -64,12 +64,13 @@ Takes = Callable[[Op, bool, Activation | None], bool]
 
 def fuse(graph: Graph, takes: Takes) -> Graph:
     """Every sum and activation that a device's kernel can take over from the node after it."""
+    fusing = _Fusing(graph)
     for node in graph.nodes:
         if isinstance(node.op, Add):
-            graph = _fuse_sum(graph, graph[node.name], takes)
+            fusing.take_sum(fusing.nodes[node.name], takes)
         if isinstance(node.op, Activation):
-            graph = _fuse_activation(graph, graph[node.name], takes)
-    return graph
+            fusing.take_activation(fusing.nodes[node.name], takes)
+    return fusing.done()
 
 
 Pools = Callable[[Graph, Node, MaxPool], bool]
@@ -78,17 +79,18 @@ Pools = Callable[[Graph, Node, MaxPool], bool]
 
 def fuse_pools(graph: Graph, pools: Pools) -> Graph:
     """Every max pool that a device's kernel can take over from the node after it."""
+    fusing = _Fusing(graph)
     for node in graph.nodes:
         if not isinstance(node.op, MaxPool):
             continue
-        layer = graph[node.inputs[0]]
+        layer = fusing.nodes[node.inputs[0]]
         if isinstance(layer.op, Input) or parts(layer).pool or not sole(graph, layer):
             continue
         if pools(graph, layer, node.op):
             whole = parts(layer)
             op = replace(whole, pool=node.op, members=(*whole.members, node.name))
-            graph = _absorb(graph, layer, replace(node, op=op, inputs=layer.inputs))
-    return graph
+            fusing.absorb(layer, replace(node, op=op, inputs=layer.inputs))
+    return fusing.done()
 
 
 def parts(node: Node) -> Fused:
@@ -98,38 +100,50 @@ def parts(node: Node) -> Fused:
     return Fused(node.op, node.name, (node.name,))
 
 
-def _fuse_activation(graph: Graph, node: Node, takes: Takes) -> Graph:
-    layer = graph[node.inputs[0]]
-    whole = parts(layer)
-    assert isinstance(node.op, Activation)
-    if whole.activation or not sole(graph, layer):
-        return graph
-    if not takes(whole.base, whole.residual, node.op):
-        return graph
-    op = replace(whole, activation=node.op, members=(*whole.members, node.name))
-    return _absorb(graph, layer, replace(node, op=op, inputs=layer.inputs))
+class _Fusing:
+    """A graph while its nodes are fused: those that are left, by name, in order.
 
+    A fused node keeps the name, shape and place of the last that it stands for, and reads what the
+    first read. So who is read how often stays as it was, and so does what stands before what.
+    """
 
-def _fuse_sum(graph: Graph, node: Node, takes: Takes) -> Graph:
-    """The later of a sum's two layers adds the other's result to its own."""
-    if len(node.inputs) != 2 or node.inputs[0] == node.inputs[1]:
-        return graph
-    order = {n.name: i for i, n in enumerate(graph.nodes)}
-    for name in sorted(node.inputs, key=lambda name: -order[name]):
-        layer = graph[name]
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes = {node.name: node for node in graph.nodes}
+        self.order = {name: i for i, name in enumerate(self.nodes)}
+
+    def take_activation(self, node: Node, takes: Takes) -> None:
+        """Lets the layer before an activation apply it."""
+        layer = self.nodes[node.inputs[0]]
         whole = parts(layer)
-        if whole.residual or whole.activation or not sole(graph, layer):
-            continue
-        if not takes(whole.base, True, None):
-            continue
-        other = node.inputs[1 - node.inputs.index(name)]
-        op = replace(whole, residual=True, members=(*whole.members, node.name))
-        return _absorb(graph, layer, replace(node, op=op, inputs=(*layer.inputs, other)))
-    return graph
+        assert isinstance(node.op, Activation)
+        if whole.activation or not sole(self.graph, layer):
+            return
+        if takes(whole.base, whole.residual, node.op):
+            op = replace(whole, activation=node.op, members=(*whole.members, node.name))
+            self.absorb(layer, replace(node, op=op, inputs=layer.inputs))
 
+    def take_sum(self, node: Node, takes: Takes) -> None:
+        """Lets the later of a sum's two layers add the other's result to its own."""
+        if len(node.inputs) != 2 or node.inputs[0] == node.inputs[1]:
+            return
+        for name in sorted(node.inputs, key=lambda name: -self.order[name]):
+            layer = self.nodes[name]
+            whole = parts(layer)
+            if whole.residual or whole.activation or not sole(self.graph, layer):
+                continue
+            if not takes(whole.base, True, None):
+                continue
+            other = node.inputs[1 - node.inputs.index(name)]
+            op = replace(whole, residual=True, members=(*whole.members, node.name))
+            return self.absorb(layer, replace(node, op=op, inputs=(*layer.inputs, other)))
 
-def _absorb(graph: Graph, layer: Node, whole: Node) -> Graph:
-    """The graph with `whole` in place of the node of its name, and without the layer before it."""
-    nodes = (whole if n.name == whole.name else n for n in graph.nodes if n.name != layer.name)
-    names = {label: name for label, name in graph.names.items() if name != layer.name}
-    return replace(graph, nodes=tuple(nodes), names=names)
+    def absorb(self, layer: Node, whole: Node) -> None:
+        """Puts `whole` in the place of the node of its name; the layer before it goes."""
+        self.nodes[whole.name] = whole
+        del self.nodes[layer.name]
+
+    def done(self) -> Graph:
+        """The graph of the nodes that are left."""
+        names = {label: name for label, name in self.graph.names.items() if name in self.nodes}
+        return replace(self.graph, nodes=tuple(self.nodes.values()), names=names)

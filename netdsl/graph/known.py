@@ -3,16 +3,15 @@
 Reading a text takes the parser and all of the language, whose import alone takes longer than many a
 net's first run. So the graph of a file is kept in the user's cache folder, `netdsl/nets-DIGEST`, as
 JSON: numbers and strings as they are, a tuple as a list, and an object as `{"Class": [fields]}`.
-Its name is a digest of the text and the file's name. A graph with anything else in it is not kept.
+Its name is a digest of the text and the file's name, which stand before it. A graph with anything
+else in it is not kept.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,10 @@ def find(text: str, file: str) -> Graph | None:
     content = kept.read(place(text, file))
     if content is None:
         return None
-    found = decoded(json.loads(content), Source(text, file))
+    made_of, graph = json.loads(content)
+    if made_of != [text, file]:
+        return None  # another text of the same digest
+    found = decoded(graph, Source(text, file))
     assert isinstance(found, Graph)
     return found
 
@@ -57,7 +59,8 @@ def keep(graph: Graph, text: str, file: str) -> None:
     """Keeps the graph of a text, if it can be kept."""
     kept.used(folder())
     with contextlib.suppress(UnkeptError):
-        kept.write(place(text, file), json.dumps(encoded(graph)).encode())
+        content = json.dumps([[text, file], encoded(graph)])
+        kept.write(place(text, file), content.encode())
     with contextlib.suppress(OSError):
         files = sorted(folder().iterdir(), key=lambda path: path.stat().st_mtime)
         for path in files[:-MOST]:
@@ -66,7 +69,7 @@ def keep(graph: Graph, text: str, file: str) -> None:
 
 def place(text: str, file: str) -> Path:
     """The file of a text's graph."""
-    return folder() / f"{hashlib.sha256(repr((text, file)).encode()).hexdigest()[:24]}.json"
+    return folder() / f"{kept.called(repr((text, file)).encode())}.json"
 
 
 @cache
@@ -92,7 +95,7 @@ def encoded(value: object) -> Any:
     name = type(value).__name__
     if CLASSES.get(name) is not type(value):
         raise UnkeptError(name)
-    return {name: [encoded(getattr(value, field.name)) for field in fields(value)]}
+    return {name: [encoded(getattr(value, field)) for field in type(value).__match_args__]}
 
 
 def decoded(value: Any, source: Source) -> Any:
