@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Severity = Literal["error", "warning"]
 
@@ -56,8 +56,7 @@ class Span:
         return self.source.text[self.start : self.end]
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """A block's call on the way to a place: the call as written, and where."""
 
     text: str

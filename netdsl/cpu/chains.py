@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from netdsl.cpu.choices import choice
 from netdsl.cpu.layout import LANES
@@ -23,8 +23,7 @@ Span = tuple[int, int]
 """Rows of an image: the first and the end. They may reach into its padding."""
 
 
-@dataclass(frozen=True)
-class Chain:
+class Chain(NamedTuple):
     """Layers that are done in stripes.
 
     height: rows of a stripe of the last one's output. between: for each but the last, the rows

@@ -9,8 +9,8 @@ few channels goes by Winograd's algorithm on the phases of its input (phases.py)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from netdsl.cpu import phases, winograd
 from netdsl.cpu.costs import Work
@@ -44,8 +44,7 @@ MORE_SHAPES = 3
 """Tiles of direct sums that are worth measuring beside the one that is taken by its cost."""
 
 
-@dataclass(frozen=True)
-class Algorithm:
+class Algorithm(NamedTuple):
     """direct sums (size None) or Winograd's with tiles of a size; cycles: what it costs a layer."""
 
     size: Size | None
@@ -56,8 +55,7 @@ class Algorithm:
         return f"winograd{self.size.outputs}" if self.size else "direct"
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """A way to do a layer: by a plan of Winograd's algorithm, or by direct sums with tiles of a
     shape; of a shape taken by its cost where that is None."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 from math import inf, prod
 
@@ -136,7 +135,7 @@ def quick_calls(task: Task, plan: Winograd, ends: winograd.Ends) -> list[Call]:
         return winograd.describe(plan, ends)
     made = phases.buffer(plan, op.window, source, ends.scratch)
     split = phases.split(made, source, op.window, ends.before, task.threads)
-    after = replace(ends, source=made, before=(0, 0, 0), scratch=ends.scratch + made.floats)
+    after = ends._replace(source=made, before=(0, 0, 0), scratch=ends.scratch + made.floats)
     return [split, *winograd.describe(plan, after)]
 
 

@@ -7,9 +7,9 @@ an Emerald Rapids at two, so that all else weighs twice as much there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from math import inf, prod
+from typing import NamedTuple
 
 from netdsl.cpu.layout import LANES, Triple
 from netdsl.cpu.micro.shapes import Kind, Shape, twice, wide
@@ -25,8 +25,7 @@ SHARED = 16 << 20
 """Bytes of weights that stay in the cache that all cores share, while one layer is done."""
 
 
-@dataclass(frozen=True)
-class Rates:
+class Rates(NamedTuple):
     """What a kind of CPU takes.
 
     direct: a multiply-add of a direct sum. reads: each of the loads of a turn of a product's tile,
@@ -158,8 +157,7 @@ def read(weights: int, times: int = 1) -> float:
     return first + (times - 1) * weights / (near if weights <= SHARED else far)
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """A convolution by direct sums: its samples, blocks of channels and filters, outputs per axis,
     taps, threads; lanes: the channels of a block. What Winograd's algorithm costs is in
     `winograd.cycles`."""

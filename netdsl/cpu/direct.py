@@ -8,7 +8,6 @@ the phases of transposed ones and fully connected layers; they differ in the tab
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import inf, prod
 from typing import NamedTuple
 
@@ -189,8 +188,7 @@ FEW, FAR = 16, 4 << 20
 no cache holds: such come from memory, in longer runs."""
 
 
-@dataclass(frozen=True)
-class Sum:
+class Sum(NamedTuple):
     """What the direct worker computes: output = clamp(bias + taps . weights + residual).
 
     counts: samples, planes, rows and columns of outputs. taps: where each tap lies from the first,

@@ -8,7 +8,8 @@ rounded once all the same, and as it was.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from netdsl.cpu.layout import LANES
 from netdsl.cpu.rounding import Rounded, rounded_name
@@ -20,8 +21,7 @@ BLOCK = 2 * LANES
 """Channels of a block of a tensor in bfloat16 that products of matrices read."""
 
 
-@dataclass(frozen=True)
-class Writers:
+class Writers(NamedTuple):
     """The nodes that can write such a tensor; `parts`: those that can start within a block."""
 
     whole: frozenset[str]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from netdsl.cpu.chains import Chain
 from netdsl.cpu.layout import LANES, Buffer, Halo, fresh
@@ -56,8 +57,7 @@ class BlockFamilies(Families):
                 return
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """Each tensor's buffer, the floats they take in all, and where the scratch is."""
 
     buffers: Mapping[str, Buffer]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from threading import Lock
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +39,7 @@ TUNED = ", tuned"
 """What a way's name ends with where tuning chose it."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """A node's part of a plan: its name, the word of its op, its multiply-adds, its calls, and for
     a convolution the name of the way it is done (choices.py); rounding: see `Plan.rounding`."""
 
@@ -51,8 +51,7 @@ class Step:
     rounding: float | None = None
 
 
-@dataclass(frozen=True)
-class Port:
+class Port(NamedTuple):
     """Where an array goes in or comes out: its name, its shape without the batch, and the call."""
 
     name: str
@@ -281,9 +280,9 @@ class Making:
             self.graph.name,
             batch,
             self.threads,
-            tuple(replace(port, call=link(port.call)) for port in inputs),
-            tuple(replace(port, call=link(port.call)) for port in outputs),
-            tuple(replace(s, calls=tuple(map(link, s.calls))) for s in steps if s.calls),
+            tuple(port._replace(call=link(port.call)) for port in inputs),
+            tuple(port._replace(call=link(port.call)) for port in outputs),
+            tuple(s._replace(calls=tuple(map(link, s.calls))) for s in steps if s.calls),
             placement,
             aligned(placement.floats),
             self.params,

@@ -103,7 +103,7 @@ class Layer:
         """
         count, stride = rows[1] - rows[0], window(self.task).stride[0]
         if count not in self.calls:
-            part = replace(self.whole, counts=(1, 1, count, self.task.made[2]))
+            part = self.whole._replace(counts=(1, 1, count, self.task.made[2]))
             self.calls[count] = call_of(
                 replace(self.task, threads=1), part, choice(self.task).shape
             )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,8 +58,7 @@ class Task:
         return self.threads if self.batch * prod(self.node.shape) >= SMALL else 1
 
 
-@dataclass(frozen=True)
-class Needs:
+class Needs(NamedTuple):
     """What a node asks of memory: a halo around each input, scratch, planes in place of blocks."""
 
     halos: tuple[Halo, ...] = ()

@@ -17,10 +17,10 @@ a stride is so many channels more (strides.py).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from math import inf, prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,8 +44,7 @@ from netdsl.cpu.winograd_kernel import (
 )
 
 
-@dataclass(frozen=True)
-class Winograd:
+class Winograd(NamedTuple):
     """The plan of one layer: channels and filters in blocks of 16.
 
     size: F(m x m, r x r). phases: of the layer's stride, whose channels are blocks side by side.
@@ -178,8 +177,7 @@ FEWEST = 14
 """Tiles at a time below which a product of matrices is not worth its loads."""
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """A convolution: samples, channels, filters, outputs per axis, threads.
 
     depth: the taps along depth, None where there is no depth. phases: of the other axes' stride.
@@ -344,8 +342,7 @@ def filter_descriptor(plan: Winograd) -> Ints:
     return np.array((*head, *sizes), np.int64)
 
 
-@dataclass(frozen=True)
-class Ends:
+class Ends(NamedTuple):
     """What a layer reads and writes. before: the padding before, above and left; scratch,
     weights, biases: where they start; clamp: the least and the largest output; pooled: whether the
     target takes the largest of every 2x2 outputs."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netdsl.faults import NetError, error
 from netdsl.formats.namemap import NameMap
@@ -38,8 +38,7 @@ ROLES = {
 """How files call the tensors of one layer, for those that shapes do not tell apart."""
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """The file's name for each of the net's parameters, and how it was found.
 
     `by` is "own names", a map's source such as "torchvision", either after a prefix

@@ -10,10 +10,9 @@ import json
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +36,7 @@ LARGEST_HEADER = 100_000_000
 """Bytes of header that the format allows."""
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A tensor in the file: its kind of number, its shape, where its bytes begin."""
 
     kind: str

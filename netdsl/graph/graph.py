@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from netdsl.faults import Call, Span
 from netdsl.ops import Input, Op, Parameter, Shape
@@ -32,8 +33,7 @@ class Node:
         return self.name.rpartition(".")[0]
 
 
-@dataclass(frozen=True)
-class Aux:
+class Aux(NamedTuple):
     """A side classifier: its name, the weight of its loss, the node that is its output."""
 
     name: str
@@ -41,8 +41,7 @@ class Aux:
     output: str
 
 
-@dataclass(frozen=True)
-class Labels:
+class Labels(NamedTuple):
     """Class names: of a list that ships with the package, or a file beside the .net file."""
 
     name: str

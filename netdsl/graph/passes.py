@@ -38,7 +38,7 @@ def bypass(graph: Graph, instead: Mapping[str, str]) -> Graph:
         graph,
         nodes=nodes,
         outputs=tuple(map(found, graph.outputs)),
-        aux=tuple(replace(aux, output=found(aux.output)) for aux in graph.aux),
+        aux=tuple(aux._replace(output=found(aux.output)) for aux in graph.aux),
         names={label: found(name) for label, name in graph.names.items()},
     )
 
@@ -118,17 +118,26 @@ def _fold(
     """Replaces the layer's weight and bias by those that do the norm's work too."""
     assert isinstance(norm.op, BatchNorm)
     scale, shift = scale_and_shift(norm.op, own)
-    weight = weights[f"{layer.name}.weight"].astype(np.float64)
+    weight = weights[f"{layer.name}.weight"]
     if isinstance(layer.op, ConvTranspose):
         grouped = weight.reshape(layer.op.groups, -1, *weight.shape[1:])
         each = scale.reshape(layer.op.groups, 1, -1, *(1 for _ in weight.shape[2:]))
-        weight = (grouped * each).reshape(weight.shape)
+        scaled = _product(grouped, each).reshape(weight.shape)
     else:
-        weight = weight * scale.reshape(-1, *(1 for _ in weight.shape[1:]))
+        scaled = _product(weight, scale.reshape(-1, *(1 for _ in weight.shape[1:])))
     if f"{layer.name}.bias" in weights:
         shift = shift + weights[f"{layer.name}.bias"] * scale
-    weights[f"{layer.name}.weight"] = weight.astype(np.float32)
+    weights[f"{layer.name}.weight"] = scaled
     weights[f"{layer.name}.bias"] = shift.astype(np.float32)
+
+
+def _product(
+    weight: npt.NDArray[np.float32], scale: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float32]:
+    """weight times scale in double precision, rounded once, without a copy in double precision."""
+    result = np.empty(weight.shape, np.float32)
+    np.multiply(weight, scale, out=result, dtype=np.float64, casting="unsafe")
+    return result
 
 
 def lowered(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """How long a node took, in ms of one run: the median and the least; macs of the batch.
 
     way: how a convolution is done, where a device has several ways.

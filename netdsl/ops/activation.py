@@ -39,7 +39,6 @@ class Activation(Op):
         return Counts(elementwise=prod(inputs[0]))
 
 
-@dataclass(frozen=True)
 class Relu(Activation):
     """max(x, 0)"""
 
@@ -48,7 +47,6 @@ class Relu(Activation):
     doc: ClassVar = "max(x, 0)"
 
 
-@dataclass(frozen=True)
 class Relu6(Activation):
     """min(max(x, 0), 6)"""
 
@@ -75,7 +73,6 @@ class Leaky(Activation):
         return spell(self.head, positional=() if self.slope == 0.01 else (self.slope,))
 
 
-@dataclass(frozen=True)
 class PRelu(Activation):
     """Leaky with a learned slope, one a channel (He et al. 2015)."""
 
@@ -124,7 +121,6 @@ class Gelu(Activation):
         return spell(self.head, positional=() if self.form == "erf" else (self.form,))
 
 
-@dataclass(frozen=True)
 class Silu(Activation):
     """x sigmoid(x)"""
 
@@ -132,7 +128,6 @@ class Silu(Activation):
     doc: ClassVar = "x sigmoid(x)"
 
 
-@dataclass(frozen=True)
 class HardSwish(Activation):
     """x hsigmoid(x) = x min(max(x + 3, 0), 6) / 6"""
 
@@ -140,7 +135,6 @@ class HardSwish(Activation):
     doc: ClassVar = "x min(max(x + 3, 0), 6) / 6"
 
 
-@dataclass(frozen=True)
 class Sigmoid(Activation):
     """1 / (1 + exp(-x))"""
 
@@ -173,7 +167,6 @@ class HardSigmoid(Activation):
         )
 
 
-@dataclass(frozen=True)
 class Tanh(Activation):
     """The hyperbolic tangent."""
 
@@ -182,7 +175,6 @@ class Tanh(Activation):
     doc: ClassVar = "the hyperbolic tangent"
 
 
-@dataclass(frozen=True)
 class Softmax(Activation):
     """exp(x - max) over its sum, across the channels of each position."""
 
@@ -191,7 +183,6 @@ class Softmax(Activation):
     doc: ClassVar = "probabilities across the channels"
 
 
-@dataclass(frozen=True)
 class LogSoftmax(Activation):
     """The logarithm of softmax, computed without it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import prod
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from netdsl.faults import OpFault
 from netdsl.ops.base import (
@@ -24,8 +24,7 @@ from netdsl.ops.base import (
 from netdsl.ops.window import LARGEST, kernel_axes, spatial_axes
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """How `run` turns a picture into an input: see `input` in the language's page.
 
     resize: the shorter side in pixels (None: the input's size); then the centre is cut out,

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import prod
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from netdsl.faults import OpFault
 
@@ -31,8 +31,7 @@ def show(shape: Shape) -> str:
     return "x".join(str(n) for n in shape)
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting in the parentheses of an op word.
 
     Positional settings are taken in the order they are declared; any may be named instead.
@@ -49,8 +48,7 @@ class Setting:
     choices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Spelling:
+class Spelling(NamedTuple):
     """How an op word is spelled after its head.
 
     kernel: "axes" for a size per spatial axis (`3x3`, or `3` for every axis), "number" for one
@@ -75,8 +73,7 @@ class Word:
     settings: Mapping[str, Value] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Bound:
+class Bound(NamedTuple):
     """A word checked against its spelling: every setting has its value or its default."""
 
     head: str
@@ -134,8 +131,7 @@ def spread(given: tuple[int, ...], rank: int, part: str, what: str) -> tuple[int
     return given
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One learned or measured tensor of an op.
 
     role: "weight" and "bias" are learned and counted as parameters (weights alone are "without
@@ -159,8 +155,7 @@ class Parameter:
         return self.role != "statistic"
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """Exact arithmetic of one op on one sample, by sort, as integers.
 
     macs: multiply-adds of convolutions and fully connected layers, without bias.
@@ -176,8 +171,7 @@ class Counts:
     elementwise: int = 0
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """How an output position looks at its input, per spatial axis.
 
     extent: input positions one output sees; stride: input positions between outputs (below 1
@@ -188,8 +182,7 @@ class Field:
     stride: tuple[Fraction, ...]
 
 
-@dataclass(frozen=True)
-class Gradient:
+class Gradient(NamedTuple):
     """What the backward pass of an op reads besides the output's gradient.
 
     saves: of "input", "output" (tensors that must be kept until then), "statistics" (a mean and

@@ -21,7 +21,6 @@ class Join(Op):
         return cls()
 
 
-@dataclass(frozen=True)
 class Concat(Join):
     """[a | b]: (C1, *s), (C2, *s) -> (C1 + C2, *s), joined along the channels."""
 
@@ -41,7 +40,6 @@ class Concat(Join):
         return (sum(shape[0] for shape in inputs), *first[1:])
 
 
-@dataclass(frozen=True)
 class Add(Join):
     """[a + b]: the sum of tensors of one shape."""
 
@@ -63,7 +61,6 @@ class Add(Join):
         return Counts(adds=prod(inputs[0]) * (len(inputs) - 1))
 
 
-@dataclass(frozen=True)
 class Multiply(Join):
     """[a * b]: the product of tensors; an axis of size 1 is stretched."""
 

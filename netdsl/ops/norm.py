@@ -89,7 +89,6 @@ class BatchNorm(Norm):
         return super()._settings() | ({} if self.momentum == 0.1 else {"momentum": self.momentum})
 
 
-@dataclass(frozen=True)
 class LayerNorm(Norm):
     """Normalises each sample over all its channels and positions; scale and shift a channel."""
 
@@ -103,7 +102,6 @@ class LayerNorm(Norm):
         return cls(bound.number("eps"), bound.flag("affine"))
 
 
-@dataclass(frozen=True)
 class InstanceNorm(Norm):
     """Normalises each channel of each sample over space."""
 

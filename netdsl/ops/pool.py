@@ -200,7 +200,6 @@ class GlobalAverage(Op):
         return None
 
 
-@dataclass(frozen=True)
 class GlobalMax(GlobalAverage):
     """The largest value of every channel: (C, *spatial) -> (C, 1, …)."""
 

@@ -7,7 +7,7 @@ padding (PyTorch's rule).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netdsl.faults import OpFault
 from netdsl.ops.base import Bound, Pair, Shape, Value, show
@@ -15,8 +15,7 @@ from netdsl.ops.base import Bound, Pair, Shape, Value, show
 LARGEST = 2**31 - 1
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """Kernel, stride, padding and dilation per spatial axis."""
 
     kernel: tuple[int, ...]

@@ -49,5 +49,5 @@ def _op(op: Op) -> Op:
     if isinstance(op, Conv):
         return replace(op, depthwise=False)
     if isinstance(op, MaxPool | AveragePool):
-        return replace(op, window=replace(op.window, ceil=False))
+        return replace(op, window=op.window._replace(ceil=False))
     return Input(op.shape) if isinstance(op, Input) else op

@@ -330,7 +330,7 @@ c -> pair(a) -> pair(b) as last -> relu -> pair(c) -> [id * last] -> gap -> fc(3
         nodes=nodes,
         inputs=tuple(own[n] for n in graph.inputs),
         outputs=tuple(own[n] for n in graph.outputs),
-        aux=tuple(replace(a, name=name, output=own[a.output]) for a in graph.aux),
+        aux=tuple(a._replace(name=name, output=own[a.output]) for a in graph.aux),
         blocks=dict.fromkeys(scopes.values(), name),
         names={f"{name}{i}": own[node] for i, node in enumerate(graph.names.values())},
         meta={"paper": name, "year": name},

@@ -59,7 +59,7 @@ def _turned(op: Conv | ConvTranspose, shape: Shape) -> Conv:
         (extent - 1 - lo, extent - 1 - hi)
         for (lo, hi), extent in zip(w.padding, w.extent, strict=True)
     )
-    return Conv(shape[0], replace(w, padding=padding), op.groups, bias=False)
+    return Conv(shape[0], w._replace(padding=padding), op.groups, bias=False)
 
 
 def _transposed(op: Conv | ConvTranspose, shape: Shape, out: Shape) -> Conv | ConvTranspose:
@@ -68,7 +68,7 @@ def _transposed(op: Conv | ConvTranspose, shape: Shape, out: Shape) -> Conv | Co
         padding = tuple(
             (lo, hi - extra) for (lo, hi), extra in zip(w.padding, op.out_pad, strict=True)
         )
-        return Conv(shape[0], replace(w, padding=padding), op.groups, bias=False)
+        return Conv(shape[0], w._replace(padding=padding), op.groups, bias=False)
     left = tuple(
         size - ((n - 1) * s - lo - hi + extent)
         for size, n, s, (lo, hi), extent in zip(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -19,10 +19,10 @@ KEY = "netdsl"
 def put(model: ModelProto, graph: Graph) -> None:
     """Writes how pictures become the net's inputs, its labels, its facts, and which of the model's
     outputs are auxiliary heads'."""
-    pictures = {name: asdict(graph.input_op(name).picture) for name in graph.inputs}
-    labels = None if graph.labels is None else asdict(graph.labels)
+    pictures = {name: graph.input_op(name).picture._asdict() for name in graph.inputs}
+    labels = None if graph.labels is None else graph.labels._asdict()
     facts: dict[str, Any] = {"pictures": pictures, "labels": labels, "meta": dict(graph.meta)}
-    heads = [asdict(aux) for aux in graph.aux if aux.output not in graph.outputs]
+    heads = [aux._asdict() for aux in graph.aux if aux.output not in graph.outputs]
     if heads:
         facts["aux"] = heads
     entry = model.metadata_props.add()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from netdsl.formats.onnx import response
 from netdsl.formats.onnx.call import Call, Value
@@ -49,7 +48,7 @@ def _reached(w: Window, spatial: Shape) -> Window:
         room = size + before + after - extent
         if after >= extent and room >= 0:
             padding[i] = (before, max(0, room // stride * stride + extent - size - before))
-    return replace(w, padding=tuple(padding))
+    return w._replace(padding=tuple(padding))
 
 
 def whole(op: Op) -> Callable[[Call], Value]:
