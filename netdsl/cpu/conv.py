@@ -100,15 +100,14 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
     """The calls of Winograd's algorithm."""
     op = task.whole.base
     assert isinstance(op, Conv)
+    weights = quick_weights(task, places.weights["weight"])
     ends = winograd.Ends(
         places.inputs[0],
         corner(op.window),
         places.output,
         places.inputs[1] if task.whole.residual else None,
         places.scratch,
-        places.params.add(
-            winograd.transformed(quick_weights(task, places.weights["weight"]), plan)
-        ),
+        places.params.add(winograd.transformed(weights, plan, places.params.room)),
         all_biases(places, places.output.blocks),
         clamp(task.whole.activation),
         task.whole.pool is not None,
@@ -178,7 +177,7 @@ def direct_sum(task: Task, places: Places) -> Sum:
     weights, starts = matrix.whole_blocks(target, weights, starts)
     always = kind is Kind.MATRIX or goes_by_rows(task, kind)
     block = block_floats(len(taps), kind)
-    packed = packed_weights(weights, kind, block, task.threads)
+    packed = packed_weights(weights, kind, block, task.threads, places.params.room)
     return Sum(
         kind=kind,
         counts=(target.batch, *target.size),

@@ -82,7 +82,7 @@ def taps_of(source: Buffer, kind: Kind, channels: int, places: list[Triple]) -> 
 def _packed(task: Task, places: Places, weights: Floats, kind: Kind, block: int) -> Floats:
     """The weights as tiles read them; where they were asked for in fewer bits, with their error."""
     if task.fc_weights is None or kind not in SHORT:
-        return packed_weights(weights, kind, block, task.threads)
+        return packed_weights(weights, kind, block, task.threads, places.params.room)
     packed, places.rounding["weight"] = shortened(weights, kind, block, task.threads)
     return packed
 

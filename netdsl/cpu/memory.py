@@ -79,6 +79,10 @@ def lent(array: NDArray[Any]) -> NDArray[np.float32]:
     return np.frombuffer(memoryview(content), np.float32)
 
 
+ROOMY = 64 << 20
+"""Bytes of weights that stay in memory from when they are checked until they are packed: to read
+them once more takes time, and is worth it where they take much of the memory."""
+
 LARGE = 1 << 20
 """Bytes of an array whose memory is worth giving back."""
 

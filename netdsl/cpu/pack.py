@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from netdsl.cpu.lanes import paired
@@ -53,7 +55,13 @@ def pack_pairs(weights, packed, d, part, parts):  # type: ignore[no-untyped-def]
                     target += 16 * rows
 
 
-def packed_weights(weights: Floats, kind: Kind, block: int, parts: int) -> Floats:
+Room = Callable[[int], Floats]
+"""Gives so many zeros, on a cache line."""
+
+
+def packed_weights(
+    weights: Floats, kind: Kind, block: int, parts: int, room: Room = aligned
+) -> Floats:
     """(filters, channels, taps) weights, each block of filters `block` floats from the last.
 
     Lanes without a filter or channel hold zeros. Kinds with weights in bfloat16 get them rounded.
@@ -61,7 +69,7 @@ def packed_weights(weights: Floats, kind: Kind, block: int, parts: int) -> Float
     filters, channels, taps = weights.shape
     lanes = kind.lanes
     blocks = -(-filters // LANES)
-    packed = aligned(blocks * block)
+    packed = room(blocks * block)
     sizes = (filters, channels, taps, blocks, -(-channels // lanes), lanes, block)
     work = pack_pairs if kind in HALF else pack_blocks
     d = np.array((work.address, parts, *sizes), np.int64)

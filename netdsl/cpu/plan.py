@@ -192,11 +192,12 @@ def compile(  # noqa: A001 - called as cpu.compile
     whole = graph if aux else graph.without_aux()
     check_weights(whole, weights)
     if not isinstance(weights, Drawn):
-        for weight in weights.values():
-            memory.let_go(weight)
+        soon = whole.all_parameters() if _bytes(weights) <= memory.ROOMY else {}
+        for name, weight in weights.items():
+            if name not in soon:
+                memory.let_go(weight)
     low, packed = lowered(whole, weights, lambda g: fuse(g, takes))
     held = (*low.outputs, *(a.output for a in low.aux)) if aux else low.outputs
-    plain = precision == "fp32" and not exact
     plain = precision == "fp32" and not exact
     known = tuned.choices(max(batch, 1), count) if plain else None
     making = Making(low, packed, max(batch, 1), count, exact, precision, known, fc_weights)
@@ -205,6 +206,10 @@ def compile(  # noqa: A001 - called as cpu.compile
 
 
 thread_count = threads.count
+
+
+def _bytes(weights: Weights) -> int:
+    return sum(weight.nbytes for weight in weights.values())
 
 
 class Making:

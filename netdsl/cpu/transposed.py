@@ -98,7 +98,9 @@ def _plan_phase(
         target=view(target, phase, stride),
         taps=offsets,
         starts=starts,
-        weights=places.params.add(packed_weights(chosen, kind, block, task.threads)),
+        weights=places.params.add(
+            packed_weights(chosen, kind, block, task.threads, places.params.room)
+        ),
         block=block,
         biases=biases,
         residual=view(places.inputs[1], phase, stride) if task.whole.residual else None,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from netdsl.cpu import region, tuned
 from netdsl.cpu.choices import ways
 from netdsl.cpu.conv import conv_needs
-from netdsl.cpu.layout import Call, Halo, aligned
+from netdsl.cpu.layout import Call, Floats, Halo, aligned
 from netdsl.cpu.plan import Making, Weights
 from netdsl.cpu.region import Chain
 from netdsl.cpu.table import takes
@@ -90,6 +90,9 @@ class _Once(LooseParams):
     def __init__(self) -> None:
         super().__init__()
         self._known: dict[bytes, int] = {}
+
+    def room(self, count: int) -> Floats:
+        return aligned(count)  # memory of its own, to be let go where its content is known
 
     def add(self, values: NDArray[np.floating]) -> int:
         flat = np.ascontiguousarray(values, np.float32).reshape(-1)

@@ -30,7 +30,7 @@ from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, Triple, aligned
 from netdsl.cpu.micro import Kind, Tile, code
 from netdsl.cpu.micro.fields import SIZES, TILE_FIELDS, Size, output_form, turns
-from netdsl.cpu.pack import packed_weights
+from netdsl.cpu.pack import Room, packed_weights
 from netdsl.cpu.strides import Phases, spans
 from netdsl.cpu.tiling import product_tile
 from netdsl.cpu.winograd_kernel import (
@@ -314,9 +314,9 @@ def missed(plan: Winograd) -> float:
     return max(0.0, 1 - rates().room * OWN_CACHE / held)
 
 
-def transformed(weights: Floats, plan: Winograd) -> Floats:
+def transformed(weights: Floats, plan: Winograd, room: Room = aligned) -> Floats:
     """A layer's weights, transformed."""
-    result = aligned(plan.weight_floats)
+    result = room(plan.weight_floats)
     launch(packed(weights, plan), result, filter_descriptor(plan))
     return result
 

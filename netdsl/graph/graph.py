@@ -94,6 +94,10 @@ class Graph:
 
     def all_parameters(self) -> dict[str, Parameter]:
         """Every parameter of the graph by its full name, in graph order."""
+        return dict(self._parameters)
+
+    @cached_property
+    def _parameters(self) -> dict[str, Parameter]:
         return {
             f"{node.name}.{parameter.name}": parameter
             for node in self.nodes
