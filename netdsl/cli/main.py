@@ -7,7 +7,6 @@ for numba.
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from importlib import import_module
@@ -77,6 +76,8 @@ class Commands(TyperGroup):
 
 
 def _unknown(name: str) -> NetError:
+    import difflib
+
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
     return error("no-such-command", f"there is no command {name!r}", help=hint)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from netdsl.faults import NetError, error
 from netdsl.formats.arrays import Arrays, is_arrays
-from netdsl.formats.pictures import check_fits, read_picture
 from netdsl.graph import Graph
 from netdsl.ops import Shape, show
 
@@ -76,6 +75,8 @@ def items(paths: Sequence[str], graph: Graph) -> list[Item]:
     for item in found:
         item.rows(graph)
         if item.arrays is None:
+            from netdsl.formats.pictures import check_fits  # arrays need no Pillow
+
             check_fits(item.name, graph.input_op(_only_input(item.name, graph)))
     return found
 
@@ -132,6 +133,8 @@ def stream(found: Sequence[Item], graph: Graph) -> Iterator[Sample | Broken]:
     for item in found:
         try:
             if item.arrays is None:
+                from netdsl.formats.pictures import read_picture
+
                 name = graph.inputs[0]
                 picture = read_picture(item.source, graph.input_op(name), item.name)
                 yield Sample(item.name, {name: picture})

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from netdsl.cpu import memory
+from netdsl.cpu import memory, task
 from netdsl.faults import NetError
 
 
@@ -29,6 +29,21 @@ def test_other_arrays_are_lent_as_copies() -> None:
     every_other = np.arange(12, dtype=np.float32)[::2]
     every_other.flags.writeable = False
     np.testing.assert_array_equal(memory.lent(every_other), every_other)
+
+
+def test_room_for_weights_is_each_its_own_on_a_cache_line() -> None:
+    params = task.LooseParams()
+    sizes = (1, 16, 17, 1000, task.SLAB // 4, task.SLAB // 4 + 1, 5, *([task.SLAB // 5] * 6))
+    rooms = [params.room(size) for size in sizes]
+    for number, (room, size) in enumerate(zip(rooms, sizes, strict=True), 1):
+        assert room.shape == (size,)
+        assert room.ctypes.data % 64 == 0
+        assert room[0] == room[-1] == 0
+        room[[0, -1]] = number
+    for number, room in enumerate(rooms, 1):
+        assert room[0] == room[-1] == number
+        place = params.add(room)
+        assert params.base.ctypes.data + 4 * place == room.ctypes.data
 
 
 def test_what_is_mapped_is_there_again_when_read(tmp_path: Path) -> None:

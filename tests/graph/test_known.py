@@ -91,6 +91,18 @@ def test_limits_that_are_lifted_ask_for_nothing_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "nets-ours").exists()
 
 
+def test_another_text_of_the_same_digest_is_another_net(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "place", lambda text, file: tmp_path / "nets-ours" / "one.json")
+    path = tmp_path / "a.net"
+    path.write_text("input 3\nfc(2)\n")
+    find.graph_of(path)
+    assert known.find(path.read_text(), str(path)) is not None
+    assert known.find("input 3\nfc(5)\n", str(path)) is None
+    assert known.find(path.read_text(), str(tmp_path / "b.net")) is None
+
+
 @pytest.mark.parametrize("keep", [0, 10, 40, -1])
 def test_a_damaged_file_is_none(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "a.net"
