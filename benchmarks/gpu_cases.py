@@ -1,12 +1,36 @@
-"""What gpu.py computes: every op forward and backward, passes over memory, nets."""
+"""What gpu.py computes: every op forward and backward, training steps, passes over memory, nets.
+
+On a card of 132 multiprocessors the first four lists launch every kernel that there is but the
+peak's, which a test sees to: which tile a layer goes by depends on how many blocks keep the card
+busy.
+"""
 
 from __future__ import annotations
+
+from typing import Any
+
+
+def full(name: str) -> Any:
+    """The cases of this name for a card."""
+    return globals()[name]
+
+
+def tiny(name: str) -> Any:
+    """The same for the simulator."""
+    return globals()[f"TINY_{name}"]
+
+
+BATCHES_OF_CHECKS, BATCHES_OF_GRADIENTS = (1, 9), (1, 17)
+TINY_BATCHES_OF_CHECKS = TINY_BATCHES_OF_GRADIENTS = (2,)
 
 FORWARD = (
     "input 37x29x31; conv3x3p1(70) -> relu",
     "input 64x28x28; conv3x3s2p1(128) -> relu6",
     "input 256x14x14; conv1x1(512) -> leaky",
     "input 512x7x7; conv3x3p1(512)",
+    # Tiles enough for every multiprocessor, so that they are the widest.
+    "input 16x63x65; conv3x3p1(64) -> relu",
+    "input 16x63x65; conv3x3p1(100)",
     "input 3x56x56; conv7x7s2p3(64) -> relu",
     "input 24x100; conv5p2d2(48)",
     "input 8x9x20x21; conv3p1(24)",
@@ -54,7 +78,9 @@ BACKWARD = (
     "input 8x17x15; conv1x1(16, bias=no) -> in",
     "input 8x17x15; conv1x1(16) -> gn4",
     "input 8x17x15; conv1x1(16) -> lrn",
+    "input 8x17x15; conv1x1(40) -> lrn33",
     "input 8x17x15; conv1x1(21) -> softmax",
+    "input 33; fc(24) -> ln -> fc(10) -> softmax",
     "input 8x17x15; conv1x1(21) -> log_softmax",
     "input 8x33; conv1(16) -> elu -> gelu -> silu -> tanh -> sigmoid",
     "input 8x33; conv1(16) -> gelu(tanh)",
@@ -73,7 +99,29 @@ ROUNDED = (
     "input 8x9x10x11; conv3p1(12) -> conv1(5)",
     "input 12x9x8; conv1x1(16) -> tconv3x3s2p1(10)",
     "input 33x7x7; conv1x1(16) -> flatten -> fc(300) -> fc(10)",
+    "input 8x7x7; conv1x1(480) -> conv3x3p1(256)",
+    "input 60x3x3; conv1x1(50) -> conv1x1(8500)",
 )
+
+NET = (
+    "input 3x15x13; conv3x3(20) -> bn -> relu -> maxpool2 -> [conv1x1(24) | conv3x3p1(40)] "
+    "-> relu -> flatten -> dropout(0.3) -> fc(10) -> softmax"
+)
+DENSE = "input 40; fc(50) -> relu -> aux(weight=0.3) { fc(7) } -> fc(9)"
+PLACES = "input 3x12x11; conv3x3p1(16) -> leaky -> conv1x1(5)"
+
+STEPS: tuple[tuple[str, int, dict[str, Any], str], ...] = (
+    (NET, 17, {"clip": 0.5, "smoothing": 0.1}, "classes"),
+    (NET, 16, {"optimiser": "adam"}, "classes"),
+    (PLACES, 5, {"optimiser": "sgd", "decay": 0.01, "decay_all": True}, "classes"),
+    (DENSE, 9, {"optimiser": "nesterov", "loss": "hinge"}, "classes"),
+    (DENSE, 9, {"optimiser": "adagrad", "loss": "mse"}, "numbers"),
+    (DENSE, 9, {"optimiser": "rmsprop", "loss": "bce"}, "shares"),
+    (DENSE, 9, {"optimiser": "adamw", "schedule": "step"}, "classes"),
+)
+"""Nets, batches, settings, and what the targets are."""
+
+IN_A_ROW = ("input 3x17x19; conv3x3p1(20) -> relu -> maxpool2",)
 
 PASSES = (
     "input 64x112x112; maxpool3s2p1",
@@ -89,11 +137,10 @@ PASSES = (
     "input 512x14x14; gap",
 )
 
-NETS = ("vgg16", "alexnet", "googlenet_torchvision", "resnet50")
-BATCHES = (1, 8, 64)
+NETS = ("vgg16", "resnet50", "alexnet", "googlenet_torchvision")
+BATCHES = (64, 1, 8)
 LAYERED, LAYERED_BATCH = "vgg16", 32
-TRAINED, TRAINED_BATCH = "lenet5", 64
-STEPPED, STEPPED_BATCH = "resnet50", 32
+TRAINED = (("lenet5", 64), ("resnet50", 32))
 
 TINY_FORWARD = (
     "input 3x5x4; conv3x3p1(5) -> relu",
@@ -111,5 +158,10 @@ TINY_BACKWARD = (
     "input 2x4x4; conv1x1(2) -> maxpool2 -> tanh",
 )
 TINY_ROUNDED = ("input 2x4x4; conv3x3p1(3) -> conv1x1(2)",)
+TINY_STEPS: tuple[tuple[str, int, dict[str, Any], str], ...] = (
+    ("input 5; fc(4) -> relu -> fc(3)", 2, {"optimiser": "adam", "clip": 0.1}, "classes"),
+)
+TINY_IN_A_ROW = ("input 2x3x3; conv3x3p1(2) -> relu",)
+SMALL_ROUNDED = ("input 20x7x9; conv3x3p1(70)", "input 3x5x4; tconv3x3s2p1(5)")
 TINY_PASSES = ("input 2x6x6; maxpool3s2p1", "input 4x3; softmax")
 TINY_NET = "net tiny; input 1x5x5; conv3x3(2) -> relu -> maxpool2s1 -> flatten -> fc(3)"

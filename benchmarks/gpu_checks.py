@@ -24,6 +24,8 @@ TOLERANCE = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 3e-2}
 # Two layers, one after the other, and a gradient that is rounded twice.
 TOLERANCE |= {"back tf32": 1e-2, "back bf16": 6e-2}
 
+STEPS = 4
+
 
 def drawn(text: str, batch: int, seed: int) -> tuple[Graph, Arrays, Arrays]:
     """A graph, weights and inputs that nobody has seen before."""
@@ -52,8 +54,7 @@ def forward(text: str, batch: int, seed: int, precision: str = "fp32") -> float:
     """How far outputs are from what they should be; the plan runs three times, the last two as a
     graph."""
     graph, weights, inputs = drawn(text, batch, seed)
-    more = {} if precision == "fp32" else {"precision": precision}
-    plan = cuda.compile(graph, weights, batch=batch, **more)
+    plan = cuda.compile(graph, weights, batch=batch, precision=precision)
     wanted = exact(graph, weights, inputs)
     return max(furthest(plan.run(inputs), wanted) for _ in range(3))
 
@@ -74,6 +75,76 @@ def backward(text: str, batch: int, seed: int, precision: str = "fp32") -> float
     plan.backward(slopes)
     wanted, gradients = learned(graph, weights, inputs, slopes)
     return max(furthest(outputs, wanted), furthest(plan.gradients(), gradients))
+
+
+def steps(text: str, batch: int, given: dict[str, Any], kind: str, seed: int) -> float:
+    """How far training steps end from the CPU's: losses, outputs, weights, and what the optimiser
+    remembers; infinite where a second run gives other bits. The last two steps are a graph.
+
+    kind: the targets are "classes", "numbers", or "shares" from 0 to 1.
+    """
+    from netdsl.train import Settings, Stepper
+
+    graph, weights, _ = drawn(text, batch, seed)
+    ours, again, theirs = (
+        Stepper(graph, weights, Settings(batch=batch, device=device, seed=5, **given), steps=STEPS)
+        for device in ("cuda", "cuda", "cpu")
+    )
+    random, worst = np.random.default_rng(seed), 0.0
+    for _ in range(STEPS):
+        x, targets = batch_of(theirs.graph, batch, kind, random)
+        found, same, wanted = (one.step(x, targets) for one in (ours, again, theirs))
+        worst = max(worst, abs(found.loss - wanted.loss), furthest(found.scores, wanted.scores))
+        worst = max(worst, 0.0 if same.loss == found.loss else float("inf"))
+    worst = max(worst, furthest(ours.state(), theirs.state()))
+    return max(worst, furthest(ours.weights(), theirs.weights()))
+
+
+def batch_of(
+    graph: Graph, batch: int, kind: str, random: np.random.Generator
+) -> tuple[Arrays, Arrays]:
+    """Inputs, and targets for every end of the net."""
+    ends = [*graph.outputs, *(aux.output for aux in graph.aux)]
+    x, values = (
+        {n: random.standard_normal((batch, *graph[n].shape), np.float32) for n in names}
+        for names in (graph.inputs, ends)
+    )
+    if kind == "classes":
+        return x, {name: value.argmax(1) for name, value in values.items()}
+    return x, {n: v if kind == "numbers" else 1 / (1 + np.exp(-v)) for n, v in values.items()}
+
+
+def in_a_row(text: str, batch: int, count: int, seed: int) -> float:
+    """How far batches that pass each other's copies come out from the same ones alone."""
+    graph, weights, _ = drawn(text, batch, seed)
+    plan = cuda.compile(graph, weights, batch=batch)
+    random = np.random.default_rng(seed)
+    pieces = [
+        {n: random.standard_normal((batch, *graph[n].shape), np.float32) for n in graph.inputs}
+        for _ in range(count)
+    ]
+    alone = [plan.run(piece) for piece in pieces]
+    beside = list(plan.run_many(iter(pieces)))
+    return max(furthest(a, b) for a, b in zip(beside, alone, strict=True))
+
+
+def ran(text: str, batch: int, precision: str = "fp32") -> None:
+    """A plan run once by its kernels and once as a graph; whoever watches says whether well."""
+    graph, weights, inputs = drawn(text, batch, 0)
+    plan = cuda.compile(graph, weights, batch=batch, precision=precision)
+    for _ in range(2):
+        plan.run(inputs)
+
+
+def ran_back(text: str, batch: int, kind: str = "numbers", **given: Any) -> None:
+    """The same of a training step."""
+    from netdsl.train import Settings, Stepper
+
+    graph, weights, _ = drawn(text, batch, 0)
+    given = {"device": "cuda", "loss": "mse" if kind == "numbers" else "cross_entropy"} | given
+    stepper = Stepper(graph, weights, Settings(batch=batch, **given))
+    for _ in range(2):
+        stepper.step(*batch_of(stepper.graph, batch, kind, np.random.default_rng(0)))
 
 
 def exact(graph: Graph, weights: Arrays, inputs: Arrays) -> Arrays:

@@ -34,16 +34,21 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_dry_run_does_all_parts(tmp_path: Path) -> None:
     file = tmp_path / "found.json"
-    done = run("--dry-run", "--json", str(file))
+    done = run("--dry-run", "--seconds", "3600", "--json", str(file))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert "wrong: nothing" in done.stdout
     first, *_, last = done.stdout.splitlines()
     assert "no number here is real" in first
     assert first == last
-    rows = json.loads(file.read_text())
+    told = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = [row for row in told if "line" in row]
+    begun = [row["begins"] for row in told if "begins" in row]
+    assert begun == [row["name"] for row in rows]
+    rows = [row for row in rows if row["part"] != "versions"]
     assert {row["part"] for row in rows} == {"ops", "nets", "layers", "passes", "train"}
     ops = [row for row in rows if row["part"] == "ops"]
-    assert {row["kind"] for row in ops} == {*COMPUTES["cuda"], *LIMITS, "back"}
+    kinds = {*COMPUTES["cuda"], *LIMITS, "back", "step", "in a row"}
+    assert {row["kind"] for row in ops} == kinds
     assert all(row["apart"] < LIMITS.get(row["kind"], 1e-5) for row in ops)
     assert not any(row["real"] for row in rows if row["part"] != "ops")
 
@@ -54,6 +59,60 @@ def test_without_a_card_it_says_so() -> None:
         pytest.skip("there is a card")
     assert "nothing was measured" in done.stderr
     assert done.stdout == ""
+
+
+STANDS_IN = """
+import json, os, sys, time
+part, first, seed, until, rows, *_ = sys.argv[1:]
+with open(rows, "a") as file:
+    for i in range(int(first), 5):
+        told = {"part": part, "case": i, "begins": f"case {i}"}
+        print(json.dumps(told), file=file, flush=True)
+        if i == 1:
+            os._exit(3)
+        if i == 2:
+            os.abort()
+        if i == 3:
+            time.sleep(600)
+        told = {"part": part, "name": f"case {i}", "line": f"line {i}", "right": i < 4}
+        print(json.dumps(told | {"listed": True}), file=file, flush=True)
+"""
+
+
+def test_what_ends_a_process_loses_one_case(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A card that is lost, a process that dies, and one that hangs, between two that are well."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import gpu
+
+    (tmp_path / "gpu_parts.py").write_text(STANDS_IN)
+    rows = tmp_path / "rows"
+    rows.write_bytes(b"")
+    monkeypatch.setattr(gpu, "HERE", tmp_path)
+    monkeypatch.setattr(gpu, "PATIENCE", 2.0)
+    report = gpu.Report(False, 0, 450.0, rows)
+    gpu.attend(report, "nets")
+    assert [line for line in report.lines if line.startswith("line")] == ["line 0", "line 4"]
+    # Of the lost card its own process tells.
+    assert report.wrong == ["case 2", "case 3", "case 4"]
+    assert "did not end within 2 s" in report.lines[-2]
+    begun = [json.loads(line)["case"] for line in rows.read_text().splitlines() if "begins" in line]
+    assert begun == [0, 1, 2, 3, 4]
+
+
+def test_no_part_is_begun_after_its_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import gpu
+
+    (tmp_path / "gpu_parts.py").write_text(STANDS_IN)
+    rows = tmp_path / "rows"
+    rows.write_bytes(b"")
+    monkeypatch.setattr(gpu, "HERE", tmp_path)
+    report = gpu.Report(False, 0, 0.0, rows)
+    gpu.attend(report, "nets")
+    told = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert [one["begins"] for one in told if "begins" in one] == ["case 0", "case 1"]
 
 
 def test_every_op_is_among_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:

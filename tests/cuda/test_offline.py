@@ -324,6 +324,23 @@ def test_the_peak_is_measured_by_little_but_products(rows: list[Compiled]) -> No
     assert all(r.registers <= 128 and r.shared <= 48 * 1024 for r in (*tiles, *tensors))
 
 
+def test_the_script_for_a_card_launches_every_kernel() -> None:
+    """Of a card with so many multiprocessors that small layers go by small tiles."""
+    if find_spec("numba_cuda") is None:
+        pytest.skip("numba-cuda is not installed")
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("covered.py"))],
+        env={k: v for k, v in os.environ.items() if k != "NUMBA_ENABLE_CUDASIM"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(done.stdout)
+    assert found["count"] > 80
+    assert found["missed"] == []
+
+
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         print(json.dumps(compiled(Path(sys.argv[1]))))
