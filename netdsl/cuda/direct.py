@@ -13,9 +13,6 @@ from netdsl.cuda.sums import (
     HEIGHT,
     KIND,
     NUMBERS,
-    OUT_DEPTH,
-    OUT_HEIGHT,
-    OUT_WIDTH,
     PARTIAL,
     POSITIONS,
     PRODUCTS,
@@ -23,12 +20,6 @@ from netdsl.cuda.sums import (
     SOURCE_BATCH,
     SOURCE_GROUP,
     SPLITS,
-    START_X,
-    START_Y,
-    START_Z,
-    STRIDE_X,
-    STRIDE_Y,
-    STRIDE_Z,
     TABLE,
     TARGET,
     TARGET_BATCH,
@@ -41,6 +32,7 @@ from netdsl.cuda.sums import (
     finished,
     residual_of,
     target_of,
+    window_of,
 )
 
 
@@ -91,17 +83,7 @@ def conv_direct(arena, params, ints, at):  # type: ignore[no-untyped-def]
     f = quotient(i, positions)
     m = int32(i - f * positions)
     group = quotient(f, filters)
-    width = ints[uint32(at + OUT_WIDTH)]
-    height = ints[uint32(at + OUT_HEIGHT)]
-    depth = ints[uint32(at + OUT_DEPTH)]
-    rows = quotient(m, width)
-    planes = quotient(rows, height)
-    n = quotient(planes, depth)
-    x0 = int32(int32(m - rows * width) * ints[uint32(at + STRIDE_X)] + ints[uint32(at + START_X)])
-    y0 = int32(
-        int32(rows - planes * height) * ints[uint32(at + STRIDE_Y)] + ints[uint32(at + START_Y)]
-    )
-    z0 = int32(int32(planes - n * depth) * ints[uint32(at + STRIDE_Z)] + ints[uint32(at + START_Z)])
+    n, z0, y0, x0 = window_of(ints, at, m)
     source = int32(
         ints[uint32(at + SOURCE)]
         + n * ints[uint32(at + SOURCE_BATCH)]

@@ -29,9 +29,6 @@ from netdsl.cuda.sums import (
     HEIGHT,
     KIND,
     NUMBERS,
-    OUT_DEPTH,
-    OUT_HEIGHT,
-    OUT_WIDTH,
     OUTSIDE,
     PARTIAL,
     POSITIONS,
@@ -41,12 +38,6 @@ from netdsl.cuda.sums import (
     SOURCE_BATCH,
     SOURCE_GROUP,
     SPLITS,
-    START_X,
-    START_Y,
-    START_Z,
-    STRIDE_X,
-    STRIDE_Y,
-    STRIDE_Z,
     TABLE,
     TARGET,
     TARGET_BATCH,
@@ -59,6 +50,7 @@ from netdsl.cuda.sums import (
     finished,
     residual_of,
     target_of,
+    window_of,
 )
 from netdsl.cuda.warp import load4, load_if, store4
 
@@ -175,21 +167,7 @@ def tiled(size: Tile) -> Any:
         b_k = quotient(t, int32(TN // 4))
         m = int32(cuda.blockIdx.x * TM + a_m)
         valid = m < positions
-        rows = quotient(m, ints[uint32(at + OUT_WIDTH)])
-        planes = quotient(rows, ints[uint32(at + OUT_HEIGHT)])
-        n = quotient(planes, ints[uint32(at + OUT_DEPTH)])
-        x0 = int32(
-            int32(m - rows * ints[uint32(at + OUT_WIDTH)]) * ints[uint32(at + STRIDE_X)]
-            + ints[uint32(at + START_X)]
-        )
-        y0 = int32(
-            int32(rows - planes * ints[uint32(at + OUT_HEIGHT)]) * ints[uint32(at + STRIDE_Y)]
-            + ints[uint32(at + START_Y)]
-        )
-        z0 = int32(
-            int32(planes - n * ints[uint32(at + OUT_DEPTH)]) * ints[uint32(at + STRIDE_Z)]
-            + ints[uint32(at + START_Z)]
-        )
+        n, z0, y0, x0 = window_of(ints, at, m)
         a_at = int32(
             ints[uint32(at + SOURCE)]
             + n * ints[uint32(at + SOURCE_BATCH)]

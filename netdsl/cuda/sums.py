@@ -78,17 +78,31 @@ ZERO = np.float32(0)
 
 
 @cuda.jit(device=True)
-def target_of(ints, at, m):  # type: ignore[no-untyped-def]
-    """The sample of position m, and how far from the sample's first output it goes."""
+def position_of(ints, at, m):  # type: ignore[no-untyped-def]
+    """The sample of position m, and its place along each axis."""
     width = ints[uint32(at + OUT_WIDTH)]
     height = ints[uint32(at + OUT_HEIGHT)]
     depth = ints[uint32(at + OUT_DEPTH)]
     rows = quotient(m, width)
-    x = int32(m - rows * width)
     planes = quotient(rows, height)
-    y = int32(rows - planes * height)
     n = quotient(planes, depth)
-    z = int32(planes - n * depth)
+    return n, int32(planes - n * depth), int32(rows - planes * height), int32(m - rows * width)
+
+
+@cuda.jit(device=True)
+def window_of(ints, at, m):  # type: ignore[no-untyped-def]
+    """The sample of position m, and where its window starts along each axis of the input."""
+    n, z, y, x = position_of(ints, at, m)
+    z0 = int32(z * ints[uint32(at + STRIDE_Z)] + ints[uint32(at + START_Z)])
+    y0 = int32(y * ints[uint32(at + STRIDE_Y)] + ints[uint32(at + START_Y)])
+    x0 = int32(x * ints[uint32(at + STRIDE_X)] + ints[uint32(at + START_X)])
+    return n, z0, y0, x0
+
+
+@cuda.jit(device=True)
+def target_of(ints, at, m):  # type: ignore[no-untyped-def]
+    """The sample of position m, and how far from the sample's first output it goes."""
+    n, z, y, x = position_of(ints, at, m)
     step = int32(
         z * ints[uint32(at + STEP_Z)]
         + y * ints[uint32(at + STEP_Y)]

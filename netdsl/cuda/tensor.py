@@ -27,9 +27,6 @@ from netdsl.cuda.sums import (
     HEIGHT,
     KIND,
     NUMBERS,
-    OUT_DEPTH,
-    OUT_HEIGHT,
-    OUT_WIDTH,
     PARTIAL,
     POSITIONS,
     PRODUCTS,
@@ -37,12 +34,6 @@ from netdsl.cuda.sums import (
     SOURCE,
     SOURCE_BATCH,
     SPLITS,
-    START_X,
-    START_Y,
-    START_Z,
-    STRIDE_X,
-    STRIDE_Y,
-    STRIDE_Z,
     TABLE,
     TARGET,
     TARGET_BATCH,
@@ -54,6 +45,7 @@ from netdsl.cuda.sums import (
     finished,
     residual_of,
     target_of,
+    window_of,
 )
 from netdsl.cuda.warp import arrived, commit, copy16, load4, matrices, mma_bf16, mma_tf32
 
@@ -194,21 +186,7 @@ def tiled(size: WarpTile, precision: str) -> Any:
         row = quotient(t, int32(UNITS))
         for i in range(A_ROWS):
             m = int32(cuda.blockIdx.x * TM + row + i * ROWS)
-            lines = quotient(m, ints[uint32(at + OUT_WIDTH)])
-            planes = quotient(lines, ints[uint32(at + OUT_HEIGHT)])
-            n = quotient(planes, ints[uint32(at + OUT_DEPTH)])
-            x0 = int32(
-                int32(m - lines * ints[uint32(at + OUT_WIDTH)]) * ints[uint32(at + STRIDE_X)]
-                + ints[uint32(at + START_X)]
-            )
-            y0 = int32(
-                int32(lines - planes * ints[uint32(at + OUT_HEIGHT)]) * ints[uint32(at + STRIDE_Y)]
-                + ints[uint32(at + START_Y)]
-            )
-            z0 = int32(
-                int32(planes - n * ints[uint32(at + OUT_DEPTH)]) * ints[uint32(at + STRIDE_Z)]
-                + ints[uint32(at + START_Z)]
-            )
+            n, z0, y0, x0 = window_of(ints, at, m)
             cell = int32((z0 * ints[uint32(at + HEIGHT)] + y0) * ints[uint32(at + WIDTH)] + x0)
             a_at[i] = int32(
                 ints[uint32(at + SOURCE)]

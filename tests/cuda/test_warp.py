@@ -49,3 +49,19 @@ def test_a_warp_used_wrongly_is_an_error(bug: str, said: str) -> None:
     done = run("wrong", bug)
     assert done.returncode == 1
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(("text", "together"), [("mma.sync.aligned;", True), ("cvt.rn;", False)])
+def test_what_a_warp_does_together_stays_where_all_of_it_comes(text: str, together: bool) -> None:
+    """LLVM moves other instructions into branches that only some lanes take."""
+    pytest.importorskip("numba.cuda.extending")
+    from llvmlite import ir
+
+    from netdsl.cuda.warp.ptx import NOTHING, assembly
+
+    module = ir.Module()
+    builder = ir.IRBuilder(
+        ir.Function(module, ir.FunctionType(NOTHING, []), "f").append_basic_block()
+    )
+    assembly(builder, NOTHING, text, "", [], memory=False)
+    assert ("convergent" in str(module)) is together

@@ -34,10 +34,15 @@ def address(builder: Any, pointer: Any, space: int, number: Any) -> Any:
 def assembly(
     builder: Any, result: Any, text: str, constraints: str, values: list[Any], *, memory: bool
 ) -> Any:
-    """An instruction. memory: whether it reads or writes memory, and so stays where it is put."""
+    """An instruction. memory: whether it reads or writes memory, and so stays where it is put.
+
+    What all lanes of a warp do together must not be moved to where only some of them come.
+    """
     asked = ",".join(filter(None, (constraints, "~{memory}" if memory else "")))
     kind = ir.FunctionType(result, [value.type for value in values])
-    return builder.call(ir.InlineAsm(kind, text, asked, side_effect=memory), values)
+    together = ["convergent"] if ".sync." in text else []
+    code = ir.InlineAsm(kind, text, asked, side_effect=memory)
+    return builder.call(code, values, attrs=together)
 
 
 def tupled(context: Any, builder: Any, kind: Any, result: Any) -> Any:
