@@ -28,7 +28,7 @@ from netdsl.cpu.costs import CACHED, OWN_CACHE, rates, read, turn
 from netdsl.cpu.direct import bits, block_floats
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, Triple, aligned
-from netdsl.cpu.micro import Kind, Tile, code
+from netdsl.cpu.micro import Kind, Tile, asks, code
 from netdsl.cpu.micro.fields import SIZES, TILE_FIELDS, Size, output_form, turns
 from netdsl.cpu.pack import Room, packed_weights
 from netdsl.cpu.strides import Phases, spans
@@ -454,7 +454,8 @@ def _call(plan: Winograd, ends: Ends, mode: int, walk: int, first: int) -> Call:
         _input_view(plan, ends, walk, blocks_at),
         _view(plan, ends.target, walk),
         residual,
-        (*ends.target.size[1:], output_form(plan.size, ends.pooled), each),
+        (*ends.target.size[1:], output_form(plan.size, ends.pooled)),
+        (each, each if asks() else 0),
         (ends.scratch, inner, plan.inner_step),
         (ends.scratch + held * inner, made, plan.made_step),
         (ends.weights, plan.strides[0], ends.biases, *map(bits, ends.clamp)),

@@ -201,6 +201,13 @@ def twice() -> bool:
 
 
 @cache
+def asks() -> bool:
+    """Whether what a layer's end reads and writes is asked for ahead of time. Where a core waits
+    for instructions (`twice`) and with AVX2 it was not tried."""
+    return wide() and not twice()
+
+
+@cache
 def matrices() -> bool:
     """Whether code is compiled for products of matrices of bfloat16 (AMX), and may use them."""
     return dots() and _has("amx-tile") and _has("amx-bf16") and amx.granted()

@@ -36,7 +36,7 @@ from netdsl.cpu.micro.fields import (
     Y_BLOCK,
     Y_STEP,
 )
-from netdsl.cpu.micro.shapes import SCALED, SHORT, Kind, Tile, tiles, twice
+from netdsl.cpu.micro.shapes import SCALED, SHORT, Kind, Tile, asks, tiles
 from netdsl.cpu.micro.turn import Loop, written_out
 from netdsl.cpu.micro.vectors import FIRST_LEVEL, FLOAT, INT, LANES, LONG
 
@@ -60,7 +60,7 @@ class Writer(vectors.Writer):
     def write(self) -> None:
         """Start, loop over the taps, clamp, store."""
         start = self.field(START)
-        if asks(self.tile):
+        if ends_asked_for(self.tile):
             self.ask_for_ends(start)
         sums = self.grid(ir.Constant(VECTOR, [0.0] * LANES))
         sums = self.either(start, FROM_BIAS, self.biases, sums)
@@ -318,10 +318,11 @@ class Writer(vectors.Writer):
         return self.builder.call(function, [c, *pairs])
 
 
-def asks(tile: Tile) -> bool:
-    """Whether a tile asks for what its end reads and writes: where LLVM cannot take the sums out
-    of registers for it. Where a core waits for instructions (`twice`), it was not tried."""
-    return written_out(tile) and not twice()
+def ends_asked_for(tile: Tile) -> bool:
+    """Whether a tile asks for what its end reads and writes: where LLVM does not take the sums out
+    of registers for it."""
+    planar = tile.kind is Kind.PLANAR and tile.shape.pixels > 2
+    return asks() and (planar or written_out(tile))
 
 
 def name_of(tile: Tile) -> str:
