@@ -115,6 +115,37 @@ def test_no_part_is_begun_after_its_time(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert [one["begins"] for one in told if "begins" in one] == ["case 0", "case 1"]
 
 
+SANITIZER = """#!/bin/sh
+echo "small: fp32 conv"
+case $2 in
+memcheck) echo "========= Invalid __global__ read of size 4 bytes"; exit 9;;
+racecheck) sleep 600;;
+esac
+echo "========= ERROR SUMMARY: 0 errors"
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
+def test_sanitizers_run_side_by_side_and_end_in_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import gpu
+
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text(SANITIZER)
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    report = gpu.Report(False, 0, 3.0, tmp_path / "rows")
+    gpu.sanitize(report)
+    assert report.wrong == ["memcheck"]
+    assert report.lines == [
+        "memcheck: status 9, 1 cases done",
+        "racecheck: no time for more, 1 cases done",
+        "synccheck: nothing found, 1 cases done",
+    ]
+
+
 def test_every_op_is_among_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward, both as they will be run on a card."""
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
