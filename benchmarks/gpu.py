@@ -108,7 +108,8 @@ class Report:
 
     def take(self, found: dict[str, Any]) -> None:
         """What a case came to, which its process has printed."""
-        self.counts.setdefault(found["part"], []).append(found["right"])
+        if "left" not in found:
+            self.counts.setdefault(found["part"], []).append(found["right"])
         if found["listed"]:
             self.lines.append(found["line"])
         if not found["right"]:
@@ -135,7 +136,7 @@ def attended(report: Report, part: str, first: int) -> int | None:
     command = [sys.executable, str(HERE / "gpu_parts.py"), part, str(first), str(report.seed)]
     command += [str(time.time() + report.time_left(part)), str(report.rows)]
     process = subprocess.Popen([*command, *(["--dry"] if report.dry else [])])
-    at, what, heard, stopped = first - 1, f"the start of {part}", time.monotonic(), ""
+    at, what, heard = first - 1, f"the start of {part}", time.monotonic()
     while True:
         ended = process.poll() is not None
         for found in report.news():
@@ -144,23 +145,23 @@ def attended(report: Report, part: str, first: int) -> int | None:
                 at, what = found["case"], found["begins"]
             else:
                 report.take(found)
-        if ended:
-            break
-        if report.time_left(part) < -GRACE:
-            stopped = "stopped, because its part's time was over"
-        elif time.monotonic() - heard > PATIENCE * (20 if report.dry else 1):
-            stopped = f"did not end within {PATIENCE:.0f} s"
-        if stopped:
-            process.kill()
-            process.wait()
+        late = report.time_left(part) < -GRACE
+        hangs = time.monotonic() - heard > PATIENCE * (20 if report.dry else 1)
+        if ended or late or hangs:
             break
         time.sleep(0.05)
+    if not ended:
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):  # one that waits for the driver does not even die
+            process.wait(20)
     from gpu_parts import LOST
 
     if process.returncode == 0:
         return None
-    if stopped:
-        report.fail(what, stopped)
+    if not ended and hangs:
+        report.fail(what, f"did not end within {PATIENCE:.0f} s")
+    elif not ended:
+        report.say(f"{part}: no time to end {what}")
     elif process.returncode != LOST:
         report.fail(what, f"its process ended with status {process.returncode}")
     more = at >= first and report.time_left(part) > 0
