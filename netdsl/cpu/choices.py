@@ -1,10 +1,10 @@
 """The ways to do a convolution, by name: a table of costs takes one, tuning measures all of them.
 
-An *algorithm* is `direct`, `winograd4` or `winograd2` (tiles of 4x4 or 2x2 outputs). Each can be
-done in several *ways*, which differ in what is done at once: `direct 14x2` is direct sums by tiles
-of 14 pixels and 2 blocks of filters, `winograd4 by tiles of 49` and `winograd4 by products of 196`
-are the two orders of Winograd's steps (winograd.py), so many tiles at a time. A strided layer of
-few channels goes by Winograd's algorithm on the phases of its input (phases.py).
+An *algorithm* is `direct`, `winograd4`, `winograd2` or `winograd5` (tiles of 4x4, 2x2 or 5x5
+outputs). Each can be done in several *ways*, which differ in what is done at once: `direct 14x2` is
+direct sums by tiles of 14 pixels and 2 blocks of filters, `winograd4 by tiles of 49` and `winograd4
+by products of 196` are the two orders of Winograd's steps (winograd.py), so many tiles at a time. A
+strided layer of few channels goes by Winograd's algorithm on the phases of its input (phases.py).
 """
 
 from __future__ import annotations
@@ -28,12 +28,10 @@ from netdsl.ops import Conv, ConvTranspose, Input, Linear, MaxPool
 PLANAR = 8
 """Input channels up to which planes beat a block that is mostly padding."""
 
-ROUGH = Size(4, 5)
-"""The size that errs most, by four times a direct sum's rounding."""
-
-ENOUGH = 5
-"""Layers that a net has for each of that size, at least. Errors add up in squares: one of 4 among n
-of 1 make (n - 1 + 16) / n, which is 4, twice the error of direct sums alone, where n is 5."""
+ROUGH = {Size(4, 5): 5, Size(5, 4): 8}
+"""The sizes that err most, and how many layers a net has for each layer of theirs, at least. Errors
+add up in squares: one of 4 direct sums' roundings, as F(4x4, 5x5) errs, among n of 1 makes
+(n - 1 + 16) / n, which is 4, twice the error of direct sums alone, where n is 5."""
 
 HEAVIEST = 16 << 20
 """Floats that a strided layer's transformed weights may take, up to 11 times those of a 3x3 kernel.
@@ -75,8 +73,10 @@ def algorithms(task: Task) -> list[Algorithm]:
     kernel = op.window.kernel
     direct = task.exact or by_matrices(task)  # which are faster than any
     sizes = [] if direct else _sizes(op, channels)
+    if task.whole.pool is not None:
+        sizes = [size for size in sizes if size.pools]
     if task.shallow:
-        sizes = [size for size in sizes if size != ROUGH]
+        sizes = [size for size in sizes if size not in ROUGH]
     if not sizes:
         return [Algorithm(None, 0.0)]
     lanes = 1 if channels <= PLANAR else LANES
@@ -132,13 +132,15 @@ def by_phases(op: Conv, channels: int) -> Phases:
 
 
 def shallow(graph: Graph) -> bool:
-    """Whether a net has too few layers to hide the errors of F(4x4, 5x5) among their roundings."""
+    """Whether a net has too few layers to hide the errors of rough sizes among their roundings."""
     bases = [(parts(n).base, graph.input_shapes(n)) for n in graph if not isinstance(n.op, Input)]
     count = sum(isinstance(op, Conv | ConvTranspose | Linear) for op, _ in bases)
-    rough = [
-        op for op, (shape, *_) in bases if isinstance(op, Conv) and ROUGH in _sizes(op, shape[0])
+    needed = [
+        max((ROUGH.get(size, 0) for size in _sizes(op, shape[0])), default=0)
+        for op, (shape, *_) in bases
+        if isinstance(op, Conv)
     ]
-    return count < ENOUGH * len(rough)
+    return count < sum(needed)
 
 
 def choice(task: Task) -> Choice:
@@ -200,7 +202,10 @@ def pools(task: Task, pool: MaxPool) -> bool:
     if set(kernel) != {2} or set(stride) != {2} or set(sum(padding, ())) != {0}:
         return False
     inside = pool.output((task.made,))[1:] == tuple(n // 2 for n in task.made[1:])
-    return inside and pool.window.dilation == (1, 1) and choice(task).quick is not None
+    if not inside or pool.window.dilation != (1, 1):
+        return False
+    quick = choice(task).quick
+    return quick is not None and quick.size.pools
 
 
 def _conv(task: Task) -> Conv:

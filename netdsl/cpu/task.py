@@ -29,7 +29,7 @@ class Task:
     choice: the name of the way to do it that was measured to be best, see choices.py.
     precision: what factors are rounded to, fp32 or bf16. fc_weights: what weights of fully
     connected layers are kept in (fp32, bf16 or int8), where that is not as `precision` says.
-    shallow: whether the net has too few layers for the errors of F(4x4, 5x5), see choices.py.
+    shallow: whether the net has too few layers for the errors of rough sizes, see choices.py.
     """
 
     node: Node

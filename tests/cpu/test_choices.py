@@ -75,6 +75,14 @@ def test_nets_of_few_layers_do_without_the_size_that_errs_most(text: str, rough:
     assert ("winograd4" in ways) == rough, ways
 
 
+@pytest.mark.parametrize(("more", "way"), [(5, "direct"), (6, "winograd5")])
+def test_first_layers_by_tiles_of_five_in_nets_of_eight_layers(more: int, way: str) -> None:
+    rest = " -> ".join(["conv1x1(16)"] * more)
+    graph = find.graph_of_text(f"input 3x96x96; conv7x7s2p3(32) -> {rest} -> gap -> fc(10)")
+    plan = compile_plan(graph, initialise(graph, 0), batch=1)
+    assert plan.steps[0].way.split()[0] == way
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_error_of_a_net_of_few_layers_beside_direct_sums(seed: int) -> None:
     """LeNet-5 by the table's choices lies no further off than twice what direct sums do."""

@@ -229,7 +229,7 @@ HALVES = MaxPool(Window((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)))
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("shape", [(33, 26, 20), (20, 17, 15), (16, 31, 8)])
 @pytest.mark.usefixtures("always")
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [size for size in SIZES if size.pools])
 @pytest.mark.parametrize("mode", [winograd.BY_TILES, winograd.PRODUCTS])
 def test_pooled(shape, size, mode, monkeypatch):
     """The largest of every 2x2 outputs, of odd heights and widths too."""
@@ -239,6 +239,15 @@ def test_pooled(shape, size, mode, monkeypatch):
     assert pools(Layer(op, shape, 2).task, HALVES)
     layer = Layer(op, shape, 2, activation=Relu(), spare=1, pool=HALVES)
     assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 3e-5
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("size", [size for size in SIZES if not size.pools])
+def test_tiles_of_odd_sides_do_not_pool(size, monkeypatch):
+    monkeypatch.setattr("netdsl.cpu.choices.SIZES", (size,))
+    task = Layer(conv(40, size.taps), (33, 26, 20)).task
+    assert quick_plan(task) is not None
+    assert not pools(task, HALVES)
 
 
 def test_pooling_passes_nan_on():

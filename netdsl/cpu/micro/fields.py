@@ -42,11 +42,16 @@ class Size(NamedTuple):
         """Inputs and products along each axis."""
         return self.outputs + self.taps - 1
 
+    @property
+    def pools(self) -> bool:
+        """Whether tiles are whole squares of 2x2 outputs, which a pool may take the largest of."""
+        return self.outputs % 2 == 0
 
-SIZES = (Size(4, 3), Size(2, 3), Size(4, 5), Size(2, 5), Size(4, 2), Size(2, 2))
+
+SIZES = (Size(4, 3), Size(2, 3), Size(4, 5), Size(2, 5), Size(4, 2), Size(2, 2), Size(5, 4))
 """What kernels are compiled for; a size's place here is its number at run time."""
 
-FORMS = tuple((size, pooled) for pooled in (False, True) for size in SIZES)
+FORMS = tuple((size, False) for size in SIZES) + tuple((s, True) for s in SIZES if s.pools)
 """What Winograd's products are made into: outputs of a size, or those pooled."""
 
 
