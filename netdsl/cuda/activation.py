@@ -95,10 +95,23 @@ def curved(arena, params, ints, at):  # type: ignore[no-untyped-def]
 
 
 @cuda.jit(device=True)
-def channel_of(ints, at, i, k, wide):  # type: ignore[no-untyped-def]
-    """The channel of a thread's k-th element."""
-    j = int32(i + k) if wide else int32(i + k * THREADS)
-    return remainder(quotient(j, ints[uint32(at + PLANE)]), ints[uint32(at + CHANNELS)])
+def channels_of(found, ints, at, i, wide):  # type: ignore[no-untyped-def]
+    """Puts the channels of a thread's four elements into `found`. Neighbours take one division for
+    all: four would take longer than the memory."""
+    plane, channels = ints[uint32(at + PLANE)], ints[uint32(at + CHANNELS)]
+    if wide:
+        rows = quotient(i, plane)
+        left, c = int32(plane - (i - rows * plane)), remainder(rows, channels)
+        for k in range(EACH):
+            found[k] = c
+            left = int32(left - 1)
+            if left == 0:
+                left, c = plane, int32(c + 1)
+                if c == channels:
+                    c = int32(0)
+    else:
+        for k in range(EACH):
+            found[k] = remainder(quotient(int32(i + k * THREADS), plane), channels)
 
 
 @cuda.jit
@@ -108,11 +121,11 @@ def sloped(arena, params, ints, at):  # type: ignore[no-untyped-def]
     n = int32(cuda.blockIdx.y)
     i = first_of(cuda.blockIdx.x, cuda.threadIdx.x, wide)
     if i < count:
-        x = cuda.local.array(EACH, float32)
+        x, c = cuda.local.array(EACH, float32), cuda.local.array(EACH, int32)
         fetch(x, arena, row_of(ints, at + SOURCE, n), i, count, wide)
+        channels_of(c, ints, at, i, wide)
         for k in range(EACH):
-            c = channel_of(ints, at, i, k, wide)
-            slope = params[uint32(ints[uint32(at + NUMBERS)] + c)]
+            slope = params[uint32(ints[uint32(at + NUMBERS)] + c[k])]
             x[k] = bend(LEAKY, x[k], slope, slope)
         put(arena, row_of(ints, at + TARGET, n), i, count, wide, x)
 
@@ -124,14 +137,14 @@ def affine(arena, params, ints, at):  # type: ignore[no-untyped-def]
     n = int32(cuda.blockIdx.y)
     i = first_of(cuda.blockIdx.x, cuda.threadIdx.x, wide)
     if i < count:
-        x = cuda.local.array(EACH, float32)
+        x, c = cuda.local.array(EACH, float32), cuda.local.array(EACH, int32)
         fetch(x, arena, row_of(ints, at + SOURCE, n), i, count, wide)
+        channels_of(c, ints, at, i, wide)
         kind, own = ints[uint32(at + KIND)], ints[uint32(at + NUMBERS)]
         a, b = params[uint32(own)], params[uint32(own + 1)]
         for k in range(EACH):
-            c = channel_of(ints, at, i, k, wide)
-            scale = params[uint32(ints[uint32(at + SCALE)] + c)]
-            shift = params[uint32(ints[uint32(at + SHIFT)] + c)]
+            scale = params[uint32(ints[uint32(at + SCALE)] + c[k])]
+            shift = params[uint32(ints[uint32(at + SHIFT)] + c[k])]
             x[k] = bend(kind, x[k] * scale + shift, a, b)
         put(arena, row_of(ints, at + TARGET, n), i, count, wide, x)
 

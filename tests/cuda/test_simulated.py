@@ -90,6 +90,10 @@ PASSES: Cases = [
     ("input 3x3x2; relu -> relu6", 2),
     ("input 11; leaky(0.1) -> prelu", 2),
     ("input 3x5; prelu", 2),
+    # Four neighbours of several channels, and of the next sample.
+    ("input 6; prelu", 2),
+    ("input 3x3; prelu", 4),
+    ("input 3x3x1; bn -> relu", 4),
     ("input 9; hswish -> hsigmoid(slope=0.2, offset=0.4)", 1),
     ("input 9; elu(0.7)", 1),
     ("input 9; gelu", 2),
