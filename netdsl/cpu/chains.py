@@ -1,4 +1,4 @@
-"""Which convolutions are done together, a stripe of rows at a time (stripes.py)."""
+"""Which layers are done together, a stripe of rows at a time (stripes.py)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from netdsl.cpu.layout import LANES
 from netdsl.cpu.task import Task
 from netdsl.graph import Graph
 from netdsl.graph.passes import sole
-from netdsl.ops import Conv, Shape, Window
+from netdsl.ops import AveragePool, Conv, LocalResponseNorm, MaxPool, Shape, Window
 
 ROOM = 80 * 1024
 """Floats that stay in a core's second cache while others pass."""
 
 FEWEST = 2
 """Rows of a stripe, at least."""
+
+POINT = Window((1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1))
+"""What an output reads of the input where each place is by itself."""
 
 Span = tuple[int, int]
 """Rows of an image: the first and the end. They may reach into its padding."""
@@ -83,10 +86,14 @@ def chains(graph: Graph, tasks: Mapping[str, Task]) -> list[Chain]:
 
 
 def _by_rows(task: Task) -> bool:
-    """Whether a layer is a convolution of images by direct sums of floats."""
+    """Whether a layer of images makes rows from rows: a convolution by direct sums of floats, a
+    pool of windows, or a normalisation of each place by itself."""
     op = task.whole.base
-    plain = isinstance(op, Conv) and len(op.window.kernel) == 2 and task.precision == "fp32"
-    return plain and task.whole.pool is None and choice(task).quick is None
+    if task.precision != "fp32" or len(task.node.shape) != 3:
+        return False
+    if isinstance(op, Conv):
+        return task.whole.pool is None and choice(task).quick is None
+    return isinstance(op, MaxPool | AveragePool | LocalResponseNorm)
 
 
 def _passes_on(graph: Graph, before: Task, after: Task) -> bool:
@@ -149,9 +156,9 @@ def _between(tasks: Sequence[Task], height: int) -> tuple[int, ...]:
 
 
 def window(task: Task) -> Window:
+    """What an output of a layer reads of its input."""
     op = task.whole.base
-    assert isinstance(op, Conv)
-    return op.window
+    return op.window if isinstance(op, Conv | MaxPool | AveragePool) else POINT
 
 
 def read(window: Window, rows: Span) -> Span:

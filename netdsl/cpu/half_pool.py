@@ -9,8 +9,8 @@ from __future__ import annotations
 from netdsl.cpu.lanes import larger, least_half, load_halves, store_halves
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import PLANE_STRIDE, ROW_STRIDE
-from netdsl.cpu.views import SOURCE, TARGET, row_at, row_count, row_place, row_width
-from netdsl.cpu.windows import window
+from netdsl.cpu.views import SOURCE, TARGET, row_at, row_count, row_width, striped_place
+from netdsl.cpu.windows import STRIPES, window
 
 
 @worker
@@ -20,7 +20,7 @@ def half_narrow_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-
     work, columns = row_count(d), row_width(d)
     down, back = d[SOURCE + ROW_STRIDE], d[SOURCE + PLANE_STRIDE]
     for item in range(share(work, part, parts), share(work, part + 1, parts)):
-        n, block, z, y = row_place(d, item)
+        n, block, z, y = striped_place(d, item, d[STRIPES])
         plane, out = row_at(d, SOURCE, n, block, 0, 0), row_at(d, TARGET, n, block, z, y)
         first_z, end_z, step_z, _ = window(d, 0, z)
         first_y, end_y, step_y, _ = window(d, 1, y)
@@ -46,7 +46,7 @@ def half_pool(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     work, columns = row_count(d), row_width(d)
     down, back = d[SOURCE + ROW_STRIDE], d[SOURCE + PLANE_STRIDE]
     for item in range(share(work, part, parts), share(work, part + 1, parts)):
-        n, block, z, y = row_place(d, item)
+        n, block, z, y = striped_place(d, item, d[STRIPES])
         plane, out = row_at(d, SOURCE, n, block, 0, 0), row_at(d, TARGET, n, block, z, y)
         first_z, end_z, step_z, _ = window(d, 0, z)
         first_y, end_y, step_y, _ = window(d, 1, y)

@@ -218,22 +218,20 @@ def maximum(typing: Any, a: Any, b: Any) -> Any:
 
 
 @vector
-def maximum4(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """The largest of four in each lane; NaN where any is NaN."""
+def maximum3(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """The largest of three in each lane; NaN where any is NaN."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         def larger(x: ir.Value, y: ir.Value) -> ir.Value:
             return builder.select(builder.fcmp_ordered(">", x, y), x, y)
 
-        a, b, c, d = args
-        result = larger(larger(a, b), larger(c, d))
-        # One comparison tells whether either of two is NaN.
-        broken = builder.or_(
-            builder.fcmp_unordered("uno", a, b), builder.fcmp_unordered("uno", c, d)
-        )
+        # A NaN in `a` comes through both comparisons; one more tells whether another is.
+        a, b, c = args
+        result = larger(c, larger(b, a))
+        broken = builder.fcmp_unordered("uno", b, c)
         return builder.select(broken, ir.Constant(FLOATS, [float("nan")] * WIDTH), result)
 
-    return lanes(lanes, lanes, lanes, lanes), lower
+    return lanes(lanes, lanes, lanes), lower
 
 
 @vector

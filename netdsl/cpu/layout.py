@@ -161,6 +161,11 @@ class Buffer:
         offset = self.offset + block * self.block_stride
         return replace(self, offset=offset, channels=count, shift=shift)
 
+    def rows(self, sample: int, first: int, count: int) -> Buffer:
+        """Some rows of a sample, from a row of its image on, as a buffer of one plane."""
+        offset = self.offset + sample * self.batch_stride + first * self.row_stride
+        return replace(self, offset=offset, batch=1, size=(1, count, self.size[2]))
+
     def fields(self) -> tuple[int, ...]:
         """The FIELDS numbers by which a descriptor knows this buffer."""
         return (

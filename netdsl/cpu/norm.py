@@ -37,6 +37,7 @@ from netdsl.cpu.layout import (
     CHANNELS,
     DEPTH,
     HEIGHT,
+    Buffer,
     Call,
 )
 from netdsl.cpu.task import Needs, Places, Task, by_channel
@@ -278,14 +279,18 @@ def response_needs(task: Task) -> Needs:
     """Scratch for local_response: its threads' squares."""
     op = task.whole.base
     assert isinstance(op, LocalResponseNorm)
-    return Needs(scratch=task.parts * response_scratch(task.node.shape[0], op.size))
+    return Needs(scratch=task.threads * response_scratch(task.node.shape[0], op.size))
 
 
 def plan_response(task: Task, places: Places) -> list[Call]:
     """The call of a local response normalisation."""
+    return [response_call(task, places, places.output, places.inputs[0], task.parts)]
+
+
+def response_call(task: Task, places: Places, output: Buffer, source: Buffer, parts: int) -> Call:
+    """The call that makes all of `output`, which may be some rows, on so many threads."""
     op, channels = task.whole.base, task.node.shape[0]
     assert isinstance(op, LocalResponseNorm)
     at = places.params.add(np.array([op.alpha / op.size, op.k, op.beta]))
     own = (op.size, int(op.beta == 0.75), at, places.scratch, response_scratch(channels, op.size))
-    half = int(places.output.pairs)
-    return [call(local_response, task.parts, places.output, places.inputs[0], *own, half)]
+    return call(local_response, parts, output, source, *own, int(output.pairs))

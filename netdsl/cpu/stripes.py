@@ -1,4 +1,4 @@
-"""Convolutions in a chain, done a stripe of rows at a time.
+"""Layers in a chain, done a stripe of rows at a time.
 
 What such layers pass to each other may be far larger than what goes in and comes out: MobileNetV2
 widens its channels six times in between. A stripe, some rows of the last layer's output, goes
@@ -17,11 +17,13 @@ rows between, and its own range of the output's rows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
-from netdsl.cpu import depthwise, direct
+from netdsl.cpu import depthwise, direct, norm, pool
 from netdsl.cpu.chains import Chain, Span, spans, window
 from netdsl.cpu.choices import choice
 from netdsl.cpu.conv import call_of, direct_sum
@@ -29,9 +31,11 @@ from netdsl.cpu.direct import Sum
 from netdsl.cpu.lanes import load, store
 from netdsl.cpu.late import late
 from netdsl.cpu.launch import BODY, Worker, worker
-from netdsl.cpu.layout import WORKER, Buffer, Call
+from netdsl.cpu.layout import ORIGIN, WORKER, Buffer, Call
 from netdsl.cpu.micro import past
 from netdsl.cpu.task import Places, Task
+from netdsl.cpu.views import SOURCE, TARGET
+from netdsl.ops import Conv, LocalResponseNorm, Op
 
 # Where the calls of a part start in the table, for each part and the end; then the table: where
 # each call's descriptor starts in this one.
@@ -61,6 +65,9 @@ def move_rows(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
 
 KERNELS = (in_turn, move_rows)
 
+Share = tuple[int, int]
+"""Where rows lie in a buffer: which sample, or thread's share, and which row is its first."""
+
 
 def striped(chain: Chain, places: Sequence[Places]) -> Call:
     """The call that does a chain, its layers' tensors at these places."""
@@ -84,29 +91,66 @@ def _joined(parts: Sequence[Sequence[Call]]) -> Call:
 
 @dataclass
 class Layer:
-    """A layer of a chain: its task, its places, its sum over whole images, and the calls that make
-    so many rows from the first on, of the first sample."""
+    """A layer of a chain: its task, its places, and the calls of whole rows that are known."""
 
     task: Task
     places: Places
-    whole: Sum
-    calls: dict[int, Call]
+    calls: dict[int, Call] = field(default_factory=dict)
 
     @classmethod
     def of(cls, task: Task, places: Places) -> Layer:
-        return cls(task, places, direct_sum(task, places), {})
+        kinds: dict[type[Op], type[Layer]] = {Conv: Sums, LocalResponseNorm: Response}
+        return kinds.get(type(task.whole.base), Pool)(task, places)
 
-    def call(self, rows: Span, source: tuple[int, int], target: tuple[int, int]) -> Call:
-        """The call that makes some rows of the output.
+    padded: ClassVar = False
+    """Whether it reads zeros above and below its input."""
 
-        source, target: which sample, or thread's share, of a buffer, and which row is its first.
-        """
+    def call(self, rows: Span, source: Share, target: Share, part: int) -> Call:
+        """The call that makes some rows of the output, on one thread."""
+        raise NotImplementedError
+
+
+class Pool(Layer):
+    """Any pool of windows."""
+
+    def call(self, rows: Span, source: Share, target: Share, part: int) -> Call:
+        first, end = rows
+        output = self.places.output.rows(target[0], first - target[1], end - first)
+        given = self.places.inputs[0].rows(source[0], -source[1], self.task.shapes[0][1])
+        return pool.pool_rows(self.task, output, given, slice(first, end), 1)
+
+
+class Response(Layer):
+    """A local response normalisation."""
+
+    def call(self, rows: Span, source: Share, target: Share, part: int) -> Call:
+        count, given, output = rows[1] - rows[0], self.places.inputs[0], self.places.output
+        if count not in self.calls:
+            views = output.rows(0, 0, count), given.rows(0, 0, count)
+            self.calls[count] = norm.response_call(self.task, self.places, *views, 1)
+        kernel, d = self.calls[count]
+        d = d.copy()
+        d[SOURCE + ORIGIN] += _shift(given, source[0], rows[0] - source[1])
+        d[TARGET + ORIGIN] += _shift(output, target[0], rows[0] - target[1])
+        d[norm.SCRATCH] += part * d[norm.SCRATCH_STEP]
+        return Call(kernel, d)
+
+
+class Sums(Layer):
+    """A convolution by direct sums. whole: its sum over whole images."""
+
+    padded = True
+
+    @cached_property
+    def whole(self) -> Sum:
+        return direct_sum(self.task, self.places)
+
+    def call(self, rows: Span, source: Share, target: Share, part: int) -> Call:
         count, stride = rows[1] - rows[0], window(self.task).stride[0]
         if count not in self.calls:
-            part = self.whole._replace(counts=(1, 1, count, self.task.made[2]))
-            self.calls[count] = call_of(
-                replace(self.task, threads=1), part, choice(self.task).shape
-            )
+            some = self.whole._replace(counts=(1, 1, count, self.task.made[2]))
+            alone = replace(self.task, threads=1)
+            self.calls[count] = call_of(alone, some, choice(self.task).shape)
         kernel, d = self.calls[count]
         shifts = [
             _shift(self.places.inputs[0], source[0], rows[0] * stride - source[1]),
@@ -149,11 +193,13 @@ def _part(
             if between:
                 buffer, (was, there) = layer.places.output, made[i]
                 yield from _kept(buffer, part, (first, there), was, rows[0])
-                yield from _padding(buffer, part, rows, heights[i])
+                if layers[i + 1].padded:
+                    yield from _padding(buffer, part, rows, heights[i])
                 first = max(first, there)
             if first < end:
                 source = (part, needed[i - 1][0]) if i else (n, 0)
-                yield layer.call((first, end), source, (part, rows[0]) if between else (n, 0))
+                target = (part, rows[0]) if between else (n, 0)
+                yield layer.call((first, end), source, target, part)
             made[i] = rows[0], end
 
 

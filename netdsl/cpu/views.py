@@ -85,6 +85,17 @@ def row_place(d, item):  # type: ignore[no-untyped-def]
 
 
 @njit(forceinline=True)
+def striped_place(d, item, stripes):  # type: ignore[no-untyped-def]
+    """The same where each plane is so many stripes of rows, which are done for all blocks before
+    the next: so a thread reads the rows that it wrote itself, in layers that share them so."""
+    rows, depth, blocks = d[TARGET + HEIGHT] // stripes, d[TARGET + DEPTH], d[TARGET + BLOCKS]
+    columns, y = item // rows, item % rows
+    planes, block = columns // blocks, columns % blocks
+    cubes, stripe = planes // stripes, planes % stripes
+    return cubes // depth, block, cubes % depth, stripe * rows + y
+
+
+@njit(forceinline=True)
 def row_at(d, view, n, b, z, y):  # type: ignore[no-untyped-def]
     """Where a row begins in one of the three buffers."""
     return (
