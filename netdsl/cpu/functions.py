@@ -9,10 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from netdsl.cpu.lanes import (
+    all_normal,
     magnitude,
     muladd,
+    root_estimate,
     scale_by_power,
     splat,
+    sqrt,
     where_less,
     with_sign,
 )
@@ -114,3 +117,19 @@ def gelu_tanh(x):  # type: ignore[no-untyped-def]
     """gelu with tanh(sqrt(2/pi) (x + 0.044715 x^3)) in place of the error function."""
     inner = ROOT_TWO_OVER_PI * muladd(x * x * x, 0.044715, x)
     return 0.5 * x * (tanh(inner) + 1.0)
+
+
+@njit(forceinline=True)
+def three_quarters(x):  # type: ignore[no-untyped-def]
+    """x to the power of -3/4, within two units in the last place.
+
+    An estimate p is within 2^-9 or so; where e = 1 - x^3 p^4, what is wanted is p (1 - e)^(-1/4).
+    """
+    if not all_normal(x):
+        root = sqrt(x)
+        return 1.0 / (root * sqrt(root))
+    root = root_estimate(x)
+    p = root * root_estimate(root) * root
+    fourth = x * p
+    e = muladd(fourth * fourth, fourth * p * np.float32(-1.0), 1.0)
+    return muladd(p * e, muladd(e, np.float32(5 / 32), np.float32(0.25)), p)

@@ -25,12 +25,16 @@ from numba.extending import (
     type_callable,
 )
 
+from netdsl.cpu.host import features
+
 WIDTH = 16
 """Floats in a vector, and channels in a block."""
 
 FLOAT, DOUBLE, INT, LONG = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64)
 FLOATS, DOUBLES = ir.VectorType(FLOAT, WIDTH), ir.VectorType(DOUBLE, WIDTH)
 INTS = ir.VectorType(INT, WIDTH)
+LEAST, INFINITY = 0x00800000, 0x7F800000
+"""The bits of the least normal number in single precision, and of infinity."""
 LANES = ir.Constant(INTS, list(range(WIDTH)))
 
 
@@ -238,6 +242,70 @@ def maximum3(typing: Any, a: Any, b: Any, c: Any) -> Any:
 def sqrt(typing: Any, v: Any) -> Any:
     """The square root of each lane."""
     return v(v), _unary("llvm.sqrt")
+
+
+@vector
+def root_estimate(typing: Any, v: Any) -> Any:
+    """About one divided by the square root of each lane, which is a normal number above 0: within
+    2^-11 on x86, exact elsewhere."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        there = features()
+        if "avx512f" in there:
+            kind = ir.FunctionType(FLOATS, [FLOATS, FLOATS, ir.IntType(16)])
+            name = "llvm.x86.avx512.rsqrt14.ps.512"
+            given = [args[0], ir.Constant(FLOATS, None), ir.Constant(ir.IntType(16), -1)]
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), given)
+        if "avx" in there:
+            half = ir.VectorType(FLOAT, WIDTH // 2)
+            kind = ir.FunctionType(half, [half])
+            name = "llvm.x86.avx.rsqrt.ps.256"
+            function = cgutils.get_or_insert_function(builder.module, kind, name)
+            parts = [_some(builder, args[0], range(i, i + 8)) for i in (0, 8)]
+            order = ir.Constant(INTS, list(range(WIDTH)))
+            return builder.shuffle_vector(*(builder.call(function, [p]) for p in parts), order)
+        one = ir.Constant(FLOATS, [1.0] * WIDTH)
+        return builder.fdiv(one, llvm(builder, "llvm.sqrt", FLOATS, args))
+
+    return lanes(lanes), lower
+
+
+def _some(builder: ir.IRBuilder, v: ir.Value, order: range) -> ir.Value:
+    """These lanes of a vector."""
+    kind = ir.VectorType(INT, len(order))
+    return builder.shuffle_vector(
+        v, ir.Constant(v.type, ir.Undefined), ir.Constant(kind, list(order))
+    )
+
+
+@vector
+def sum_of_five(typing: Any, before: Any, v: Any, after: Any) -> Any:
+    """Each lane with two on either side, where other vectors go on before the first and behind the
+    last."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        before, v, after = args
+        result = v
+        for a, b, first in ((before, v, 14), (before, v, 15), (v, after, 1), (v, after, 2)):
+            order = ir.Constant(INTS, list(range(first, first + WIDTH)))
+            result = builder.fadd(result, builder.shuffle_vector(a, b, order))
+        return result
+
+    return v(before, v, after), lower
+
+
+@vector
+def all_normal(typing: Any, v: Any) -> Any:
+    """Whether all lanes are normal numbers above 0."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        # As whole numbers, which leaves units for floats to others.
+        bits = builder.sub(builder.bitcast(args[0], INTS), ir.Constant(INTS, [LEAST] * WIDTH))
+        inside = builder.icmp_unsigned("<", bits, ir.Constant(INTS, [INFINITY - LEAST] * WIDTH))
+        kind = ir.IntType(WIDTH)
+        return builder.icmp_signed("==", builder.bitcast(inside, kind), ir.Constant(kind, -1))
+
+    return types.boolean(lanes), lower
 
 
 @vector

@@ -1,4 +1,4 @@
-"""Normalisations that measure what they normalise, local response, and softmax.
+"""Normalisations that measure what they normalise, and softmax.
 
 Means and variances are summed in double precision in two passes. Batch norm is in activation.py:
 when a network runs, its statistics are given.
@@ -17,11 +17,9 @@ from netdsl.cpu.lanes import (
     load,
     muladd,
     narrow,
-    power,
     splat,
     sqrt,
     store,
-    store_half,
     total,
     where_less,
     wide_splat,
@@ -37,10 +35,9 @@ from netdsl.cpu.layout import (
     CHANNELS,
     DEPTH,
     HEIGHT,
-    Buffer,
     Call,
 )
-from netdsl.cpu.task import Needs, Places, Task, by_channel
+from netdsl.cpu.task import Places, Task, by_channel
 from netdsl.cpu.views import (
     OWN,
     SOURCE,
@@ -50,7 +47,7 @@ from netdsl.cpu.views import (
     row_at,
     row_width,
 )
-from netdsl.ops import GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm, LogSoftmax
+from netdsl.ops import GroupNorm, InstanceNorm, LayerNorm, LogSoftmax
 
 # Of group_norm and channel_norm: channels in a group; where params hold eps (one block), then the
 # scale and the shift of each channel block.
@@ -180,79 +177,6 @@ def softmax(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
                     store(arena, out + b * to_block, load(arena, out + b * to_block) * by)
 
 
-# Of local_response: the window's size; whether beta is 3/4; where alpha / size, k and beta lie in
-# params; where the threads' scratch lies in the arena, and how many floats each has; whether it
-# writes bfloat16, in blocks of 32 channels.
-SIZE, THREE_QUARTERS, SETTINGS, SCRATCH, SCRATCH_STEP, IN_HALF = range(OWN, OWN + 6)
-CHUNK = 16
-"""Columns that a thread squares at once; their squares stay in its first cache."""
-
-
-def response_scratch(channels: int, size: int) -> int:
-    """Floats of scratch that each thread of local_response wants."""
-    return CHUNK * (16 * -(-channels // 16) + 2 * margin(size))
-
-
-def margin(size: int) -> int:
-    """Zeros before and after a position's squares: as far as a window reaches, in blocks."""
-    return 16 * -(-size // 32)
-
-
-@worker
-def local_response(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
-    """x / (k + alpha / size times the sum of squares of neighbouring channels) ^ beta.
-
-    The squares of some columns are laid out by channel, zeros on both sides; a window's sum is
-    then the sum of `size` shifted vectors, whatever the size.
-    """
-    blocks, columns, size = d[SOURCE + BLOCKS], row_width(d), d[SIZE]
-    rows, depth, half = d[TARGET + HEIGHT], d[TARGET + DEPTH], d[IN_HALF]
-    from_block, to_block = d[SOURCE + BLOCK_STRIDE], d[TARGET + BLOCK_STRIDE]
-    at = d[SETTINGS]
-    alpha, k, beta = params[at], params[at + 1], params[at + 2]
-    side = 16 * ((size + 31) // 32)
-    step = 16 * blocks + 2 * side
-    scratch = d[SCRATCH] + part * d[SCRATCH_STEP]
-    for x in range(min(columns, CHUNK)):
-        for i in range(0, side, 16):
-            store(arena, scratch + x * step + i, splat(np.float32(0.0)))
-            store(arena, scratch + x * step + side + 16 * blocks + i, splat(np.float32(0.0)))
-    work = d[TARGET + BATCH] * depth * rows
-    for item in range(share(work, part, parts), share(work, part + 1, parts)):
-        n, z, y = item // (rows * depth), item // rows % depth, item % rows
-        for start in range(0, columns, CHUNK):
-            width = min(columns - start, CHUNK)
-            source = row_at(d, SOURCE, n, 0, z, y) + 16 * start
-            out = row_at(d, TARGET, n, 0, z, y) + 16 * start
-            for b in range(blocks):
-                for x in range(width):
-                    v = load(arena, source + b * from_block + 16 * x)
-                    store(arena, scratch + x * step + side + 16 * b, v * v)
-            for b in range(blocks):
-                lanes = min(d[SOURCE + CHANNELS] - 16 * b, 16)
-                for x in range(width):
-                    around = scratch + x * step + side + 16 * b - (size - 1) // 2
-                    sums = load(arena, around)
-                    for i in range(1, size):
-                        sums += load(arena, around + i)
-                    base = muladd(sums, alpha, k)
-                    v = load(arena, source + b * from_block + 16 * x)
-                    if d[THREE_QUARTERS]:
-                        root = sqrt(base)
-                        v = v / (root * sqrt(root))
-                    else:
-                        v = v * power(base, -beta)
-                    v = keep(v, 0, lanes)
-                    if half:
-                        store_half(arena, out + (b >> 1) * to_block + 8 * (b & 1) + 16 * x, v)
-                    else:
-                        store(arena, out + b * to_block + 16 * x, v)
-            if half and blocks & 1:
-                for x in range(width):
-                    at = out + (blocks >> 1) * to_block + 8 + 16 * x
-                    store_half(arena, at, splat(np.float32(0.0)))
-
-
 def plan_norm(task: Task, places: Places) -> list[Call]:
     """The call of a layer, instance or group norm."""
     op, channels = task.whole.base, task.node.shape[0]
@@ -273,24 +197,3 @@ def plan_softmax(task: Task, places: Places) -> list[Call]:
     """The call of softmax or its logarithm."""
     log = int(isinstance(task.whole.base, LogSoftmax))
     return [call(softmax, task.parts, places.output, places.inputs[0], log)]
-
-
-def response_needs(task: Task) -> Needs:
-    """Scratch for local_response: its threads' squares."""
-    op = task.whole.base
-    assert isinstance(op, LocalResponseNorm)
-    return Needs(scratch=task.threads * response_scratch(task.node.shape[0], op.size))
-
-
-def plan_response(task: Task, places: Places) -> list[Call]:
-    """The call of a local response normalisation."""
-    return [response_call(task, places, places.output, places.inputs[0], task.parts)]
-
-
-def response_call(task: Task, places: Places, output: Buffer, source: Buffer, parts: int) -> Call:
-    """The call that makes all of `output`, which may be some rows, on so many threads."""
-    op, channels = task.whole.base, task.node.shape[0]
-    assert isinstance(op, LocalResponseNorm)
-    at = places.params.add(np.array([op.alpha / op.size, op.k, op.beta]))
-    own = (op.size, int(op.beta == 0.75), at, places.scratch, response_scratch(channels, op.size))
-    return call(local_response, parts, output, source, *own, int(output.pairs))

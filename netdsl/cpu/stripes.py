@@ -23,7 +23,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from netdsl.cpu import depthwise, direct, norm, pool
+from netdsl.cpu import depthwise, direct, pool, response
 from netdsl.cpu.chains import Chain, Span, spans, window
 from netdsl.cpu.choices import choice
 from netdsl.cpu.conv import call_of, direct_sum
@@ -127,12 +127,12 @@ class Response(Layer):
         count, given, output = rows[1] - rows[0], self.places.inputs[0], self.places.output
         if count not in self.calls:
             views = output.rows(0, 0, count), given.rows(0, 0, count)
-            self.calls[count] = norm.response_call(self.task, self.places, *views, 1)
+            self.calls[count] = response.response_call(self.task, self.places, *views, 1)
         kernel, d = self.calls[count]
         d = d.copy()
         d[SOURCE + ORIGIN] += _shift(given, source[0], rows[0] - source[1])
         d[TARGET + ORIGIN] += _shift(output, target[0], rows[0] - target[1])
-        d[norm.SCRATCH] += part * d[norm.SCRATCH_STEP]
+        d[response.SCRATCH] += part * d[response.SCRATCH_STEP]
         return Call(kernel, d)
 
 

@@ -1,4 +1,4 @@
-"""Convolutions in a chain that are done a stripe of rows at a time, beside the reference."""
+"""Layers in a chain that are done a stripe of rows at a time, beside the reference."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from agree import drawn_inputs, drawn_weights, worst
 from netdsl import Net, cpu
 from netdsl.cpu import chains
 from netdsl.lang import load
+from netdsl.reference import interpret
 
 TOLERANCE = 5e-5
 """Of three layers one after the other, in single precision."""
@@ -38,6 +39,11 @@ NETS = {
     "gaps": "input 16x150x9; conv1x1(32) -> conv1x1s2(32) -> conv1x1s3(16)",
     "dilated": "input 16x120x12; conv1x1(32) -> dwconv3x3p2d2 -> conv1x1(8)",
     "padded with more than the kernel": "input 16x120x9; conv1x1(32) -> dwconv3x3p4 -> conv1x1(8)",
+    "a pool and a norm behind": "input 3x240x18; conv3x3s2p1(32) -> relu -> maxpool3s2ceil -> lrn5",
+    "a norm between": "input 16x120x9; conv1x1(32) -> lrn5 -> maxpool3s2ceil -> conv3x3p1(16)",
+    "a pool before": "input 32x240x9; maxpool3s1p1 -> conv1x1(16) -> lrn4 -> maxpool2s2",
+    "means": "input 32x121x9; conv1x1(32) -> avgpool3s2p1(count_pad=yes) -> avgpool2ceil",
+    "wide pools": "input 16x120x12; conv1x1(32) -> maxpool5s3p2 -> dwconv3x3p1 -> maxpool3s2d2p1",
     "as a branch": f"input 16x120x9; [conv1x1(16) | {WIDENED}] -> conv1x1(3)",
 }
 
@@ -56,6 +62,10 @@ def test_drawn_chains(monkeypatch, seed):
     random = np.random.default_rng(seed)
     layers = []
     for _ in range(random.integers(2, 5)):
+        if random.random() < 0.4:
+            words = ["maxpool3s2ceil", "maxpool3s1p1", "maxpool2", "avgpool3s1p1", "lrn5", "lrn6"]
+            layers.append(str(random.choice(words)))
+            continue
         head = str(random.choice(["dwconv", "conv"]))
         kernel, stride, padding = (int(n) for n in random.integers((1, 1, 0), (5, 3, 3)))
         filters = "(32)" if head == "conv" else ""
@@ -64,6 +74,21 @@ def test_drawn_chains(monkeypatch, seed):
     text = f"input 24x{size[0]}x{size[1]}; conv1x1(32) -> {' -> '.join(layers)}"
     batch, threads = (int(n) for n in random.integers(1, 3, 2))
     assert worst(text, batch=batch, threads=threads, exact=True) < TOLERANCE
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_pools_in_stripes_are_exact(small, threads):
+    """NaN, infinities and all, above and below a stripe's edge too."""
+    text = "input 24x150x9; maxpool3s1p1 -> maxpool3s2ceil -> maxpool2s1p1 -> maxpool3s2p1"
+    graph = load(text)
+    random = np.random.default_rng(threads)
+    x = random.standard_normal((2, 24, 150, 9)).astype(np.float32)
+    for value in (np.nan, np.inf, -np.inf):
+        x[random.random(x.shape) < 0.003] = value
+    assert stripes(text, threads=threads, batch=2) == ["maxpool1 to maxpool4"]
+    (found,) = cpu.compile(graph, {}, batch=2, threads=threads).run({"input": x}).values()
+    (wanted,) = interpret(graph, {}, {"input": x}).values()
+    np.testing.assert_array_equal(found, wanted.astype(np.float32))
 
 
 def test_the_input_is_alive_until_the_last_stripe(small):

@@ -13,8 +13,8 @@ import numpy as np
 from netdsl.cpu.lanes import keep, load, muladd, power, splat, sqrt, store
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import BATCH, BLOCK_STRIDE, BLOCKS, DEPTH, HEIGHT
-from netdsl.cpu.norm import CHUNK, SCRATCH, SCRATCH_STEP, SETTINGS, SIZE, THREE_QUARTERS
-from netdsl.cpu.norm import response_scratch as forward_scratch
+from netdsl.cpu.response import CHUNK, SCRATCH, SCRATCH_STEP, SETTINGS, SIZE, THREE_QUARTERS
+from netdsl.cpu.response import response_scratch as forward_scratch
 from netdsl.cpu.views import OTHER, SOURCE, TARGET, lanes_of, row_at, row_width
 
 
