@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from netdsl.cpu.lanes import (
-    all_normal,
+    estimable,
     magnitude,
     muladd,
     root_estimate,
@@ -125,7 +125,7 @@ def three_quarters(x):  # type: ignore[no-untyped-def]
 
     An estimate p is within 2^-9 or so; where e = 1 - x^3 p^4, what is wanted is p (1 - e)^(-1/4).
     """
-    if not all_normal(x):
+    if not estimable(x):
         root = sqrt(x)
         return 1.0 / (root * sqrt(root))
     root = root_estimate(x)

@@ -246,8 +246,7 @@ def sqrt(typing: Any, v: Any) -> Any:
 
 @vector
 def root_estimate(typing: Any, v: Any) -> Any:
-    """About one divided by the square root of each lane, which is a normal number above 0: within
-    2^-11 on x86, exact elsewhere."""
+    """About one divided by the square root of each lane, within 2^-11, where `estimable` holds."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         there = features()
@@ -295,10 +294,12 @@ def sum_of_five(typing: Any, before: Any, v: Any, after: Any) -> Any:
 
 
 @vector
-def all_normal(typing: Any, v: Any) -> Any:
-    """Whether all lanes are normal numbers above 0."""
+def estimable(typing: Any, v: Any) -> Any:
+    """Whether roots can be estimated: the CPU does, and all lanes are normal numbers above 0."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        if "avx" not in features():
+            return ir.Constant(ir.IntType(1), 0)
         # As whole numbers, which leaves units for floats to others.
         bits = builder.sub(builder.bitcast(args[0], INTS), ir.Constant(INTS, [LEAST] * WIDTH))
         inside = builder.icmp_unsigned("<", bits, ir.Constant(INTS, [INFINITY - LEAST] * WIDTH))

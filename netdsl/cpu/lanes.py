@@ -11,7 +11,7 @@ def _vector(name: str) -> Any:
     return late("netdsl.cpu.intrinsics", name)
 
 
-all_normal = _vector("all_normal")
+estimable = _vector("estimable")
 first = _vector("first")
 keep = _vector("keep")
 largest = _vector("largest")
