@@ -9,6 +9,7 @@ strided layer of few channels goes by Winograd's algorithm on the phases of its 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
@@ -121,7 +122,8 @@ def _sizes(op: Conv, channels: int) -> list[Size]:
     plain = plain and len(window.kernel) > 1 and min(channels, op.filters) >= LANES
     if not plain and not phases.suit(op, channels):
         return []
-    return [size for size in SIZES if by_phases(op, channels).taps == (size.taps, size.taps)]
+    taps = by_phases(op, channels).taps
+    return [size for size in SIZES if taps == (size.taps, size.taps)]
 
 
 def by_phases(op: Conv, channels: int) -> Phases:
@@ -143,8 +145,10 @@ def shallow(graph: Graph) -> bool:
     return count < sum(needed)
 
 
+@lru_cache(maxsize=1024)
 def choice(task: Task) -> Choice:
-    """How a convolution is done: as measured, where that is known, else as the table says."""
+    """How a convolution is done: as measured, where that is known, else as the table says. It is
+    asked for several times while a net is planned."""
     if task.choice is not None:
         found = next((way for way in ways(task) if way.name == task.choice), None)
         if found is not None:

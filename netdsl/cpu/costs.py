@@ -143,6 +143,7 @@ def rates() -> Rates:
     return FAST if twice() else WIDE
 
 
+@cache
 def turn(shape: Shape, beside: tuple[float, float]) -> float:
     """Cycles of a turn of a product's tile: one input channel. beside: `Rates.turn` and
     `Rates.loads`, or those by which a shape is chosen."""

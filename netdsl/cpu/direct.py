@@ -270,15 +270,16 @@ def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
         for i in starts(count, row.shape.blocks)
     ]
     sums = _sums(whole, [walk.steps[3] for walk in walks], target.block, residual.block)
-    tiles = rows * len(row.cuts)
+    tiles = rows * row.length
     onward = packed_floats(whole.longest, kind)
     ahead = 0 if cached(whole) else min(whole.block, onward) // LANES
     column_table = TILE + TILE_FIELDS * len(sums) + len(whole.taps)
-    filter_table = column_table + 2 * len(row.cuts)
+    filter_table = column_table + 2 * row.length
+    codes = [code(row.tile)] * row.whole + [code(tile) for tile in row.rest]
     fields = (
         (0, max(1, min(parts, tiles * len(filter_tiles)))),
         counts[:3],
-        (len(row.cuts), column_table, len(filter_tiles), filter_table),
+        (row.length, column_table, len(filter_tiles), filter_table),
         (group(whole, tiles, row.shape.pixels, parts), whole.weights, whole.block),
         (whole.biases or 0,),
         (source.start, *source.steps[:3]),
@@ -287,7 +288,7 @@ def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
         (len(sums), onward, ahead, row.shape.blocks),
         *sums,
         whole.taps,
-        *((first, code(tile)) for first, tile in row.cuts),
+        *zip(row.starts, codes, strict=True),
         *filter_tiles,
     )
     work = direct_short if kind in SHORT else direct

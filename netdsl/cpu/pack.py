@@ -9,7 +9,6 @@ import numpy as np
 from netdsl.cpu.lanes import paired
 from netdsl.cpu.launch import BODY, WORKER, launch, share, worker
 from netdsl.cpu.layout import LANES, Floats, aligned
-from netdsl.cpu.memory import lent
 from netdsl.cpu.micro import HALF, Kind
 
 FILTERS, CHANNELS, TAPS, BLOCKS, CHANNEL_BLOCKS, LANE_COUNT, BLOCK = range(BODY, BODY + 7)
@@ -74,7 +73,7 @@ def packed_weights(
     work = pack_pairs if kind in HALF else pack_blocks
     d = np.array((work.address, parts, *sizes), np.int64)
     assert WORKER == 0
-    launch(lent(weights), packed, d)
+    launch(np.ascontiguousarray(weights, np.float32).reshape(-1), packed, d)
     return packed
 
 

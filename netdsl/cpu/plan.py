@@ -247,7 +247,7 @@ class Making:
         neither breaks a chain nor is taken within one."""
         self.graph = graph
         self.tasks = {n.name: self._task(graph, n) for n in graph if not isinstance(n.op, Input)}
-        untuned = {name: replace(task, choice=None) for name, task in self.tasks.items()}
+        untuned = {n: replace(t, choice=None) if t.choice else t for n, t in self.tasks.items()}
         self.striped = chains.chains(graph, untuned)
         self.tasks |= {t.node.name: t for chain in self.striped for t in chain.tasks}
         self.needs = {name: recipe(t.node).needs(t) for name, t in self.tasks.items()}

@@ -15,7 +15,7 @@ from threading import local
 
 import numpy as np
 
-from netdsl.cpu import native, threads
+from netdsl.cpu import memory, native, threads
 from netdsl.cpu.layout import Call, Floats, Ints
 
 # A descriptor begins with its worker's address and the parts of its work. A thread of a region
@@ -164,12 +164,12 @@ def use(count: int) -> None:
 
 def launch(arena: Floats, params: Floats, d: Ints) -> None:
     """Runs a descriptor's worker on its threads: arena, params float32, d int64, each in one
-    stretch."""
+    stretch; the arena may be one that is only read."""
     native_run = run()
     if native_run is None:
         from netdsl.cpu import numba_region
 
-        numba_region.launch(arena, params, d)
+        numba_region.launch(memory.lent(arena), params, d)
         return
     pointer = ctypes.c_void_p(d.ctypes.data)
     count = 1 if _forked else _asked.count or threads.available()

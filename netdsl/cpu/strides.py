@@ -15,9 +15,9 @@ side by side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,7 @@ from netdsl.cpu.layout import LANES, Floats
 Pair = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Phases:
+class Phases(NamedTuple):
     """The phases of a kernel of so many rows and columns, and its stride along both."""
 
     kernel: Pair
@@ -43,7 +42,8 @@ class Phases:
         """Whether a phase has as many taps along an axis as the longest."""
         return phase + (self.taps[axis] - 1) * self.stride[axis] < self.kernel[axis]
 
-    @cached_property
+    @property
+    @cache  # noqa: B019 - there are few
     def order(self) -> tuple[Pair, ...]:
         """The phases' first rows and columns: those long across, in both, down, in neither."""
 
@@ -84,3 +84,10 @@ def spans(phases: Phases, inputs: int) -> tuple[range, ...]:
     """Of so many by so many products, row by row, the phases that each sums over."""
     last = [i == inputs - 1 for i in range(inputs)]
     return tuple(phases.span(down, across) for down, across in product(last, last))
+
+
+@cache
+def summed(phases: Phases, inputs: int) -> float:
+    """The part of all phases that a product sums over, on average."""
+    found = spans(phases, inputs)
+    return sum(map(len, found)) / (len(found) * len(phases.order))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate
 from math import inf
 from typing import NamedTuple
 
@@ -13,19 +14,37 @@ from netdsl.cpu.micro import Kind, Shape, Tile, tiles
 OVERHEAD = 2.0
 """Cycles of a turn beside its arithmetic, where what it reads is cached."""
 
-Cut = tuple[int, Tile]
-"""Where a tile starts in a row, and which it is."""
-
 
 class Row(NamedTuple):
-    """A row of tiles: the shape of most of them, all of them, what they cost in cycles of a turn.
+    """A row of tiles: so many of one, then others as wide as the rest; what all cost in cycles of
+    a turn. Where there are no others, the last one overlaps the one before if need be.
 
     All go across as many blocks of filters.
     """
 
-    shape: Shape
-    cuts: tuple[Cut, ...]
+    tile: Tile
+    whole: int
+    rest: tuple[Tile, ...]
+    columns: int
     turns: float
+
+    @property
+    def shape(self) -> Shape:
+        """That of most tiles."""
+        return self.tile.shape
+
+    @property
+    def length(self) -> int:
+        """How many tiles there are."""
+        return self.whole + len(self.rest)
+
+    @property
+    def starts(self) -> list[int]:
+        """Where each tile starts."""
+        rest = accumulate((tile.shape.pixels for tile in self.rest), initial=0)
+        pixels, (*ends, _) = self.shape.pixels, rest
+        along = [min(i * pixels, self.columns - pixels) for i in range(self.whole)]
+        return along + [self.whole * pixels + at for at in ends]
 
 
 def starts(size: int, tile: int) -> list[int]:
@@ -66,18 +85,23 @@ def by_cost(
 
     def cost(row: Row) -> float:
         across = sum(-(-run // row.shape.blocks) for run in runs)
-        count = rows * across * len(row.cuts)
+        count = rows * across * row.length
         # A thread takes whole tiles.
         return -(-count // parts) / count * rows * across * row.turns
 
     found = []
-    for tile in tiles():
+    for tile in of_kind(kind):
         blocks = tile.shape.blocks
-        whole = not any(run % blocks for run in runs)
-        if tile.kind is kind and blocks <= min(runs) and (overlap or whole):
+        if blocks <= min(runs) and (overlap or not any(run % blocks for run in runs)):
             row = cut(tile, columns, overlap, terms)
             found += [row] if row else []
     return sorted(found, key=cost)
+
+
+@cache
+def of_kind(kind: Kind) -> tuple[Tile, ...]:
+    """The tiles of a kind."""
+    return tuple(tile for tile in tiles() if tile.kind is kind)
 
 
 @cache
@@ -87,43 +111,56 @@ def cut(tile: Tile, columns: int, overlap: bool, terms: float = inf) -> Row | No
     pixels, blocks = tile.shape
     if pixels > columns:
         return None
-    best: tuple[float, list[Tile]] | None = None
+    each, best = turn(tile, terms), None
     for fewer in range(min(3, columns // pixels)):
         count = columns // pixels - fewer
         cycles, rest = ending(tile.kind, blocks, columns - count * pixels, terms)
-        if cycles < inf:
-            whole = count * turn(tile, terms) + cycles, [tile] * count + list(rest)
-            best = min(best or whole, whole, key=lambda one: one[0])
-    along = starts(columns, pixels)
-    evenly = len(along) * turn(tile, terms)
-    if overlap and (best is None or evenly <= best[0]):
-        return Row(tile.shape, tuple((at, tile) for at in along), evenly)
-    if best is None:
-        return None
-    cuts, at = [], 0
-    for each in best[1]:
-        cuts.append((at, each))
-        at += each.shape.pixels
-    return Row(tile.shape, tuple(cuts), best[0])
+        cycles += count * each
+        if cycles < (best.turns if best else inf):
+            best = Row(tile, count, rest, columns, cycles)
+    count = -(-columns // pixels)
+    if overlap and (best is None or count * each <= best.turns):
+        return Row(tile, count, (), columns, count * each)
+    return best
 
 
-@cache
 def ending(
     kind: Kind, blocks: int, columns: int, terms: float = inf
 ) -> tuple[float, tuple[Tile, ...]]:
     """The cheapest tiles across so many blocks that cover so many columns exactly, the widest
     first, and their cycles of a turn: infinitely many where none do."""
-    if columns == 0:
-        return 0.0, ()
-    best: tuple[float, tuple[Tile, ...]] = (inf, ())
-    for tile in tiles():
-        pixels = tile.shape.pixels
-        if tile.kind is not kind or tile.shape.blocks != blocks or pixels > columns:
-            continue
-        cycles, rest = ending(kind, blocks, columns - pixels, terms)
-        if cycles + turn(tile, terms) < best[0]:
-            both = sorted((tile, *rest), key=lambda t: -t.shape.pixels)
-            best = cycles + turn(tile, terms), tuple(both)
+    widths, known = _endings(kind, blocks, terms)
+    for more in range(len(known), columns + 1):
+        known[more] = _next(widths, known, more)
+    cycles, tile = known[columns]
+    found = []
+    while tile is not None:
+        found.append(tile)
+        columns -= tile.shape.pixels
+        _, tile = known[columns]
+    return cycles, tuple(sorted(found, key=lambda tile: -tile.shape.pixels))
+
+
+Ending = tuple[float, Tile | None]
+"""The least cycles for a number of columns, and one of its tiles."""
+
+
+@cache
+def _endings(
+    kind: Kind, blocks: int, terms: float
+) -> tuple[list[tuple[int, float, Tile]], dict[int, Ending]]:
+    """The pixels and cycles of tiles across so many blocks, and the endings of no columns, of one,
+    and so on: a table that grows as it is asked, for a plan asks for most of them many times."""
+    across = [tile for tile in of_kind(kind) if tile.shape.blocks == blocks]
+    return [(tile.shape.pixels, turn(tile, terms), tile) for tile in across], {0: (0.0, None)}
+
+
+def _next(widths: list[tuple[int, float, Tile]], known: dict[int, Ending], columns: int) -> Ending:
+    """The ending of so many columns, those of fewer being known."""
+    best: Ending = (inf, None)
+    for pixels, cycles, tile in widths:
+        if pixels <= columns and known[columns - pixels][0] + cycles < best[0]:
+            best = known[columns - pixels][0] + cycles, tile
     return best
 
 
@@ -137,8 +174,8 @@ def turn(tile: Tile, terms: float = inf) -> float:
 
 
 @cache
-def product_tile(columns: int, products: int, filter_blocks: int, parts: int) -> Tile:
-    """The tile for so many products of matrices, each of them one thread's."""
+def product_tile(columns: int, filter_blocks: int, products: int, parts: int) -> Tile:
+    """The tile for so many products of matrices of a size, each of them one thread's."""
     best, least = None, inf
     for tile, pixels, blocks, cycles in _paces():
         if pixels > columns or blocks > filter_blocks:

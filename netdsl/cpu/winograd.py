@@ -31,7 +31,7 @@ from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, Triple, a
 from netdsl.cpu.micro import Kind, Tile, asks, code
 from netdsl.cpu.micro.fields import SIZES, TILE_FIELDS, Size, output_form, turns
 from netdsl.cpu.pack import Room, packed_weights
-from netdsl.cpu.strides import Phases, spans
+from netdsl.cpu.strides import Phases, spans, summed
 from netdsl.cpu.tiling import product_tile
 from netdsl.cpu.winograd_kernel import (
     BY_TILES,
@@ -110,9 +110,7 @@ class Winograd(NamedTuple):
     def terms(self) -> float:
         """Blocks that a product sums over, slices of a kernel with depth for themselves, on
         average."""
-        found = spans(self.phases, self.size.inputs)
-        part = sum(map(len, found)) / (len(found) * len(self.phases.order))
-        return part * self.depth * self.blocks
+        return summed(self.phases, self.size.inputs) * self.depth * self.blocks
 
     @property
     def inner_step(self) -> int:
@@ -265,8 +263,9 @@ def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> tuple[Winog
     spare = -layer.channels % LANES if depth == 1 else 0
 
     def made(chunk: int) -> Winograd:
-        share = parts if mode == PRODUCTS else 1
-        tile = product_tile(chunk, products, filter_blocks, share)
+        # By tiles a thread does all products, so however many they are the same tile is best.
+        shared = (products, parts) if mode == PRODUCTS else (1, 1)
+        tile = product_tile(chunk, filter_blocks, *shared)
         sizes = (layer.depth is not None, depth, blocks, filter_blocks, rows, columns, chunk)
         return Winograd(size, layer.phases, mode, walks, images, *sizes, tile, parts, spare)
 
@@ -284,18 +283,19 @@ def cycles(plan: Winograd) -> float:
     across, along = plan.filter_tiles, -(-chunk // shape.pixels)
     # A tile's weights come from the second level, which is not hidden quite.
     each = turn(shape, (known.turn, known.loads))
-    product = along * (LANES * plan.terms * each + known.tile)
+    terms, over = plan.terms, missed(plan)
+    product = along * (LANES * terms * each + known.tile)
     inside, outside = plan.read * plan.blocks, chunk * plan.filter_blocks
     transforms = known.transform * (inside + outside)
-    weights = round(4 * plan.products * plan.filter_blocks * plan.terms * LANES**2)
+    weights = round(4 * plan.products * plan.filter_blocks * terms * LANES**2)
     chunks = plan.walks * plan.chunks
     if plan.mode == BY_TILES:
         turns = plan.walks * -(-plan.chunks // plan.parts)
         share = float(turns * plan.products)
         # Threads that wait less for weights do not read them side by side.
         waiting = read(weights, chunks if known.apart else turns)
-        transforms += missed(plan) * known.missed * (inside + outside)
-        product += missed(plan) * 4 * LANES * inside / known.again
+        transforms += over * known.missed * (inside + outside)
+        product += over * 4 * LANES * inside / known.again
     else:
         share = chunks * plan.products / plan.parts
         transforms += plan.parts * 2 * 4 * LANES * (inside + outside) / known.passing
@@ -361,10 +361,12 @@ class Ends(NamedTuple):
 def describe(plan: Winograd, ends: Ends) -> list[Call]:
     """The calls of a layer."""
     firsts = [min(c * plan.chunk, plan.tiles - plan.chunk) for c in range(plan.chunks)]
+    kinds = list(dict.fromkeys(plan.spans))
+    tables = _tables(plan, ends.source, kinds)
     if plan.mode == BY_TILES:
-        return [_call(plan, ends, BY_TILES, walk, 0) for walk in range(plan.walks)]
+        return [_call(plan, ends, kinds, tables, BY_TILES, walk, 0) for walk in range(plan.walks)]
     return [
-        _call(plan, ends, mode, walk, first)
+        _call(plan, ends, kinds, tables, mode, walk, first)
         for walk in range(plan.walks)
         for first in firsts
         for mode in (INPUTS, PRODUCTS, OUTPUTS)
@@ -408,7 +410,10 @@ def _block_places(plan: Winograd, source: Buffer) -> list[int]:
     ]
 
 
-def _tables(plan: Winograd, source: Buffer, kinds: list[range]) -> tuple[list[int], ...]:
+Tables = tuple[list[int], ...]
+
+
+def _tables(plan: Winograd, source: Buffer, kinds: list[range]) -> Tables:
     """What the descriptor lists: where a sum's taps and a chunk's tiles lie; for each product
     the tile that sums what it does, and its weights; where blocks of inputs start."""
     pixels, image = plan.tile.shape.pixels, plan.tile_rows * plan.tile_columns
@@ -436,9 +441,16 @@ def _tile_fields(plan: Winograd, blocks: range, table: int) -> tuple[int, ...]:
     )
 
 
-def _call(plan: Winograd, ends: Ends, mode: int, walk: int, first: int) -> Call:
-    kinds = list(dict.fromkeys(plan.spans))
-    tables = _tables(plan, ends.source, kinds)
+def _call(
+    plan: Winograd,
+    ends: Ends,
+    kinds: list[range],
+    tables: Tables,
+    mode: int,
+    walk: int,
+    first: int,
+) -> Call:
+    """kinds: the blocks that products sum over, each once."""
     starts = accumulate(map(len, tables), initial=TILE + len(kinds) * TILE_FIELDS)
     taps_at, columns_at, products_at, blocks_at, _ = starts
     inner, made = plan.products * plan.inner_step, plan.products * plan.made_step

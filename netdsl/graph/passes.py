@@ -29,11 +29,11 @@ def bypass(graph: Graph, instead: Mapping[str, str]) -> Graph:
             name = instead[name]
         return name
 
-    nodes = tuple(
-        replace(node, inputs=tuple(map(found, node.inputs)))
-        for node in graph.nodes
-        if node.name not in instead
-    )
+    def reading(node: Node) -> Node:
+        inputs = tuple(map(found, node.inputs))
+        return node if inputs == node.inputs else replace(node, inputs=inputs)
+
+    nodes = tuple(reading(node) for node in graph.nodes if node.name not in instead)
     return replace(
         graph,
         nodes=nodes,

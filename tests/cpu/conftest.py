@@ -18,8 +18,10 @@ def planned_afresh() -> Iterator[None]:
 
 
 def forget() -> None:
-    from netdsl.cpu import tiling, winograd
+    from netdsl.cpu import choices, costs, tiling, winograd
 
+    choices.choice.cache_clear()
+    costs.turn.cache_clear()
     tiling.product_tile.cache_clear()
     tiling._paces.cache_clear()
     winograd.planned.cache_clear()

@@ -34,7 +34,9 @@ def test_a_row_is_covered(
     assert found
     for row in found:
         times = np.zeros(columns, int)
-        for first, tile in row.cuts:
+        tiled = [row.tile] * row.whole + list(row.rest)
+        assert row.length == len(tiled)
+        for first, tile in zip(row.starts, tiled, strict=True):
             assert tile.kind is kind
             assert tile.shape.blocks == row.shape.blocks
             assert first + tile.shape.pixels <= columns
@@ -87,7 +89,7 @@ def test_the_tile_of_a_product_is_the_cheapest(
         and tile.shape.pixels <= columns
         and tile.shape.blocks <= filter_blocks
     ]
-    assert cycles(product_tile(columns, 36, filter_blocks, parts)) == min(map(cycles, fits))
+    assert cycles(product_tile(columns, filter_blocks, 36, parts)) == min(map(cycles, fits))
 
 
 LONG = [
