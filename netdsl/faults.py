@@ -60,7 +60,7 @@ class Call(NamedTuple):
     """A block's call on the way to a place: the call as written, and where."""
 
     text: str
-    span: Span | None = field(default=None, compare=False)
+    span: Span | None = None
 
 
 @dataclass(frozen=True)

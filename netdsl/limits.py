@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """The largest of everything. The last six guard the reader itself and are never lifted."""
 
     file: int = 1 << 20
@@ -26,16 +25,16 @@ class Limits:
     parameters: int = 10**11
     """of the whole net"""
 
-    text: int = field(default=10_000)
+    text: int = 10_000
     """characters of one word or string"""
-    digits: int = field(default=18)
+    digits: int = 18
     """of a whole number"""
-    nesting: int = field(default=50)
+    nesting: int = 50
     """brackets within brackets"""
-    depth: int = field(default=100)
+    depth: int = 100
     """brackets and calls within each other, when blocks are expanded"""
-    parameters_of_a_block: int = field(default=100)
-    faults: int = field(default=100)
+    parameters_of_a_block: int = 100
+    faults: int = 100
     """after so many, reading stops"""
 
 

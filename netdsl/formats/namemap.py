@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 from netdsl.faults import Fault, NetError, Source, Span
 
@@ -26,8 +26,7 @@ BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
 
 
-@dataclass(frozen=True)
-class NameMap:
+class NameMap(NamedTuple):
     """A map from foreign tensor names to ours.
 
     `source` names whose names they are ("torchvision"). `nodes` maps foreign node names to ours,
@@ -38,7 +37,7 @@ class NameMap:
     source: str
     nodes: Mapping[str, str]
     parameters: Mapping[str, str]
-    skipped: tuple[str, ...] = field(default=())
+    skipped: tuple[str, ...] = ()
 
     def ours(self, name: str) -> str | None:
         """Our name (`conv1.weight`) of a foreign tensor, None where the map does not know it."""
