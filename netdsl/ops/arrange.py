@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from fractions import Fraction
 from math import prod
 from typing import ClassVar, Literal, NamedTuple
 
@@ -18,6 +17,7 @@ from netdsl.ops.base import (
     Setting,
     Shape,
     Spelling,
+    ratio,
     show,
     spell,
 )
@@ -56,7 +56,7 @@ class Input(Op):
 
     def field(self, inputs: tuple[Shape, ...]) -> Field:
         rank = len(self.shape) - 1
-        return Field((1,) * rank, (Fraction(1),) * rank)
+        return Field((1,) * rank, (ratio(1),) * rank)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Upsample(Op):
         extent = 1 if self.mode == "nearest" else 2
         return Field(
             tuple(1 if f == 1 else extent for f in self.factor),
-            tuple(Fraction(1, f) for f in self.factor),
+            tuple(ratio(1, f) for f in self.factor),
         )
 
     def word(self) -> str:
@@ -165,7 +165,7 @@ class Pad(Op):
 
     def field(self, inputs: tuple[Shape, ...]) -> Field:
         rank = len(self.amount)
-        return Field((1,) * rank, (Fraction(1),) * rank)
+        return Field((1,) * rank, (ratio(1),) * rank)
 
     def word(self) -> str:
         before, after = (tuple(p[i] for p in self.amount) for i in (0, 1))

@@ -12,11 +12,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from math import prod
-from typing import ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from netdsl.faults import OpFault
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
@@ -24,6 +26,14 @@ Value = bool | int | float | str | tuple["Value", ...] | list["Value"]
 """A setting's value: yes/no, a number, a name or string, an AxB size (tuple), a list."""
 
 Kind = Literal["int", "float", "bool", "name", "size"]
+
+
+def ratio(over: int, under: int = 1) -> Fraction:
+    """A fraction. Its module, which takes a while to import, is wanted for receptive fields and to
+    read a text, and by no run."""
+    from fractions import Fraction
+
+    return Fraction(over, under)
 
 
 def show(shape: Shape) -> str:
@@ -80,7 +90,7 @@ class Bound(NamedTuple):
     kernel: tuple[int, ...] | None
     options: Mapping[str, tuple[int, ...]]
     settings: Mapping[str, Value | None]
-    width: Fraction = Fraction(1)
+    width: Fraction | int = 1
 
     def integer(self, name: str) -> int:
         value = self.settings[name]
@@ -230,7 +240,7 @@ class Op(ABC):
     def field(self, inputs: tuple[Shape, ...]) -> Field | None:
         """Its reach per spatial axis: by default each output sees its own position alone."""
         rank = len(inputs[0]) - 1
-        return Field((1,) * rank, (Fraction(1),) * rank)
+        return Field((1,) * rank, (ratio(1),) * rank)
 
     def word(self) -> str:
         """Its canonical spelling: resolving this word for the same input gives the op again."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from math import prod
 from typing import ClassVar
 
@@ -19,6 +18,7 @@ from netdsl.ops.base import (
     Setting,
     Shape,
     Spelling,
+    ratio,
     show,
     spell,
 )
@@ -119,7 +119,7 @@ class Conv(Op):
         return Counts(macs=outputs * each, bias=outputs if self.bias else 0)
 
     def field(self, inputs: tuple[Shape, ...]) -> Field:
-        return Field(self.window.extent, tuple(map(Fraction, self.window.stride)))
+        return Field(self.window.extent, tuple(map(ratio, self.window.stride)))
 
     def word(self) -> str:
         options = window_options(self.window, stride=(1,) * len(self.window.kernel))
@@ -232,7 +232,7 @@ class ConvTranspose(Op):
     def field(self, inputs: tuple[Shape, ...]) -> Field:
         w = self.window
         extent = tuple(-(-e // s) for e, s in zip(w.extent, w.stride, strict=True))
-        return Field(extent, tuple(Fraction(1, s) for s in w.stride))
+        return Field(extent, tuple(ratio(1, s) for s in w.stride))
 
     def word(self) -> str:
         rank = len(self.window.kernel)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from math import prod
 from typing import ClassVar
 
@@ -17,6 +16,7 @@ from netdsl.ops.base import (
     Setting,
     Shape,
     Spelling,
+    ratio,
     spell,
 )
 from netdsl.ops.window import Window, pad_end, spatial_axes, window, window_options
@@ -50,7 +50,7 @@ def window_word(head: str, w: Window, settings: dict[str, object] | None = None)
 
 
 def window_field(w: Window) -> Field:
-    return Field(w.extent, tuple(map(Fraction, w.stride)))
+    return Field(w.extent, tuple(map(ratio, w.stride)))
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class AdaptiveAveragePool(Op):
     def field(self, inputs: tuple[Shape, ...]) -> Field:
         spatial = inputs[0][1:]
         extent = tuple(max(hi - lo for lo, hi in axis) for axis in self.windows(spatial))
-        return Field(extent, tuple(Fraction(s, n) for s, n in zip(spatial, self.to, strict=True)))
+        return Field(extent, tuple(ratio(s, n) for s, n in zip(spatial, self.to, strict=True)))
 
     def word(self) -> str:
         even = len(set(self.to)) == 1

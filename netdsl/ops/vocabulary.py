@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from netdsl.faults import OpFault
 from netdsl.ops import activation, arrange, conv, dense, norm, pool
 from netdsl.ops.base import Bound, Op, Setting, Shape, Spelling, Value, Word, nearest, show
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 OPS: tuple[type[Op], ...] = (
     conv.Conv,
@@ -74,7 +77,7 @@ def gives_filters(word: Word) -> bool:
     return bool(word.arguments) or "filters" in word.settings
 
 
-def build(word: Word, inputs: tuple[Shape, ...], width: Fraction = Fraction(1)) -> Op:
+def build(word: Word, inputs: tuple[Shape, ...], width: Fraction | int = 1) -> Op:
     """The op that a word means for these input shapes.
 
     width: the factor of the doubles and halves passed since the last op with filters. The
@@ -85,7 +88,7 @@ def build(word: Word, inputs: tuple[Shape, ...], width: Fraction = Fraction(1)) 
     return op
 
 
-def bind(word: Word, width: Fraction = Fraction(1)) -> Bound:
+def bind(word: Word, width: Fraction | int = 1) -> Bound:
     """A word checked against its head's spelling, defaults filled in. Raises OpFault."""
     how = spelling(word.head)
     _check_kernel(word, how)
