@@ -113,7 +113,7 @@ def measure(row: Row, batch: int, count: int, exact: bool) -> tuple[float, int, 
     params = Params()
     weights = {p.name: random.standard_normal(p.shape, np.float32) for p in op.parameters((shape,))}
     plan = plan_conv if kernel else plan_dense
-    calls = [link(c) for c in plan(task, Places((source,), target, end, weights, params))]
+    calls = [link(c) for c in plan(task, Places((source,), target, end, weights, params, {}))]
     packed, arena = params.joined(), aligned(end + asked.scratch)
     times = []
     # On one thread the processor's own time counts, which others' work does not stretch.
@@ -125,7 +125,7 @@ def measure(row: Row, batch: int, count: int, exact: bool) -> tuple[float, int, 
             kernel_(arena, packed, d)
         times.append(clock() - start)
     names = "+".join(
-        c.kernel.name for c in plan(task, Places((source,), target, end, weights, params))
+        c.kernel.name for c in plan(task, Places((source,), target, end, weights, params, {}))
     )
     return min(times), op.macs((shape,)) * batch, names
 

@@ -363,6 +363,7 @@ class Making:
             placement.scratch,
             own_weights(self.graph, node, task.whole.source, self.weights),
             self.params,
+            rounding={},
         )
 
     def _port(

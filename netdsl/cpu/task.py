@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import NamedTuple
@@ -66,8 +66,7 @@ class Needs(NamedTuple):
     planar: bool = False
 
 
-@dataclass(frozen=True)
-class Places:
+class Places(NamedTuple):
     """What a node is given: where its tensors lie, its scratch, its weights by parameter name.
 
     rounding: where it says by how much it rounded a parameter, see `short.shortened`.
@@ -78,7 +77,7 @@ class Places:
     scratch: int
     weights: Mapping[str, Floats]
     params: Params
-    rounding: dict[str, float] = field(default_factory=dict)
+    rounding: dict[str, float]
 
 
 class Params:

@@ -283,7 +283,7 @@ def cycles(plan: Winograd) -> float:
     across, along = plan.filter_tiles, -(-chunk // shape.pixels)
     # A tile's weights come from the second level, which is not hidden quite.
     each = turn(shape, (known.turn, known.loads))
-    terms, over = plan.terms, missed(plan)
+    terms = plan.terms
     product = along * (LANES * terms * each + known.tile)
     inside, outside = plan.read * plan.blocks, chunk * plan.filter_blocks
     transforms = known.transform * (inside + outside)
@@ -294,6 +294,7 @@ def cycles(plan: Winograd) -> float:
         share = float(turns * plan.products)
         # Threads that wait less for weights do not read them side by side.
         waiting = read(weights, chunks if known.apart else turns)
+        over = missed(plan)
         transforms += over * known.missed * (inside + outside)
         product += over * 4 * LANES * inside / known.again
     else:

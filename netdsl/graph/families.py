@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from netdsl.graph.graph import Graph, Node
 from netdsl.graph.lifetimes import Lifetime
 
 
-@dataclass
 class Families:
     """Which tensors are parts of which: each links to a parent and to where it starts there.
 
     What a start counts is the device's own: channels, or floats of a sample.
     """
 
-    graph: Graph
-    life: dict[str, Lifetime]
-    parent: dict[str, tuple[str, int]] = field(default_factory=dict)
+    def __init__(self, graph: Graph, life: dict[str, Lifetime]) -> None:
+        self.graph, self.life = graph, life
+        self.parent: dict[str, tuple[str, int]] = {}
 
     def root(self, name: str) -> str:
         """The tensor that owns the memory."""

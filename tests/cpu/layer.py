@@ -72,7 +72,7 @@ class Layer:
         params = Params()
         source, target, residual = places
         inputs = (source, residual) if self.residual else (source,)
-        calls = plan(self.task, Places(inputs, target, end, self.weights, params))
+        calls = plan(self.task, Places(inputs, target, end, self.weights, params, {}))
         arena = aligned(end + asked.scratch + 64)
         arena[:] = np.nan
         for buffer in places:

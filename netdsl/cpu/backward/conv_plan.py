@@ -185,7 +185,7 @@ def trained(
         return _trained_quick(task, quick, inputs, output, scratch, weights, params)
 
     def plan(own: Mapping[str, np.ndarray], into: Params) -> Calls:
-        return RECIPES[type(op)].calls(task, Places(inputs, output, scratch, own, into))
+        return RECIPES[type(op)].calls(task, Places(inputs, output, scratch, own, into, {}))
 
     return params.record(weights, plan)
 
