@@ -177,23 +177,28 @@ def turn(tile: Tile, terms: float = inf) -> float:
 def product_tile(columns: int, filter_blocks: int, products: int, parts: int) -> Tile:
     """The tile for so many products of matrices of a size, each of them one thread's."""
     best, least = None, inf
-    for tile, pixels, blocks, cycles in _paces():
-        if pixels > columns or blocks > filter_blocks:
-            continue
-        across, along = -(-filter_blocks // blocks), -(-columns // pixels)
-        cost = -(-products * across // parts) * along * cycles
-        if cost < least:
-            best, least = tile, cost
+    for tile, pixels, share, cycles in _paces(filter_blocks, products, parts):
+        if pixels <= columns:
+            cost = share * -(-columns // pixels) * cycles
+            if cost < least:
+                best, least = tile, cost
     assert best is not None
     return best
 
 
 @cache
-def _paces() -> tuple[tuple[Tile, int, int, float], ...]:
-    """Blocked tiles, their pixels and blocks, and the cycles of a turn. A plan asks for a product's
-    tile a thousand times, so they are looked up once."""
+def _paces(
+    filter_blocks: int, products: int, parts: int
+) -> tuple[tuple[Tile, int, int, float], ...]:
+    """Blocked tiles, their pixels, how many of them a thread takes across all filters, and the
+    cycles of a turn. A plan asks for a product's tile for hundreds of numbers of columns."""
     return tuple(
-        (tile, *tile.shape, costs.turn(tile.shape, costs.rates().chosen))
-        for tile in tiles()
-        if tile.kind is Kind.BLOCKED
+        (
+            tile,
+            tile.shape.pixels,
+            -(-products * -(-filter_blocks // tile.shape.blocks) // parts),
+            costs.turn(tile.shape, costs.rates().chosen),
+        )
+        for tile in of_kind(Kind.BLOCKED)
+        if tile.shape.blocks <= filter_blocks
     )

@@ -22,6 +22,7 @@ def forget() -> None:
 
     choices.choice.cache_clear()
     costs.turn.cache_clear()
+    tiling.of_kind.cache_clear()
     tiling.product_tile.cache_clear()
     tiling._paces.cache_clear()
     winograd.planned.cache_clear()
