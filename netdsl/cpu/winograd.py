@@ -28,7 +28,7 @@ from netdsl.cpu.costs import CACHED, OWN_CACHE, rates, read, turn
 from netdsl.cpu.direct import bits, block_floats
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, Triple, aligned
-from netdsl.cpu.micro import Kind, Tile, asks, code
+from netdsl.cpu.micro import Kind, Tile, code
 from netdsl.cpu.micro.fields import SIZES, TILE_FIELDS, Size, output_form, turns
 from netdsl.cpu.pack import Room, packed_weights
 from netdsl.cpu.strides import Phases, spans, summed
@@ -48,11 +48,10 @@ class Winograd(NamedTuple):
     """The plan of one layer: channels and filters in blocks of 16.
 
     size: F(m x m, r x r). phases: of the layer's stride, whose channels are blocks side by side.
-    images: those whose tiles stand in one row, and walks: how many such
-    rows there are. deep: the images are the slices of a sample, and depth: the kernel's taps along
-    them. chunk: tiles at a time, of
-    which there are `chunks`, the last one overlapping. tile: the micro-kernel of the products.
-    spare: lanes at the end of a sum that hold no channel.
+    images: those whose tiles stand in one row, and walks: how many such rows there are. deep: the
+    images are the slices of a sample, and depth: the kernel's taps along them. chunk: tiles at a
+    time, of which there are `chunks`, the last one overlapping. tile: the micro-kernel of the
+    products. spare: lanes at the end of a sum that hold no channel.
     """
 
     size: Size
@@ -411,12 +410,18 @@ def _block_places(plan: Winograd, source: Buffer) -> list[int]:
     ]
 
 
-Tables = tuple[list[int], ...]
+class Tables(NamedTuple):
+    """What a descriptor lists: where a sum's taps and a chunk's tiles lie; for each product the
+    tile that sums what it does, and its weights; where blocks of inputs start."""
+
+    taps: list[int]
+    columns: list[int]
+    products: list[int]
+    blocks: list[int]
 
 
 def _tables(plan: Winograd, source: Buffer, kinds: list[range]) -> Tables:
-    """What the descriptor lists: where a sum's taps and a chunk's tiles lie; for each product
-    the tile that sums what it does, and its weights; where blocks of inputs start."""
+    """The lists of a layer. kinds: the blocks that products sum over, each once."""
     pixels, image = plan.tile.shape.pixels, plan.tile_rows * plan.tile_columns
     taps = [b * plan.read + z * image for b in range(plan.blocks) for z in range(plan.depth)]
     panel, step = plan.depth * LANES**2, plan.strides[1]
@@ -424,7 +429,7 @@ def _tables(plan: Winograd, source: Buffer, kinds: list[range]) -> Tables:
         (TILE + kinds.index(span) * TILE_FIELDS, k * step + span.start * panel)
         for k, span in enumerate(plan.spans)
     ]
-    return (
+    return Tables(
         [LANES * tap for tap in taps],
         [min(i, plan.chunk - pixels) for i in range(0, plan.chunk, pixels)],
         [number for pair in products for number in pair],
@@ -467,12 +472,11 @@ def _call(
         _input_view(plan, ends, walk, blocks_at),
         _view(plan, ends.target, walk),
         residual,
-        (*ends.target.size[1:], output_form(plan.size, ends.pooled)),
-        (each, each if asks() else 0),
+        (*ends.target.size[1:], output_form(plan.size, ends.pooled), each),
         (ends.scratch, inner, plan.inner_step),
         (ends.scratch + held * inner, made, plan.made_step),
         (ends.weights, plan.strides[0], ends.biases, *map(bits, ends.clamp)),
-        (code(plan.tile), len(tables[1]), columns_at, products_at),
+        (code(plan.tile), len(tables.columns), columns_at, products_at),
         *(
             _tile_fields(plan, kind, taps_at - TILE - i * TILE_FIELDS)
             for i, kind in enumerate(kinds)

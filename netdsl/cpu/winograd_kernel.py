@@ -7,7 +7,6 @@ from netdsl.cpu.launch import BODY, share, worker
 from netdsl.cpu.layout import LANES
 from netdsl.cpu.micro import (
     past,
-    prefetch,
     run_product,
     transform_filter,
     transform_input,
@@ -24,16 +23,15 @@ BLOCKS, FILTERS, FILTER_BLOCKS, TILE_BLOCKS = range(BODY + 10, BODY + 14)
 # Where tensors start, then floats to the next sample, block, row and pixel; for the input's blocks
 # that of a phase too, so where a table of their places starts.
 INPUT, OUTPUT, RESIDUAL = BODY + 14, BODY + 19, BODY + 24
-# The output's size; which function makes it, how many rows and columns a tile has of it, and of how
-# many the cache lines are asked for ahead of time.
-HEIGHT, WIDTH, FORM, MADE_EACH, ASKED = range(BODY + 29, BODY + 34)
+# The output's size; which function makes it, and how many rows and columns a tile has of it.
+HEIGHT, WIDTH, FORM, MADE_EACH = range(BODY + 29, BODY + 33)
 # Transformed inputs and products: where they start, floats to the next thread's and product's.
-INNER, MADE = BODY + 34, BODY + 37
-WEIGHTS, BLOCK, BIASES, LOW, HIGH = range(BODY + 40, BODY + 45)
+INNER, MADE = BODY + 33, BODY + 36
+WEIGHTS, BLOCK, BIASES, LOW, HIGH = range(BODY + 39, BODY + 44)
 # The micro-kernel's number, its places along a chunk, and the table of all products: where the
 # fields of its tile start, and how far its weights lie.
-NUMBER, COLUMNS, COLUMN_TABLE, PRODUCT_TABLE = range(BODY + 45, BODY + 49)
-TILE = BODY + 49
+NUMBER, COLUMNS, COLUMN_TABLE, PRODUCT_TABLE = range(BODY + 44, BODY + 48)
+TILE = BODY + 48
 
 
 @njit(boundscheck=False, error_model="numpy")
@@ -93,23 +91,13 @@ def multiply(arena, params, d, k, inner, made, weights, following):  # type: ign
 
 
 @njit(boundscheck=False, error_model="numpy")
-def ask_for_outputs(arena, d, at):  # type: ignore[no-untyped-def]
-    """Asks for the cache lines that a tile of outputs takes."""
-    for row in range(d[ASKED]):
-        for column in range(d[ASKED]):
-            prefetch(arena, at + row * d[OUTPUT + 3] + column * d[OUTPUT + 4])
-
-
-@njit(boundscheck=False, error_model="numpy")
 def transform_outputs(  # type: ignore[no-untyped-def]
     arena, params, d, first, block, start, end, made
 ):
-    """Tiles start to end of the chunk at `first`, for one block of filters. Each asks for what the
-    next but one writes, in the same row."""
+    """Tiles start to end of the chunk at `first`, for one block of filters."""
     n, y, x = find(d, first + start)
     each = d[MADE_EACH]
     for i in range(start, end):
-        ask_for_outputs(arena, d, place(d, OUTPUT, each, n, y, x + 2) + block * d[OUTPUT + 2])
         residual = d[RESIDUAL]
         if residual >= 0:
             residual = place(d, RESIDUAL, each, n, y, x) + block * d[RESIDUAL + 2]

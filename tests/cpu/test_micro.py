@@ -11,8 +11,8 @@ import pytest
 from assembly import SPILL, compiled, multiplied, multiplies, spilled
 from llvmlite import ir
 
-from netdsl.cpu.micro import Kind, code, tiles
-from netdsl.cpu.micro.fields import LINES, SIZES
+from netdsl.cpu.micro import Kind, code, sandwich, tiles
+from netdsl.cpu.micro.fields import LINES, SIZES, Size
 from netdsl.cpu.micro.product import product_function, product_name
 from netdsl.cpu.micro.sandwich import input_function, output_function
 from netdsl.cpu.micro.shapes import AVX512, DOTS, MATRICES, NARROW, Shape, Tile, asks
@@ -89,6 +89,15 @@ def test_a_multiply_add_for_each_sum_and_lane(target, split):
             assert len(multiplies(made)) == sums * turns, tile
             asked = sum("prefetch" in line for line in made)
             assert asked == LINES * tile.shape.blocks, tile
+
+
+@pytest.mark.parametrize(("pooled", "asked"), [(False, 16), (True, 4)])
+def test_a_tile_of_outputs_asks_for_those_of_the_next(pooled, asked, monkeypatch):
+    """On CPUs that gain by it."""
+    for gains in (True, False):
+        monkeypatch.setattr(sandwich, "asks", lambda gains=gains: gains)
+        made = str(output_function(ir.Module(), Size(4, 3), pooled))
+        assert made.count("llvm.prefetch") == asked * gains
 
 
 def test_a_written_tile_asks_for_its_outputs_and_its_residual():

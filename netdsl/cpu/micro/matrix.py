@@ -112,14 +112,11 @@ class Writer(vectors.Writer):
 
     def ask(self, offset: ir.Value, step: ir.Value) -> None:
         """Asks for the rows of a tap's inputs, into the first cache."""
-        b, whole = self.builder, vectors.INT
-        kind = ir.FunctionType(ir.VoidType(), [POINTER, whole, whole, whole])
-        prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-        read, first_level, data = (ir.Constant(whole, n) for n in (0, 3, 1))
+        b = self.builder
         for x in self.xs:
             at = b.bitcast(b.gep(x, [offset]), POINTER)
             for _ in range(16):
-                b.call(prefetch, [at, read, first_level, data])
+                vectors.ask(b, at, vectors.FIRST_LEVEL)
                 at = b.gep(at, [step])
 
     def fetch(self, register: int, source: tuple[ir.Value, ir.Value]) -> None:

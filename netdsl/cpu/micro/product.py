@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 from netdsl.cpu.micro.fields import LINES, X_STEP, Y_STEP
 from netdsl.cpu.micro.shapes import Kind, Tile
 from netdsl.cpu.micro.tile import Writer, runner
-from netdsl.cpu.micro.vectors import LANES, LONG, SECOND_LEVEL
+from netdsl.cpu.micro.vectors import LANES, LONG, SECOND_LEVEL, ask
 
 
 class Product(Writer):
@@ -38,7 +38,7 @@ class Product(Writer):
         for block in range(self.shape.blocks):
             start = b.gep(self.params, [b.add(first, self.times(across, block))])
             for line in range(LINES):
-                self.ask(b.gep(start, [ir.Constant(LONG, line * LANES)]), SECOND_LEVEL)
+                ask(b, b.gep(start, [ir.Constant(LONG, line * LANES)]), SECOND_LEVEL)
 
 
 def product_name(tile: Tile) -> str:

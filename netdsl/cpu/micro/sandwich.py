@@ -17,7 +17,8 @@ from numba.extending import intrinsic
 from netdsl.cpu.compiler import FLOATS
 from netdsl.cpu.micro.cook_toom import Matrix, matrices
 from netdsl.cpu.micro.fields import FORMS, SIZES, Size
-from netdsl.cpu.micro.shapes import wide
+from netdsl.cpu.micro.shapes import asks, wide
+from netdsl.cpu.micro.vectors import FIRST_LEVEL, ask
 
 LANES = 16
 FLOAT, DOUBLE, LONG, INT = ir.FloatType(), ir.DoubleType(), ir.IntType(64), ir.IntType(32)
@@ -221,7 +222,8 @@ def output_function(module: ir.Module, size: Size, pooled: bool = False) -> ir.F
     source, step, target, row, rows, columns, bias, residual, residual_row, low, high = made.args
     b = ir.IRBuilder(made.append_basic_block())
     n = range(size.inputs)
-    ask_for_next(b, target, row, size.outputs // 2 if pooled else size.outputs)
+    if asks():
+        ask_for_next(b, target, row, size.outputs // 2 if pooled else size.outputs)
     grid = [[load(b, at(b, source, scaled(b, step, i * size.inputs + j))) for j in n] for i in n]
     results = sandwich(b, matrices(size).output, grid)
     if pooled:
@@ -252,13 +254,10 @@ def output_function(module: ir.Module, size: Size, pooled: bool = False) -> ir.F
 def ask_for_next(b: ir.IRBuilder, target: ir.Value, row: ir.Value, count: int) -> None:
     """Asks for the cache lines that the next tile along a row will write: its short rows tell the
     CPU too late, so that stores would wait for memory."""
-    byte = ir.IntType(8).as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
-    call = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
     for i in range(count):
-        for j in range(count):
-            line = at(b, target, scaled(b, row, i), ir.Constant(LONG, LANES * (count + j)))
-            b.call(call, [b.bitcast(line, byte), *(ir.Constant(INT, v) for v in (1, 3, 1))])
+        for j in range(count, 2 * count):
+            place = at(b, target, scaled(b, row, i), ir.Constant(LONG, LANES * j))
+            ask(b, place, FIRST_LEVEL)
 
 
 def halved(b: ir.IRBuilder, grid: list[Values]) -> list[Values]:

@@ -38,7 +38,7 @@ from netdsl.cpu.micro.fields import (
 )
 from netdsl.cpu.micro.shapes import SCALED, SHORT, Kind, Tile, asks, tiles
 from netdsl.cpu.micro.turn import Loop, written_out
-from netdsl.cpu.micro.vectors import FIRST_LEVEL, FLOAT, INT, LANES, LONG
+from netdsl.cpu.micro.vectors import FIRST_LEVEL, FLOAT, INT, LANES, LONG, SECOND_LEVEL, ask
 
 VECTOR = ir.VectorType(FLOAT, LANES)
 Values = list[ir.Value]
@@ -103,7 +103,7 @@ class Writer(vectors.Writer):
     def ask_for(self, rows: Iterator[Values]) -> None:
         for row in rows:
             for place in row:
-                self.ask(place, FIRST_LEVEL)
+                ask(self.builder, place, FIRST_LEVEL)
 
     def begin(self, turn: ir.Value, across: ir.Value) -> None:
         """What a turn of the loop does first."""
@@ -396,12 +396,7 @@ def prefetch(typing: Any, floats: Any, at: Any) -> Any:
     """Asks for the cache line of a float, into the second-level cache."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        byte = ir.IntType(8).as_pointer()
-        place = builder.bitcast(builder.gep(args[0], [args[1]]), byte)
-        kind = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
-        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        read, second_level, data = (ir.Constant(INT, n) for n in (0, 2, 1))
-        builder.call(ask, [place, read, second_level, data])
+        ask(builder, builder.gep(args[0], [args[1]]), SECOND_LEVEL)
         return context.get_dummy_value()
 
     return types.void(FLOATS, types.int64), lower

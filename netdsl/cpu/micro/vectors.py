@@ -11,6 +11,15 @@ FIRST_LEVEL, SECOND_LEVEL = 3, 2
 """Caches, as LLVM counts them."""
 
 
+def ask(builder: ir.IRBuilder, place: ir.Value, level: int) -> None:
+    """Asks for the cache line of a place ahead of time, into a level."""
+    byte = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
+    fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    how = [ir.Constant(INT, value) for value in (0, level, 1)]  # to read; level; data
+    builder.call(fetch, [builder.bitcast(place, byte), *how])
+
+
 class Writer:
     """Writes a function(arena, params, t, *places): t points into a descriptor, places are numbers.
 
@@ -55,14 +64,6 @@ class Writer:
         found = self.builder.load(place)
         found.align = 4
         return found
-
-    def ask(self, place: ir.Value, level: int) -> None:
-        """Asks for the cache line of a place ahead of time, into a level."""
-        byte = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
-        fetch = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
-        how = [ir.Constant(INT, value) for value in (0, level, 1)]
-        self.builder.call(fetch, [self.builder.bitcast(place, byte), *how])
 
     def clamped(self, value: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
         """Between low and high; NaN stays NaN, since a comparison with it is false."""
