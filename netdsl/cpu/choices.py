@@ -13,7 +13,7 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
-from netdsl.cpu import phases, winograd
+from netdsl.cpu import phases, strides, winograd
 from netdsl.cpu.costs import Work
 from netdsl.cpu.layout import LANES, axes3
 from netdsl.cpu.micro import Kind, Shape, dots, matrices
@@ -128,8 +128,7 @@ def _sizes(op: Conv, channels: int) -> list[Size]:
 
 def by_phases(op: Conv, channels: int) -> Phases:
     """The phases that Winograd's algorithm sums over: none where they are channels already."""
-    (*_, rows, columns), (*_, down, across) = op.window.kernel, op.window.stride
-    whole = Phases((rows, columns), (down, across))
+    whole = strides.of(op.window)
     return Phases(whole.taps) if phases.suit(op, channels) else whole
 
 

@@ -19,6 +19,7 @@ from math import prod
 
 import numpy as np
 
+from netdsl.cpu import strides
 from netdsl.cpu.lanes import move2, move4, splat, store
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import (
@@ -56,12 +57,10 @@ def suit(op: Conv, channels: int) -> bool:
     is a square then."""
     window = op.window
     plain = op.groups == 1 and set(window.dilation) == {1} and len(window.kernel) == 2
-    return plain and channels <= MOST and max(window.stride) > 1 and len(set(taps(window))) == 1
-
-
-def taps(window: Window) -> tuple[int, ...]:
-    """Taps of each phase along each axis."""
-    return tuple(-(-k // s) for k, s in zip(window.kernel, window.stride, strict=True))
+    if not plain or channels > MOST or max(window.stride) == 1:
+        return False
+    rows, columns = strides.of(window).taps
+    return rows == columns
 
 
 def count(window: Window) -> int:
@@ -92,7 +91,7 @@ def weights(weight: Floats, window: Window) -> Floats:
     """Weights (filters, channels, rows, columns) of the phases: a filter's rows and columns by
     stride, zeros where the last phases have fewer."""
     filters, channels = weight.shape[:2]
-    (rows, columns), (down, along) = taps(window), window.stride
+    (rows, columns), (down, along) = strides.of(window).taps, window.stride
     spare = (rows * down - weight.shape[2], columns * along - weight.shape[3])
     whole = np.pad(weight, ((0, 0), (0, 0), (0, spare[0]), (0, spare[1])))
     whole = whole.reshape(filters, channels, rows, down, columns, along)

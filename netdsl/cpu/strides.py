@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from netdsl.cpu.layout import LANES, Floats
+from netdsl.ops import Window
 
 Pair = tuple[int, int]
 
@@ -77,6 +78,12 @@ class Phases(NamedTuple):
             part = weights[..., y::down, x::across]
             found[:, i, :channels, ..., : part.shape[-2], : part.shape[-1]] = part
         return found.reshape(filters, -1, *depth, *taps)
+
+
+def of(window: Window) -> Phases:
+    """The phases of a window's rows and columns."""
+    (*_, rows, columns), (*_, down, across) = window.kernel, window.stride
+    return Phases((rows, columns), (down, across))
 
 
 @cache

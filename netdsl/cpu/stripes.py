@@ -16,6 +16,7 @@ rows between, and its own range of the output's rows.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -90,7 +91,7 @@ def _joined(parts: Sequence[Sequence[Call]]) -> Call:
 
 
 @dataclass
-class Layer:
+class Layer(ABC):
     """A layer of a chain: its task, its places, and the calls of whole rows that are known."""
 
     task: Task
@@ -105,9 +106,9 @@ class Layer:
     padded: ClassVar = False
     """Whether it reads zeros above and below its input."""
 
+    @abstractmethod
     def call(self, rows: Span, source: Share, target: Share, part: int) -> Call:
         """The call that makes some rows of the output, on one thread."""
-        raise NotImplementedError
 
 
 class Pool(Layer):
