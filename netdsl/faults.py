@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 Severity = Literal["error", "warning"]
 
@@ -56,11 +56,12 @@ class Span:
         return self.source.text[self.start : self.end]
 
 
-class Call(NamedTuple):
+@dataclass(frozen=True)
+class Call:
     """A block's call on the way to a place: the call as written, and where."""
 
     text: str
-    span: Span | None = None
+    span: Span | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
