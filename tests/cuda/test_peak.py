@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -40,10 +41,8 @@ def test_the_peaks_kernels_multiply_what_lies_in_shared_memory() -> None:
         assert "Winograd" not in layers["notes"][0]
 
 
-def test_bench_times_layers_on_a_card() -> None:
-    """The whole command, PyTorch left out where it has no card."""
-    pytest.importorskip("torch")
-    words = ["bench", "-e", "input 2x4x4; conv3x3p1(3) -> relu", "--device", "cuda", "--layers"]
+def benched(*words: str) -> dict[str, Any]:
+    """The one row that a command in the simulator gives."""
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *words, "--rounds", "1", "--patience", "0", "--json"],
         env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
@@ -53,6 +52,15 @@ def test_bench_times_layers_on_a_card() -> None:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     (row,) = json.loads(done.stdout)
+    assert isinstance(row, dict)
+    return row
+
+
+def test_bench_times_layers_on_a_card() -> None:
+    """The whole command, PyTorch left out where it has no card."""
+    pytest.importorskip("torch")
+    words = ["bench", "-e", "input 2x4x4; conv3x3p1(3) -> relu", "--device", "cuda", "--layers"]
+    row = benched(*words)
     assert row["device"] == "cuda"
     assert row["peak_gflops"] >= 0
     assert [layer["op"] for layer in row["layers"]] == ["conv3x3p1(3) -> relu"]
@@ -64,15 +72,7 @@ def test_bench_times_training_on_a_card(precision: str) -> None:
     pytest.importorskip("torch")
     net = "input 2x4x4; conv3x3p1(3) -> relu -> flatten -> fc(2)"
     words = ["bench", "-e", net, "--device", "cuda", "--train", "--precision", precision]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *words, "--rounds", "1", "--patience", "0", "--json"],
-        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    (row,) = json.loads(done.stdout)
+    row = benched(*words)
     assert (row["device"], row["precision"]) == ("cuda", precision)
     assert row["min_ms"] > 0
 
