@@ -165,3 +165,26 @@ def test_every_op_is_among_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:
         for node in graph:
             if isinstance(node.op, BatchNorm):
                 assert f"{node.inputs[0]}.bias" not in graph.all_parameters()
+
+
+@pytest.mark.parametrize(
+    ("kind", "apart", "right", "listed"),
+    [
+        ("fp32", [1.0, 0.0], False, True),
+        ("in a row", [1.0, 0.0], False, True),
+        ("back", [1.0, 0.0], True, True),
+        ("back tf32", [1.0, 0.0], True, True),
+        ("step", [1.0, 1.0], False, True),
+        ("back", [float("nan"), float("nan")], False, True),
+        ("fp32", [0.0], True, False),
+    ],
+)
+def test_gradients_alone_are_asked_twice(
+    kind: str, apart: list[float], right: bool, listed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding may turn a gradient at a kink, and nothing else."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import gpu_parts
+
+    found = gpu_parts._checked(kind, "a net", lambda seed: apart[seed], 0)
+    assert (found.right, found.listed) == (right, listed)
