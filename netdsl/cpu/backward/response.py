@@ -10,10 +10,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from netdsl.cpu.lanes import keep, load, muladd, power, splat, sqrt, store
+from netdsl.cpu.lanes import keep, load, muladd, splat, store
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import BATCH, BLOCK_STRIDE, BLOCKS, DEPTH, HEIGHT
-from netdsl.cpu.response import CHUNK, SCRATCH, SCRATCH_STEP, SETTINGS, SIZE, THREE_QUARTERS
+from netdsl.cpu.response import (
+    CHUNK,
+    SCRATCH,
+    SCRATCH_STEP,
+    SETTINGS,
+    SIZE,
+    THREE_QUARTERS,
+    less_power,
+)
 from netdsl.cpu.response import response_scratch as forward_scratch
 from netdsl.cpu.views import OTHER, SOURCE, TARGET, lanes_of, row_at, row_width
 
@@ -61,11 +69,7 @@ def response_back(arena, params, d, part, parts):  # type: ignore[no-untyped-def
                     for i in range(1, size):
                         sums += load(arena, around + i)
                     base = muladd(sums, alpha, k)
-                    if d[THREE_QUARTERS]:
-                        root = sqrt(base)
-                        rate = 1.0 / (root * sqrt(root))
-                    else:
-                        rate = power(base, -beta)
+                    rate = less_power(base, beta, d[THREE_QUARTERS])
                     g = load(arena, source + b * of_g + 16 * x)
                     v = load(arena, other + b * of_x + 16 * x)
                     store(arena, rates + x * step + 16 * b, rate)
