@@ -42,6 +42,8 @@ FORWARD = (
     "input 512x7x7; fc(300) -> relu",
     "input 33x27x25; maxpool3s2p1ceil",
     "input 33x27x25; avgpool3s2p1(count_pad=yes)",
+    "input 9x13x27x25; maxpool2ceil -> maxpool3s1p1 -> maxpool3s3p1",
+    "input 9x13x27x25; avgpool2ceil -> avgpool3s1p1 -> avgpool3s3p1(count_pad=yes)",
     "input 33x27x25; avgpool(to=7x6)",
     "input 130x29x31; gap",
     "input 130x29x31; gmp",
@@ -70,6 +72,7 @@ BACKWARD = (
     "input 12x9x8; conv1x1(16) -> tconv3x3s2p1(10) -> hsigmoid",
     "input 33x7x7; conv1x1(16) -> fc(30) -> relu -> fc(10)",
     "input 8x17x15; conv1x1(16) -> maxpool3s2p1ceil",
+    "input 8x5x17x15; conv1(16) -> maxpool2ceil -> maxpool3s1p1 -> maxpool2s1d2",
     "input 8x17x15; conv1x1(16) -> avgpool3s2p1(count_pad=yes)",
     "input 8x17x15; conv1x1(16) -> avgpool(to=7x6)",
     "input 8x17x15; conv1x1(16) -> [gap | gmp]",
@@ -125,6 +128,9 @@ IN_A_ROW = ("input 3x17x19; conv3x3p1(20) -> relu -> maxpool2",)
 
 PASSES = (
     "input 64x112x112; maxpool3s2p1",
+    "input 64x111x111; maxpool3s2",
+    "input 64x112x112; maxpool2",
+    "input 64x112x112; maxpool3s1p1",
     "input 64x112x112; avgpool2",
     "input 64x112x112; bn -> relu",
     "input 64x112x112; gelu",

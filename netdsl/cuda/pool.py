@@ -1,4 +1,5 @@
-"""Pools: a thread an output, or a block a channel where all of it is pooled."""
+"""Pools: a thread an output, or a block a channel where all of it is pooled; see strips.py for the
+usual windows."""
 
 from __future__ import annotations
 
@@ -6,9 +7,10 @@ import numpy as np
 from numba import cuda, float32, int32, uint32
 
 from netdsl.cuda.activation import ends
-from netdsl.cuda.arith import inside, place_of, quotient
+from netdsl.cuda.arith import place_of, quotient
 from netdsl.cuda.layout import Call, axes, spread
 from netdsl.cuda.rows import small, teams
+from netdsl.cuda.strips import plan_strips, strips_of
 from netdsl.cuda.task import Task
 from netdsl.cuda.wide import WARPS, team_largest, team_of, team_sum
 from netdsl.ops import AdaptiveAveragePool, AveragePool, GlobalAverage, GlobalMax, MaxPool
@@ -43,27 +45,60 @@ def window_of(ints, at, i):  # type: ignore[no-untyped-def]
 
 
 @cuda.jit(device=True)
+def taps_of(start, size, kernel, dilation):  # type: ignore[no-untyped-def]
+    """The first tap of a window along an axis that lies inside, and the end of these."""
+    first, end, length = int32(0), kernel, int32(size - start)
+    if start < 0:
+        first = quotient(int32(dilation - 1 - start), dilation)
+    if length <= int32((kernel - 1) * dilation):
+        end = quotient(max(int32(length + dilation - 1), int32(0)), dilation)
+    return first, end
+
+
+@cuda.jit(device=True)
+def ranges_of(ints, at, z0, y0, x0):  # type: ignore[no-untyped-def]
+    """The taps of a window that lie inside, of all three axes."""
+    first_z, end_z = taps_of(
+        z0, ints[uint32(at + DEPTH)], ints[uint32(at + KERNEL)], ints[uint32(at + DILATION)]
+    )
+    first_y, end_y = taps_of(
+        y0,
+        ints[uint32(at + HEIGHT)],
+        ints[uint32(at + KERNEL + 1)],
+        ints[uint32(at + DILATION + 1)],
+    )
+    first_x, end_x = taps_of(
+        x0, ints[uint32(at + WIDTH)], ints[uint32(at + KERNEL + 2)], ints[uint32(at + DILATION + 2)]
+    )
+    return first_z, end_z, first_y, end_y, first_x, end_x
+
+
+@cuda.jit(device=True)
+def row_at(ints, at, n, c, z, y):  # type: ignore[no-untyped-def]
+    """Where a row of the input begins."""
+    line = int32((c * ints[uint32(at + DEPTH)] + z) * ints[uint32(at + HEIGHT)] + y)
+    source = int32(ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)])
+    return int32(source + line * ints[uint32(at + WIDTH)])
+
+
+@cuda.jit(device=True)
 def largest_of(arena, ints, at, n, i):  # type: ignore[no-untyped-def]
     """The largest of the window of output i, NaN if there is one, and the first tap that has it."""
-    depth = ints[uint32(at + DEPTH)]
-    height = ints[uint32(at + HEIGHT)]
-    width = ints[uint32(at + WIDTH)]
     c, z0, y0, x0 = window_of(ints, at, i)
-    source = int32(
-        ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + c * depth * height * width
-    )
-    best, found, tap = LEAST, int32(-1), int32(0)
-    for kz in range(ints[uint32(at + KERNEL)]):
+    first_z, end_z, first_y, end_y, first_x, end_x = ranges_of(ints, at, z0, y0, x0)
+    apart = ints[uint32(at + DILATION + 2)]
+    best, found = LEAST, int32(-1)
+    for kz in range(first_z, end_z):
         z = int32(z0 + kz * ints[uint32(at + DILATION)])
-        for ky in range(ints[uint32(at + KERNEL + 1)]):
+        for ky in range(first_y, end_y):
             y = int32(y0 + ky * ints[uint32(at + DILATION + 1)])
-            for kx in range(ints[uint32(at + KERNEL + 2)]):
-                x = int32(x0 + kx * ints[uint32(at + DILATION + 2)])
-                if inside(z, depth) and inside(y, height) and inside(x, width):
-                    value = arena[uint32(source + (z * height + y) * width + x)]
-                    if value > best or value != value or found < 0:
-                        best, found = value, tap
-                tap = int32(tap + 1)
+            row = int32(row_at(ints, at, n, c, z, y) + x0)
+            line = int32(kz * ints[uint32(at + KERNEL + 1)] + ky)
+            line = int32(line * ints[uint32(at + KERNEL + 2)])
+            for kx in range(first_x, end_x):
+                value = arena[uint32(row + kx * apart)]
+                if value > best or value != value or found < 0:
+                    best, found = value, int32(line + kx)
     return best, found
 
 
@@ -78,6 +113,15 @@ def max_pool(arena, params, ints, at):  # type: ignore[no-untyped-def]
     arena[uint32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + i)] = best
 
 
+@cuda.jit(device=True)
+def counted(ints, at, axis, start):  # type: ignore[no-untyped-def]
+    """Taps of a window along an axis that lie inside or in the padding."""
+    size = int32(ints[uint32(at + DEPTH + axis)] + ints[uint32(at + AFTER + axis)])
+    kernel, dilation = ints[uint32(at + KERNEL + axis)], ints[uint32(at + DILATION + axis)]
+    _, end = taps_of(start, size, kernel, dilation)
+    return end
+
+
 @cuda.jit
 def average_pool(arena, params, ints, at):  # type: ignore[no-untyped-def]
     """The mean of a window: grid (outputs of a sample / threads, samples)."""
@@ -85,31 +129,24 @@ def average_pool(arena, params, ints, at):  # type: ignore[no-untyped-def]
     n = int32(cuda.blockIdx.y)
     if i >= ints[uint32(at + COUNT)]:
         return
-    depth = ints[uint32(at + DEPTH)]
-    height = ints[uint32(at + HEIGHT)]
-    width = ints[uint32(at + WIDTH)]
     c, z0, y0, x0 = window_of(ints, at, i)
-    source = int32(
-        ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + c * depth * height * width
-    )
-    counts_padding = ints[uint32(at + COUNT_PAD)] != 0
-    total, cells = ZERO, int32(0)
-    for kz in range(ints[uint32(at + KERNEL)]):
+    first_z, end_z, first_y, end_y, first_x, end_x = ranges_of(ints, at, z0, y0, x0)
+    apart = ints[uint32(at + DILATION + 2)]
+    total = ZERO
+    for kz in range(first_z, end_z):
         z = int32(z0 + kz * ints[uint32(at + DILATION)])
-        for ky in range(ints[uint32(at + KERNEL + 1)]):
+        for ky in range(first_y, end_y):
             y = int32(y0 + ky * ints[uint32(at + DILATION + 1)])
-            for kx in range(ints[uint32(at + KERNEL + 2)]):
-                x = int32(x0 + kx * ints[uint32(at + DILATION + 2)])
-                if inside(z, depth) and inside(y, height) and inside(x, width):
-                    total += arena[uint32(source + (z * height + y) * width + x)]
-                    cells = int32(cells + 1)
-                elif (
-                    counts_padding
-                    and z < int32(depth + ints[uint32(at + AFTER)])
-                    and y < int32(height + ints[uint32(at + AFTER + 1)])
-                    and x < int32(width + ints[uint32(at + AFTER + 2)])
-                ):
-                    cells = int32(cells + 1)
+            row = int32(row_at(ints, at, n, c, z, y) + x0)
+            for kx in range(first_x, end_x):
+                total += arena[uint32(row + kx * apart)]
+    cells = int32((end_z - first_z) * (end_y - first_y) * (end_x - first_x))
+    if ints[uint32(at + COUNT_PAD)] != 0:
+        cells = int32(
+            counted(ints, at, int32(0), z0)
+            * counted(ints, at, int32(1), y0)
+            * counted(ints, at, int32(2), x0)
+        )
     to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + i)
     arena[uint32(to)] = total / float32(cells)
 
@@ -189,6 +226,9 @@ def windows(task: Task) -> list[int]:
 
 def plan_pool(task: Task) -> list[Call]:
     """A pool with windows of its own."""
+    window = strips_of(task)
+    if window is not None:
+        return [plan_strips(task, window)]
     kernel = max_pool if isinstance(task.whole.base, MaxPool) else average_pool
     at = task.ints.add(windows(task))
     return [spread(kernel, task.output.sample, at, task.output.batch)]

@@ -36,7 +36,10 @@ SQUARES = ["losses", ["mse", [5, 7], 2, 1, 0.0]]
 CLIPPED = ["updates", ["momentum", 80, 0.5, 1.0]]
 STOPPED = ["updates", ["adamw", 48, 1.5, float("nan")]]
 MASK = ["masks", ["input 20; dropout(0.2)", 3, 1]]
-TIE = ["ties", ["input 2x5x5; maxpool3s2p1", 2, 0]]
+TIE = ["ties", ["input 2x5x5; maxpool3s3p1", 2, 0]]
+STRIPS = ["ties", ["input 2x5x5; maxpool3s2p1", 2, 0]]
+MEANS = ["ops", ["input 2x5x5; avgpool3s2p1", 2, 0]]
+BEYOND = ["ops", ["input 2x5x6; avgpool3s2p1ceil(count_pad=yes)", 2, 0]]
 
 BUGS: dict[str, tuple[Any, ...]] = {
     "a block's sum is read too early": (
@@ -281,6 +284,52 @@ BUGS: dict[str, tuple[Any, ...]] = {
         *TIE,
     ),
     "a window of padding has no tap": ("pool", " or found < 0:", ":", *TIE),
+    "a strip's rows reach over the edge": (
+        "strips",
+        "clamped(int32(y0 + r), height)",
+        "(y0 + r)",
+        *STRIPS,
+    ),
+    "a strip's columns reach too far": ("strips", "int32(size - 1)", "size", *STRIPS),
+    "strips of a column are counted by another's": (
+        "strips",
+        "int32((lines - planes * strips) * R)",
+        "int32((lines - planes * height) * R)",
+        *STRIPS,
+    ),
+    "the last of a strip's largest": (
+        "strips",
+        "if value > best[o] or value != value:",
+        "if value >= best[o] or value != value:",
+        *STRIPS,
+    ),
+    "a tap of padding is noted": ("strips", " + columns[0] - x0)", ")", *STRIPS),
+    "a tap below another row": ("strips", "* K + down) * K - x0)", "* K + r) * K - x0)", *STRIPS),
+    "taps are noted where another sample's are": (
+        "strips",
+        "n * ints[uint64(at + SAMPLE)] + first",
+        "first",
+        *STRIPS,
+    ),
+    "a column outside has a part in a mean": (
+        "strips",
+        "if columns[k] == int32(x0 + k)",
+        "if K",
+        *MEANS,
+    ),
+    "a row outside has a part in a mean": (
+        "strips",
+        "if clamped(line, height) == line",
+        "if K",
+        *MEANS,
+    ),
+    "all windows are as tall": ("strips", "(share * one_by(down))", "(share * THIRD)", *MEANS),
+    "cells past the padding are part of a mean": (
+        "strips",
+        "min(int32(start + size), end)",
+        "int32(start + size)",
+        *BEYOND,
+    ),
     "a row's weight is left out": (
         "backward.window",
         "by_y = by_z * params",

@@ -3,6 +3,7 @@
     NUMBA_ENABLE_CUDASIM=1 python simulated.py agree < cases.json     differences from the reference
     NUMBA_ENABLE_CUDASIM=1 python simulated.py covered < cases.json   kernels and ops there are, met
     NUMBA_ENABLE_CUDASIM=1 python simulated.py planted < bugs.json    what planted bugs lead to
+    NUMBA_ENABLE_CUDASIM=1 python simulated.py holes < cases.json     whether NaN and -inf come out
     NUMBA_ENABLE_CUDASIM=1 python simulated.py net                    a Net on the devices
 
 Cases are a list of [text, batch]. Whatever a kernel does not write is NaN: the arena, shared and
@@ -65,13 +66,31 @@ def outcome(text: str, batch: int, *, twice: bool = False) -> float:
     return max(difference(found[name], wanted[name]) for name in wanted)
 
 
+def holes(text: str, batch: int) -> bool:
+    """Whether a pool of NaN and -inf among numbers equals the reference, to the bit."""
+    graph = load(text)
+    rng = np.random.default_rng()
+    x = rng.normal(size=(batch, *graph[graph.inputs[0]].shape)).astype(np.float32)
+    x[rng.random(x.shape) < 0.1] = np.nan
+    x[rng.random(x.shape) < 0.5] = -np.inf
+    inputs = {graph.inputs[0]: x}
+    found = cuda.compile(graph, {}, batch=batch).run(inputs)
+    wanted = interpret(graph, {}, inputs)
+    return all(np.array_equal(found[name], wanted[name], equal_nan=True) for name in wanted)
+
+
 def kernels() -> dict[int, str]:
     """Every kernel of the package, by its identity; but for those of the tensor cores, which
     test_mixed.py asks for."""
     import netdsl.cuda as package
     from netdsl.cuda.gemm import KERNELS
+    from netdsl.cuda.strips import LARGEST, MEANS
 
     found = {id(kernel): f"conv_tile {i}" for i, kernel in enumerate(KERNELS.values())}
+    for table in (LARGEST, MEANS):
+        found |= {
+            id(kernel): f"{kernel.fn.__name__} {w.size}s{w.stride}" for w, kernel in table.items()
+        }
     for info in iter_modules(package.__path__):
         if info.name in ("pack", "tensor", "ahead"):  # the last has them from the first
             continue
@@ -177,6 +196,8 @@ def main() -> None:
     given = json.load(sys.stdin)
     if sys.argv[1] == "covered":
         print(json.dumps(covered(given)))
+    elif sys.argv[1] == "holes":
+        print(json.dumps([holes(text, batch) for text, batch in given]))
     elif sys.argv[1] == "planted":
         print(json.dumps(list(planted(given["bugs"], given["cases"]))))
     else:

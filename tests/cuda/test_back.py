@@ -67,6 +67,9 @@ TEXTS = {
     ],
     "pools": [
         ("input 2x5x5; maxpool3s2p1", 2),
+        ("input 2x5x6; maxpool2ceil", 1),
+        ("input 2x5x4; maxpool3s1p1", 2),
+        ("input 1x4x3x5; maxpool3s2p1", 1),
         ("input 2x7; maxpool2s3p1d2ceil", 1),
         ("input 1x4x3x4; maxpool2s1", 1),
         ("input 2x5x4; avgpool3s2p1ceil(count_pad=yes)", 2),
@@ -134,6 +137,10 @@ BIASES = [
 TIES = [
     ["input 3x4x5; gmp", 1, 1],
     ["input 2x5x5; maxpool3s2p1", 2, 0],
+    ["input 2x5x7; maxpool3s1p1", 2, 0],
+    ["input 2x5x7; maxpool2ceil", 2, 1],
+    ["input 2x5x4x3; maxpool3s2p1", 1, 0],
+    ["input 2x5x5; maxpool3s3p1", 2, 0],
     ["input 3x7; maxpool3s1", 2, 1],
     ["input 3x3x4; gmp", 2, 0],
 ]

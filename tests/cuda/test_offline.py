@@ -35,6 +35,7 @@ class Compiled(NamedTuple):
     multiply_adds: int
     wide_loads: int
     fours: int
+    ones: int
     share: float
     fragments: tuple[int, int, int]
     home: str
@@ -60,6 +61,7 @@ def kernels() -> dict[str, Any]:
     from netdsl.cuda.backward.tensor import KERNELS as ROUNDED
     from netdsl.cuda.gemm import KERNELS
     from netdsl.cuda.peak import PEAKS
+    from netdsl.cuda.strips import LARGEST, MEANS, NOTING
     from netdsl.cuda.tensor import TENSOR_KERNELS
 
     names = {id(kernel): f"conv_tile {t.m}x{t.n}x{t.k}" for t, kernel in KERNELS.items()}
@@ -69,6 +71,9 @@ def kernels() -> dict[str, Any]:
         names[id(kernel)] = f"conv_tensor {tensor.m}x{tensor.n} {precision}"
     for (tensor, precision), kernel in ROUNDED.items():
         names[id(kernel)] = f"product_tensor {tensor.m}x{tensor.n} {precision}"
+    for table in (LARGEST, MEANS, NOTING):
+        for window, kernel in table.items():
+            names[id(kernel)] = f"{kernel.py_func.__name__} {window.size}s{window.stride}"
     names |= {id(kernel): f"peak {precision}" for precision, kernel in PEAKS.items()}
     said = {cache.described(kernel.py_func) for kernel in made}
     assert len(said - {None}) == len(made), "kernels that cannot be kept apart, or not at all"
@@ -142,6 +147,7 @@ def assembled(
         len(re.findall(r"\bfma\.rn\.f32\b", ptx)),
         len(re.findall(r"\bld\.shared\.v4\.f32\b", ptx)),
         len(re.findall(r"\b(?:ld|st)\.global\.v4\.f32\b", ptx)),
+        len(re.findall(r"\bld\.global\.f32\b", ptx)),
         share_of(ptx, "fma.rn.f32"),
         (
             len(
@@ -252,6 +258,17 @@ def test_passes_over_elements_take_four_at_a_time(rows: list[Compiled]) -> None:
     found = {(r.kernel, r.card): r.fours for r in rows if r.kernel in least}
     assert len(found) == len(least) * len(CARDS)
     assert {key: n for key, n in found.items() if n < least[key[0]]} == {}
+
+
+@pytest.mark.parametrize(("window", "cells"), [("2s2", 16), ("3s2", 27), ("3s1", 30)])
+def test_a_strip_reads_each_cell_once_and_asks_for_none_in_a_loop(
+    rows: list[Compiled], window: str, cells: int
+) -> None:
+    """So many loads stand in the code, next to those of the descriptor, which are words."""
+    names = {f"{name} {window}" for name in ("max_strips", "max_strips_noting", "mean_strips")}
+    found = [r for r in rows if r.kernel in names]
+    assert len(found) == 6
+    assert {r.ones for r in found} == {cells}
 
 
 @pytest.mark.parametrize(

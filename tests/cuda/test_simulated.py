@@ -56,6 +56,23 @@ POOLS: Cases = [
     ("input 3x5x6; avgpool3s2p1ceil(count_pad=yes)", 2),
     ("input 2x6; avgpool3s2p1", 1),
     ("input 2x3x4x3; avgpool2s1(count_pad=yes)", 1),
+    # By strips: windows that reach over each edge, columns of a whole number of strips and others.
+    ("input 2x9x7; maxpool2", 2),
+    ("input 2x6x9; maxpool2ceil", 2),
+    ("input 1x7x11; maxpool3s2ceil", 2),
+    ("input 2x5x4; maxpool3s1p1", 2),
+    ("input 2x3x5x4; maxpool2ceil", 2),
+    ("input 1x5x5x5; maxpool3s2p1", 1),
+    ("input 3x7x5; avgpool2ceil", 2),
+    ("input 2x7x5; avgpool3s2p1", 2),
+    ("input 1x4x5x7; avgpool3s1p1", 2),
+    ("input 2x4x7; avgpool3s1p1(count_pad=yes)", 1),
+    # Not by strips: another stride, holes, windows of nothing but padding.
+    ("input 2x8x5; avgpool3s3p1ceil(count_pad=yes)", 2),
+    ("input 2x8x5; avgpool3s1p2d2(count_pad=yes)", 2),
+    ("input 2x8x5; maxpool3s1p2d2", 1),
+    ("input 2x8x5; maxpool5s2p2", 1),
+    ("input 2x5x5; maxpool2p1ceil", 1),
     ("input 2x5x7; avgpool(to=3x2)", 2),
     ("input 3x5x3; avgpool(to=1)", 2),
     ("input 3x5x3; gap", 2),
@@ -180,6 +197,12 @@ def test_kernels_equal_the_reference(family: str) -> None:
     }
     assert len(found) == len(cases)
     assert not wrong
+
+
+def test_a_nan_is_the_largest_and_minus_infinity_the_least() -> None:
+    cases = [(text, batch) for text, batch in POOLS if "maxpool" in text or "gmp" in text]
+    assert simulate("holes", cases) == [True] * len(cases)
+    assert len(cases) > 10
 
 
 def test_the_cases_meet_every_kernel_and_every_op() -> None:

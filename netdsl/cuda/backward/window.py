@@ -31,6 +31,7 @@ from netdsl.cuda.pool import (
     windows,
 )
 from netdsl.cuda.rows import place, small, teams
+from netdsl.cuda.strips import plan_strips, strips_of
 from netdsl.cuda.task import Task
 from netdsl.cuda.wide import WARPS, row_of, team_largest, team_of
 from netdsl.graph.taps import Taps, taps_of, turned
@@ -197,8 +198,10 @@ def max_kept(task: Task) -> int:
 
 def max_forward(task: Task, places: BackPlaces) -> tuple[Calls, Calls]:
     """A max pool that notes its taps; one that is tried does not."""
+    window, out = strips_of(task), task.output
+    if window is not None:
+        return [plan_strips(task, window, places.kept)], plan_pool(task)
     at = task.ints.add([*windows(task), places.kept])
-    out = task.output
     return [spread(max_pool_noting, out.sample, at, out.batch)], plan_pool(task)
 
 

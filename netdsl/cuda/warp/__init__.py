@@ -26,6 +26,7 @@ lanes of a warp at once, but for the loads, stores, conversions and copies of a 
                                 halves of rows 2 (l % 4), the lower one, and 2 (l % 4) + 1
     mma_tf32(c..., a..., b...)  c + a b for a of 16 x 8, b of 8 x 8, c of 16 x 8 in float32
     mma_bf16(c..., a..., b...)  the same for a of 16 x 16, b of 16 x 8
+    larger(a, b)                the larger, NaN where either is
     as_tf32(x)                  x rounded to 10 bits behind the point, half away from zero
     bits_of(x)                  the word that stands for a float32
     as_bf16(low, high)          two values rounded to bfloat16, half to even, in one word
@@ -43,6 +44,7 @@ if SIMULATED:
         bits_of,
         commit,
         copy16,
+        larger,
         load4,
         load_if,
         matrices,
@@ -63,6 +65,7 @@ else:
         bits_of,
         commit,
         copy16,
+        larger,
         load4,
         load_if,
         matrices,
@@ -84,6 +87,7 @@ __all__ = [
     "bits_of",
     "commit",
     "copy16",
+    "larger",
     "load4",
     "load_if",
     "matrices",

@@ -244,6 +244,10 @@ mma_tf32 = product("mma_tf32", tf32_of)
 mma_bf16 = product("mma_bf16", bf16_of)
 
 
+def larger(a: Any, b: Any) -> Any:
+    return b if b > a or b != b else a
+
+
 def bits_of(x: Any) -> Any:
     return np.float32(x).view(np.uint32)
 

@@ -16,6 +16,8 @@ GLOBAL, SHARED = 1, 3
 ALL = 0xFFFFFFFF
 """A mask of all lanes."""
 
+AMPERE = (8, 0)
+
 Code = Callable[[Any, Any, Any, Any], Any]
 
 
@@ -223,6 +225,23 @@ def product(shape: str) -> Any:
 
 mma_tf32 = product("m16n8k8.row.col.f32.tf32.tf32.f32")
 mma_bf16 = product("m16n8k16.row.col.f32.bf16.bf16.f32")
+
+
+@intrinsic
+def larger(typing: Any, a: Any, b: Any) -> tuple[Any, Code]:
+    """One instruction from Ampere on."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        from numba.cuda.core.targetconfig import ConfigStack  # which Numba's own target lacks
+
+        if ConfigStack().top().compute_capability >= AMPERE:
+            return assembly(builder, FLOAT, "max.NaN.f32 $0, $1, $2;", "=f,f,f", args, memory=False)
+        first, second = args
+        larger = builder.fcmp_ordered(">", second, first)
+        taken = builder.or_(larger, builder.fcmp_unordered("uno", second, second))
+        return builder.select(taken, second, first)
+
+    return types.float32(types.float32, types.float32), code
 
 
 @intrinsic
