@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -78,11 +79,17 @@ def chains(graph: Graph, tasks: Mapping[str, Task]) -> list[Chain]:
             if run and not _passes_on(graph, run[-1], task):
                 found += _worthwhile(run)
                 run = []
-            run.append(task)
+            run.append(_summed(task))
         else:
             found += _worthwhile(run)
             run = []
     return found + _worthwhile(run)
+
+
+def _summed(task: Task) -> Task:
+    """A layer as stripes do it: a few rows are too few for Strassen's algorithm."""
+    fewer = isinstance(task.whole.base, Conv) and choice(task).strassen
+    return replace(task, choice="direct") if fewer else task
 
 
 def _by_rows(task: Task) -> bool:

@@ -1,10 +1,11 @@
 """The ways to do a convolution, by name: a table of costs takes one, tuning measures all of them.
 
-An *algorithm* is `direct`, `winograd4`, `winograd2` or `winograd5` (tiles of 4x4, 2x2 or 5x5
-outputs). Each can be done in several *ways*, which differ in what is done at once: `direct 14x2` is
-direct sums by tiles of 14 pixels and 2 blocks of filters, `winograd4 by tiles of 49` and `winograd4
-by products of 196` are the two orders of Winograd's steps (winograd.py), so many tiles at a time. A
-strided layer of few channels goes by Winograd's algorithm on the phases of its input (phases.py).
+An *algorithm* is `direct`, `strassen`, `winograd4`, `winograd2` or `winograd5` (tiles of 4x4, 2x2
+or 5x5 outputs). Each can be done in several *ways*, which differ in what is done at once: `direct
+14x2` is direct sums by tiles of 14 pixels and 2 blocks of filters, `winograd4 by tiles of 49` and
+`winograd4 by products of 196` are the two orders of Winograd's steps (winograd.py), so many tiles
+at a time. A strided layer of few channels goes by Winograd's algorithm on the phases of its input
+(phases.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
-from netdsl.cpu import phases, strides, winograd
+from netdsl.cpu import phases, strassen, strides, winograd
 from netdsl.cpu.costs import Work
 from netdsl.cpu.layout import LANES, axes3
 from netdsl.cpu.micro import Kind, Shape, dots, matrices
@@ -44,28 +45,34 @@ MORE_SHAPES = 3
 
 
 class Algorithm(NamedTuple):
-    """direct sums (size None) or Winograd's with tiles of a size; cycles: what it costs a layer."""
+    """Direct sums (size None), Winograd's with tiles of a size, or Strassen's; cycles: what it
+    costs a layer."""
 
     size: Size | None
     cycles: float
+    strassen: bool = False
 
     @property
     def name(self) -> str:
+        if self.strassen:
+            return "strassen"
         return f"winograd{self.size.outputs}" if self.size else "direct"
 
 
 class Choice(NamedTuple):
-    """A way to do a layer: by a plan of Winograd's algorithm, or by direct sums with tiles of a
-    shape; of a shape taken by its cost where that is None."""
+    """A way to do a layer: by a plan of Winograd's algorithm, or by direct sums or Strassen's
+    algorithm with tiles of a shape; of a shape taken by its cost where that is None."""
 
     quick: Winograd | None = None
     shape: Shape | None = None
+    strassen: bool = False
 
     @property
     def name(self) -> str:
         if self.quick is not None:
             return self.quick.name
-        return "direct" if self.shape is None else f"direct {self.shape.pixels}x{self.shape.blocks}"
+        name = "strassen" if self.strassen else "direct"
+        return name if self.shape is None else f"{name} {self.shape.pixels}x{self.shape.blocks}"
 
 
 def algorithms(task: Task) -> list[Algorithm]:
@@ -78,7 +85,8 @@ def algorithms(task: Task) -> list[Algorithm]:
         sizes = [size for size in sizes if size.pools]
     if task.shallow:
         sizes = [size for size in sizes if size not in ROUGH]
-    if not sizes:
+    fewer = strassen.suits(task)
+    if not sizes and not fewer:
         return [Algorithm(None, 0.0)]
     lanes = 1 if channels <= PLANAR else LANES
     work = Work(
@@ -99,6 +107,8 @@ def algorithms(task: Task) -> list[Algorithm]:
     ]
     if task.whole.pool is None:
         found.append(Algorithm(None, work.direct(half=half)))
+    if fewer:
+        found.append(Algorithm(None, work.strassen(), strassen=True))
     return sorted(found, key=lambda one: one.cycles)
 
 
@@ -152,8 +162,10 @@ def choice(task: Task) -> Choice:
         found = next((way for way in ways(task) if way.name == task.choice), None)
         if found is not None:
             return found
-    size = algorithms(task)[0].size
-    return Choice(winograd.planned(size, layer(task))) if size else Choice()
+    best = algorithms(task)[0]
+    if best.size:
+        return Choice(winograd.planned(best.size, layer(task)))
+    return Choice(strassen=best.strassen)
 
 
 def ways(task: Task) -> list[Choice]:
@@ -162,7 +174,9 @@ def ways(task: Task) -> list[Choice]:
     found: list[Choice] = []
     for algorithm in algorithms(task):
         first = not found
-        if algorithm.size:
+        if algorithm.strassen:
+            found.append(Choice(strassen=True))
+        elif algorithm.size:
             found += map(Choice, winograd.ways(algorithm.size, layer(task), 3 if first else 1))
         else:
             found += [Choice(), *(_shapes(task) if first else [])]

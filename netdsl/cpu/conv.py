@@ -7,10 +7,10 @@ from math import inf, prod
 
 import numpy as np
 
-from netdsl.cpu import depthwise, matrix, phases, pixels, winograd
+from netdsl.cpu import depthwise, matrix, phases, pixels, strassen, winograd
 from netdsl.cpu.choices import PLANAR, by_matrices, choice
 from netdsl.cpu.depthwise import by_rows
-from netdsl.cpu.direct import Sum, block_floats, describe, view
+from netdsl.cpu.direct import Sum, View, block_floats, describe, view
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Triple, axes3
 from netdsl.cpu.micro import Kind, Shape
 from netdsl.cpu.pack import packed_biases, packed_weights
@@ -45,6 +45,8 @@ def conv_needs(task: Task) -> Needs:
     if quick is not None:
         halo = winograd.halo(quick, corner(op.window), axes3(shape[1:]), axes3(output[1:]))
         return Needs((halo,), scratch=quick.scratch)
+    if choice(task).strassen:
+        return Needs((reach(op.window, shape[1:], output[1:]),), strassen.scratch(task), planar)
     if not (by_matrices(task) and in_pairs(task)):
         return Needs((reach(op.window, shape[1:], output[1:]),), planar=planar)
     extent = pixels.extent(op.window, shape[0]) if planar else op.window.extent
@@ -93,6 +95,8 @@ def plan_conv(task: Task, places: Places) -> list[Call]:
     way = choice(task)
     if way.quick is not None:
         return plan_quick(task, places, way.quick)
+    if way.strassen:
+        return plan_strassen(task, places, way.shape)
     return plan_direct(task, places, way.shape)
 
 
@@ -138,6 +142,39 @@ def quick_calls(task: Task, plan: Winograd, ends: winograd.Ends) -> list[Call]:
     return [split, *winograd.describe(plan, after)]
 
 
+def plan_strassen(task: Task, places: Places, shape: Shape | None = None) -> list[Call]:
+    """The calls of Strassen's algorithm, by tiles of this shape where one is given and fits."""
+    weights, source, target = places.weights["weight"], places.inputs[0], places.output
+    op = task.whole.base
+    assert isinstance(op, Conv)
+    filters, channels = weights.shape[:2]
+    quarters = strassen.quarters(weights.reshape(filters, channels, 1))
+    block = strassen.block(strassen.halves_of(channels, filters))
+    packed = packed_weights(quarters, Kind.BLOCKED, block, task.threads, places.params.room)
+    bounds = np.repeat(np.array(clamp(task.whole.activation), np.float32), LANES)
+    whole = Sum(
+        kind=Kind.BLOCKED,
+        counts=(target.batch, *target.size),
+        source=walk(source, op.window),
+        target=view(target),
+        taps=tap_offsets(source, channels // LANES, [(0, 0, 0)]),
+        starts=[0] * (filters // LANES),
+        weights=places.params.add(packed),
+        block=block,
+        biases=all_biases(places, filters // LANES),
+        residual=view(places.inputs[1]) if task.whole.residual else None,
+        clamp=clamp(task.whole.activation),
+    )
+    ends = strassen.Ends(places.scratch, places.params.add(bounds))
+    return strassen.describe(whole, ends, task.threads, shape)
+
+
+def walk(source: Buffer, window: Window) -> View:
+    """The walk of a window's first tap over an input."""
+    first = axes3(tuple(-before for before, _ in window.padding), 0)
+    return view(source, first, axes3(window.stride))
+
+
 def plan_direct(task: Task, places: Places, shape: Shape | None = None) -> list[Call]:
     """The call of the direct sum, by tiles of this shape where one is given and fits."""
     whole = direct_sum(task, places)
@@ -166,8 +203,6 @@ def direct_sum(task: Task, places: Places) -> Sum:
     """What a convolution sums, its weights packed."""
     op, source, target = task.whole.base, places.inputs[0], places.output
     assert isinstance(op, Conv)
-    stride = axes3(op.window.stride)
-    first = axes3(tuple(-before for before, _ in op.window.padding), 0)
     if pixels.together(source):
         weights, taps = pixels.by_pixels(places.weights["weight"], op.window, source)
         kind, starts = Kind.MATRIX, [0] * -(-op.filters // LANES)
@@ -181,7 +216,7 @@ def direct_sum(task: Task, places: Places) -> Sum:
     return Sum(
         kind=kind,
         counts=(target.batch, *target.size),
-        source=view(source, first, stride),
+        source=walk(source, op.window),
         target=view(target),
         taps=taps,
         starts=starts,

@@ -25,6 +25,24 @@ SHARED = 16 << 20
 """Bytes of weights that stay in the cache that all cores share, while one layer is done."""
 
 
+SHARED_BY_FILTERS = 16
+"""Blocks of filters in each half from which on threads share the filters of a small layer rather
+than its places, so that a thread reads its own weights alone (strassen.py)."""
+
+
+class Fewer(NamedTuple):
+    """What Strassen's algorithm takes of the time of direct sums: `sums` where places have their
+    like, more of it by `ends` for each input channel, since tiles sum half as many, and by `made`
+    for each filter, which shares the sums of inputs. bytes: of weights a cycle for each thread, the
+    first time; wait: cycles beside."""
+
+    sums: float
+    ends: float
+    made: float
+    bytes: float
+    wait: float
+
+
 class Rates(NamedTuple):
     """What a kind of CPU takes.
 
@@ -43,7 +61,7 @@ class Rates(NamedTuple):
 
     room: floats of a chunk by tiles that stay in the core's own cache, as a part of OWN_CACHE; what
     has no room there costs `missed` more for each of a tile's inputs, and again for each tile of
-    filters as many bytes as pass at `again` a cycle.
+    filters as many bytes as pass at `again` a cycle. strassen: None where it was not measured.
     """
 
     direct: float
@@ -63,6 +81,7 @@ class Rates(NamedTuple):
     room: float
     missed: float
     again: float
+    strassen: Fewer | None
 
 
 WIDE = Rates(
@@ -83,6 +102,7 @@ WIDE = Rates(
     room=1.0,
     missed=9.0,
     again=inf,
+    strassen=Fewer(sums=0.9, ends=10.0, made=5.0, bytes=5.0, wait=30e3),
 )
 """A Zen 4 with AVX-512. By the least regret over 82 layers of VGG-16, ResNet-50, AlexNet and
 GoogLeNet at batches of 1 and 8 on two threads, each done in some twenty ways within its net: the
@@ -107,6 +127,7 @@ NARROW = Rates(
     room=2.0,
     missed=0.0,
     again=16.0,
+    strassen=None,
 )
 """A Zen 3 with AVX2; with narrower registers all but memory slows down alike."""
 
@@ -128,6 +149,7 @@ FAST = Rates(
     room=0.55,
     missed=27.0,
     again=inf,
+    strassen=None,
 )
 """An Emerald Rapids with AVX-512. By the least regret over 28 layers of VGG-16, ResNet-50, AlexNet
 and GoogLeNet at batches of 1 and 8 on two threads, each done in a dozen ways with weights that are
@@ -171,10 +193,31 @@ class Work(NamedTuple):
     parts: int
     lanes: int = LANES
 
+    @property
+    def terms(self) -> int:
+        """Multiply-adds of 16 floats for a place."""
+        return self.taps * self.blocks * self.lanes * self.filter_blocks
+
+    @property
+    def sums(self) -> float:
+        """Cycles of all multiply-adds."""
+        return rates().direct * self.batch * prod(self.outputs) * self.terms / self.parts
+
     def direct(self, half: bool = False) -> float:
         """Cycles of the direct sum. half: of pairs of bfloat16, in half the room and time."""
-        terms = self.taps * self.blocks * self.lanes * self.filter_blocks
-        weights = 4 * terms * LANES
-        sums = rates().direct * self.batch * prod(self.outputs) * terms / self.parts
-        whole = sums + read(weights)
+        whole = self.sums + read(4 * self.terms * LANES)
         return whole / 2 if half else whole
+
+    def strassen(self) -> float:
+        """Cycles of Strassen's algorithm: seven of eight products where places have their like, and
+        7/4 of the weights, which come from far before they are asked for."""
+        known, filters = rates().strassen, self.filter_blocks * LANES
+        if known is None:
+            return inf
+        rows = next((n for n in self.outputs if n > 1), 1)
+        alone = rows % 2 / rows
+        beside = 1 + known.ends / (self.blocks * self.lanes) + known.made / filters
+        sums = self.sums * (known.sums * (1 - alone) + alone) * beside
+        weights = 4 * self.terms * LANES * (7 / 4 + (1 if alone else 0))
+        readers = self.parts if self.filter_blocks < 2 * SHARED_BY_FILTERS else 1
+        return sums + weights * readers / self.parts / known.bytes + known.wait

@@ -1,8 +1,11 @@
 """The direct convolution: every tile of outputs is one sum over a table of taps.
 
-One worker serves convolutions of any rank, kernel, stride, dilation and grouping, depthwise ones,
-the phases of transposed ones and fully connected layers; they differ in the table and the strides
-(`Sum`). A fully connected layer's pixels are the samples of the batch.
+One worker (`direct_kernel.py`) serves convolutions of any rank, kernel, stride, dilation and
+grouping, depthwise ones, the phases of transposed ones and fully connected layers; they differ in
+the table and the strides (`Sum`). A fully connected layer's pixels are the samples of the batch.
+
+What is done for a group of tiles before the next is a list of steps: the parts of a long sum, or
+of the seven products of Strassen's algorithm (`strassen.py`).
 """
 
 from __future__ import annotations
@@ -14,146 +17,15 @@ from typing import NamedTuple
 import numpy as np
 
 from netdsl.cpu.costs import OWN_CACHE
-from netdsl.cpu.late import njit
-from netdsl.cpu.launch import BODY, share, worker
+from netdsl.cpu.direct_kernel import direct, direct_short
+from netdsl.cpu.launch import Worker
 from netdsl.cpu.layout import LANES, Buffer, Call, Triple
-from netdsl.cpu.micro import (
-    HALF,
-    SCALED,
-    SHORT,
-    Kind,
-    Shape,
-    code,
-    past,
-    prefetch,
-    run_short,
-    run_tile,
-    twice,
-)
+from netdsl.cpu.micro import HALF, SCALED, SHORT, Kind, Shape, code, twice
 from netdsl.cpu.micro.fields import ADD_RESIDUAL, FROM_BIAS, TILE_FIELDS, turns
-from netdsl.cpu.tiling import choose, starts
+from netdsl.cpu.tiling import Row, choose, starts
+from netdsl.cpu.walks import OWN, STEP
 
 Steps = tuple[int, int, int, int]
-
-# Samples, planes and rows; tiles along a row and where their table starts, a place and a number
-# each; the same across the filters, a block and where it starts to read; tiles along rows to do for
-# all filters before the next; where the weights of the first block start and how far the next is;
-# the biases; then input, output and residual: the first row, and the floats to the next sample,
-# plane and row; the parts of a long sum, and the floats of weights to the next; cache lines of a
-# part's weights to ask for ahead of time, and blocks of filters that have as many; then the tile's
-# own fields, for each part of the sum.
-SAMPLES, PLANES, ROWS = range(BODY, BODY + 3)
-COLUMNS, COLUMN_TABLE, FILTERS, FILTER_TABLE, GROUP = range(BODY + 3, BODY + 8)
-WEIGHTS, BLOCK, BIASES = range(BODY + 8, BODY + 11)
-INPUT, OUTPUT, RESIDUAL = BODY + 11, BODY + 15, BODY + 19
-SUMS, ONWARD, LINES, ACROSS = range(BODY + 23, BODY + 27)
-TILE = BODY + 27
-PLACES = (INPUT, OUTPUT, RESIDUAL)
-"""Where a descriptor says where things start."""
-
-
-@njit(boundscheck=False, error_model="numpy")
-def portion(d, part, parts):  # type: ignore[no-untyped-def]
-    """The first of a part's tiles, counted group by group, and their end."""
-    work = d[SAMPLES] * d[PLANES] * d[ROWS] * d[COLUMNS] * d[FILTERS]
-    return share(work, part, parts), share(work, part + 1, parts)
-
-
-@njit(boundscheck=False, error_model="numpy")
-def strip(d, at, right):  # type: ignore[no-untyped-def]
-    """The tiles from `at` on that share a group and their filters: the first, counted along the
-    rows, and how many; then where their inputs, weights and biases start, and how far from the
-    first filters' their outputs and residuals lie."""
-    filters, group = d[FILTERS], d[GROUP]
-    first = at // (group * filters) * group
-    within = at - first * filters
-    size = min(group, d[SAMPLES] * d[PLANES] * d[ROWS] * d[COLUMNS] - first)
-    count = min(size - within % size, right - at)
-    pair = d[FILTER_TABLE] + 2 * (within // size)
-    block, start = d[pair], d[pair + 1]
-    w, bias = d[WEIGHTS] + block * d[BLOCK], d[BIASES] + 16 * block
-    # Names of a tile's fields are not known here; its steps are, by their order.
-    return first + within % size, count, start, w, bias, block * d[TILE + 6], block * d[TILE + 7]
-
-
-@njit(boundscheck=False, error_model="numpy")
-def row_at(d, row, end):  # type: ignore[no-untyped-def]
-    """Where a row starts in the input, output or residual, whose fields start at `end`."""
-    plane, y = row // d[ROWS], row % d[ROWS]
-    n, z = plane // d[PLANES], plane % d[PLANES]
-    return d[end] + n * d[end + 1] + z * d[end + 2] + y * d[end + 3]
-
-
-@njit(boundscheck=False, error_model="numpy")
-def fetch(params, d, ahead, lines):  # type: ignore[no-untyped-def]
-    """Asks for so many cache lines of weights that the next part of the sum, or the next filters,
-    will read, that the first tile there need not wait for all of them; where to go on."""
-    for line in range(lines):
-        for block in range(d[ACROSS]):
-            prefetch(params, ahead + 16 * line + block * d[BLOCK])
-    return ahead + 16 * lines
-
-
-@njit(boundscheck=False, error_model="numpy")
-def group_end(d, at, right):  # type: ignore[no-untyped-def]
-    """Where the tiles of a group end that are a thread's."""
-    whole = d[GROUP] * d[FILTERS]
-    return min(right, (at // whole + 1) * whole)
-
-
-@njit(boundscheck=False, error_model="numpy")
-def sum_up(arena, params, d, part, parts, run):  # type: ignore[no-untyped-def]
-    """A part's share of all sums, `run` being what runs a tile."""
-    x_step, y_step, r_step = d[TILE + 2], d[TILE + 3], d[TILE + 4]
-    columns, table = d[COLUMNS], d[COLUMN_TABLE]
-    begin, right = portion(d, part, parts)
-    while begin < right:
-        stop = group_end(d, begin, right)
-        for s in range(d[SUMS]):
-            t = past(d, TILE + s * TILE_FIELDS)
-            at = begin
-            while at < stop:
-                i, count, start, w, bias, y_block, r_block = strip(d, at, stop)
-                at += count
-                w += s * d[ONWARD]
-                end = i + count
-                ahead, lines = w + d[ACROSS] * d[BLOCK], d[LINES] // count if count > 2 else 0
-                while i < end:
-                    row, left = i // columns, i % columns
-                    x_at, y_at = row_at(d, row, INPUT) + start, row_at(d, row, OUTPUT) + y_block
-                    r_at = row_at(d, row, RESIDUAL) + r_block
-                    for cell in range(left, min(columns, left + end - i)):
-                        x, number = d[table + 2 * cell], d[table + 2 * cell + 1]
-                        inputs, outputs = x_at + x * x_step, y_at + x * y_step
-                        added = outputs if s > 0 else r_at + x * r_step
-                        run(number, arena, params, t, inputs, w, outputs, bias, added)
-                        ahead = fetch(params, d, ahead, lines)
-                    i += columns - left
-        begin = stop
-
-
-@njit(forceinline=True)
-def floats_tile(number, arena, params, t, x, w, y, bias, residual):  # type: ignore[no-untyped-def]
-    """Runs a tile with weights in single precision."""
-    run_tile(number, arena, params, t, x, w, y, bias, residual)
-
-
-@njit(forceinline=True)
-def short_tile(number, arena, params, t, x, w, y, bias, residual):  # type: ignore[no-untyped-def]
-    """Runs a tile with weights of fewer bits."""
-    run_short(number, arena, params, t, x, w, y, bias, residual)
-
-
-@worker
-def direct(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
-    """Sums over taps for all places of a grid and all filters."""
-    sum_up(arena, params, d, part, parts, floats_tile)
-
-
-@worker
-def direct_short(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
-    """The same with weights of fewer bits, a worker of its own since few ever want its tiles."""
-    sum_up(arena, params, d, part, parts, short_tile)
 
 
 class View(NamedTuple):
@@ -254,44 +126,103 @@ def merged(counts: Steps, views: Sequence[View]) -> tuple[Steps, list[View]]:
     return (n, z, y, x), walks
 
 
-def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
-    """The call that computes a sum on `parts` threads, by tiles of a shape where it fits."""
+class Step(NamedTuple):
+    """One step's sums for a group of tiles.
+
+    tile: the fields of its tiles but for where the table of taps is. table: which taps are its own,
+    of all that are listed. start, weights, to, beside: floats from where input, weights, output and
+    residual start. formed: whether it reads what Strassen's algorithm has formed. again: whether it
+    adds what is in the output to it. ahead: floats from its weights to those that come next, and
+    lines: cache lines of them, of each block of filters, to ask for ahead of time.
+    """
+
+    tile: tuple[int, ...]
+    table: int
+    start: int = 0
+    weights: int = 0
+    to: int = 0
+    beside: int = 0
+    formed: bool = False
+    again: bool = False
+    ahead: int = 0
+    lines: int = 0
+
+
+class Program(NamedTuple):
+    """The steps of a sum, and what all of them read: the taps of all steps, one list behind the
+    other; `halves`: Strassen's own fields, where it does them."""
+
+    steps: Sequence[Step]
+    taps: Sequence[int]
+    halves: Sequence[int] = ()
+
+
+class Grid(NamedTuple):
+    """What a sum goes over: samples, planes, rows and columns, and the walks through input, output
+    and residual."""
+
+    counts: Steps
+    source: View
+    target: View
+    residual: View
+
+
+def grid(whole: Sum) -> Grid:
+    """That of a sum, its rows as long as can be."""
     views = [whole.source, whole.target, whole.residual or whole.target]
     counts, walks = merged(whole.counts, views)
-    source, target, residual = walks
-    rows, kind, runs = prod(counts[:3]), whole.kind, filter_runs(whole.starts)
+    return Grid(counts, *walks)
+
+
+def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
+    """The call that computes a sum on `parts` threads, by tiles of a shape where it fits."""
+    over, kind = grid(whole), whole.kind
+    runs = [count for _, count in filter_runs(whole.starts)]
     # A sum in parts passes through the output, so no place may belong to two tiles.
     overlap = len(whole.taps) <= whole.longest
     terms = max(1, len(whole.taps) * kind.lanes)
-    row = choose(kind, counts[3], rows, [count for _, count in runs], parts, overlap, shape, terms)
+    rows = prod(over.counts[:3])
+    row = choose(kind, over.counts[3], rows, runs, parts, overlap, shape, terms)
+    together = group(whole, rows * row.length, row.shape.pixels, parts)
+    program = _parts(whole, over, row.shape.blocks)
+    work = direct_short if kind in SHORT else direct
+    return assembled(work, whole, over, row, together, program, parts)
+
+
+def assembled(
+    work: Worker, whole: Sum, over: Grid, row: Row, together: int, program: Program, parts: int
+) -> Call:
+    """The call of a worker that does a program, on rows of tiles; together: tiles of a group."""
+    runs = filter_runs(whole.starts)
     filter_tiles = [
         (first + i, whole.starts[first])
         for first, count in runs
         for i in starts(count, row.shape.blocks)
     ]
-    sums = _sums(whole, [walk.steps[3] for walk in walks], target.block, residual.block)
-    tiles = rows * row.length
-    onward = packed_floats(whole.longest, kind)
-    ahead = 0 if cached(whole) else min(whole.block, onward) // LANES
-    column_table = TILE + TILE_FIELDS * len(sums) + len(whole.taps)
-    filter_table = column_table + 2 * row.length
+    tiles = prod(over.counts[:3]) * row.length
+    steps = program.steps
+    taps_at = OWN + TILE_FIELDS * len(steps)
+    step_table = taps_at + len(program.taps)
+    column_table = step_table + STEP * len(steps)
+    filter_table = column_table + 2 * row.length + 1
     codes = [code(row.tile)] * row.whole + [code(tile) for tile in row.rest]
+    at = [OWN + TILE_FIELDS * i for i in range(len(steps))]
     fields = (
         (0, max(1, min(parts, tiles * len(filter_tiles)))),
-        counts[:3],
+        over.counts[:3],
         (row.length, column_table, len(filter_tiles), filter_table),
-        (group(whole, tiles, row.shape.pixels, parts), whole.weights, whole.block),
+        (together, whole.weights, whole.block),
         (whole.biases or 0,),
-        (source.start, *source.steps[:3]),
-        (target.start, *target.steps[:3]),
-        (residual.start, *residual.steps[:3]),
-        (len(sums), onward, ahead, row.shape.blocks),
-        *sums,
-        whole.taps,
+        *((view.start, *view.steps[:3]) for view in over[1:]),
+        (len(steps), step_table, row.shape.blocks, filter_table + 2 * len(filter_tiles)),
+        *((s.tile[0], taps_at + s.table - t, *s.tile[1:]) for s, t in zip(steps, at, strict=True)),
+        program.taps,
+        *((t, *s[2:]) for s, t in zip(steps, at, strict=True)),
         *zip(row.starts, codes, strict=True),
+        (row.columns,),
         *filter_tiles,
+        program.halves,
     )
-    work = direct_short if kind in SHORT else direct
     return Call(work, np.array([number for part in fields for number in part], np.int64))
 
 
@@ -316,29 +247,27 @@ def group(whole: Sum, tiles: int, pixels: int, parts: int) -> int:
     return -(-tiles // (-(-groups // parts) * parts if groups > 1 else 1))
 
 
-def _sums(whole: Sum, steps: Sequence[int], block: int, more: int) -> list[tuple[int, ...]]:
-    """A tile's fields for each part of the sum, `longest` taps at most, so that rounding errors
-    do not grow with its length. The first part takes bias and residual, each later one adds what
-    is in the output already, the last one clamps.
-
-    block, more: floats to the next block of filters of the output and the residual.
-    """
+def _parts(whole: Sum, over: Grid, across: int) -> Program:
+    """A sum's parts, `longest` taps at most, so that rounding errors do not grow with its length.
+    The first takes bias and residual, each later one adds what is in the output already, the last
+    one clamps. across: blocks of filters of a tile."""
     taps, each = len(whole.taps), whole.longest
-    count = max(1, -(-taps // each))
-    x_step, y_step, r_step = steps
+    x_step, y_step, r_step = (view.steps[3] for view in over[1:])
+    more, onward = over.residual.block, packed_floats(each, whole.kind)
     start = FROM_BIAS if whole.biases is not None else 0
     start |= ADD_RESIDUAL if whole.residual is not None else 0
+    lines = 0 if cached(whole) else min(whole.block, onward) // LANES
     found = []
-    for i in range(count):
-        table = (count - i) * TILE_FIELDS + i * each
-        clamp = whole.clamp if i == count - 1 else (-inf, inf)
-        steps = (x_step, y_step, r_step)
-        blocks = (whole.block, block, more)
-        spare = whole.spare if i == count - 1 else 0
-        here = turns(whole.kind, min(each, taps - i * each), spare)
-        found.append((here, table, *steps, *blocks, start, *map(bits, clamp)))
-        start, r_step, more = ADD_RESIDUAL, y_step, block
-    return found
+    for i in range(whole.sums):
+        last = i == whole.sums - 1
+        here = turns(whole.kind, min(each, taps - i * each), whole.spare if last else 0)
+        clamp = whole.clamp if last else (-inf, inf)
+        blocks = (whole.block, over.target.block, more)
+        tile = (here, x_step, y_step, r_step, *blocks, start, *map(bits, clamp))
+        step = Step(tile, i * each, weights=i * onward, again=i > 0)
+        found.append(step._replace(ahead=across * whole.block, lines=lines))
+        start, r_step, more = ADD_RESIDUAL, y_step, over.target.block
+    return Program(found, whole.taps)
 
 
 def bits(value: float) -> int:

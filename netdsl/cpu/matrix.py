@@ -14,25 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from netdsl.cpu.direct import (
-    BIASES,
-    BLOCK,
-    FILTER_TABLE,
-    FILTERS,
-    GROUP,
-    INPUT,
-    OUTPUT,
-    RESIDUAL,
-    SUMS,
-    WEIGHTS,
-    Steps,
-    Sum,
-    View,
-    filter_runs,
-    group,
-    merged,
-    row_at,
-)
+from netdsl.cpu.direct import Steps, Sum, View, filter_runs, group, merged
 from netdsl.cpu.lanes import load, splat, store, store_half, where_less
 from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
@@ -42,16 +24,29 @@ from netdsl.cpu.micro.fields import ADD_RESIDUAL, TILE_FIELDS
 from netdsl.cpu.micro.registers import registers
 from netdsl.cpu.task import Places
 from netdsl.cpu.tiling import starts as evenly
+from netdsl.cpu.walks import (
+    BIASES,
+    BLOCK,
+    FILTER_TABLE,
+    FILTERS,
+    GROUP,
+    INPUT,
+    OUTPUT,
+    RESIDUAL,
+    STEPS,
+    WEIGHTS,
+    row_at,
+)
 
-# Up to the walks as direct.py has it, but that a column is a tile's sixteen places. Then: sixteens
+# Up to the walks as walks.py has it, but that a column is a tile's sixteen places. Then: sixteens
 # on a line, its places, those of a register, those of a row, and those from row to row; the floats
 # from row to row of output and residual; a tile's sixteens and blocks of filters, and its number;
 # the registers' sizes in params; the threads' scratch in the arena; whether outputs are bfloat16,
 # and the block of 16 of a pair's that the first filters are; then the tile's fields.
-ALONG, PLACES, HEIGHT, WIDTH, PITCH, Y_DOWN, R_DOWN = range(SUMS, SUMS + 7)
-HIGH, ACROSS, NUMBER, SIZES, SCRATCH, HALVED, SHIFT = range(SUMS + 7, SUMS + 14)
+ALONG, PLACES, HEIGHT, WIDTH, PITCH, Y_DOWN, R_DOWN = range(STEPS, STEPS + 7)
+HIGH, ACROSS, NUMBER, SIZES, SCRATCH, HALVED, SHIFT = range(STEPS + 7, STEPS + 14)
 UNITS = BODY + 3
-TILE = SUMS + 14
+TILE = STEPS + 14
 
 PAIRS = LANES // 2
 """Floats that 16 channels in pairs stand in the place of."""

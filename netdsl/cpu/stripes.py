@@ -24,7 +24,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from netdsl.cpu import depthwise, direct, pool, response
+from netdsl.cpu import depthwise, direct_kernel, pool, response, walks
 from netdsl.cpu.chains import Chain, Span, spans, window
 from netdsl.cpu.choices import choice
 from netdsl.cpu.conv import call_of, direct_sum
@@ -166,7 +166,7 @@ class Sums(Layer):
 
 
 PLACES: dict[object, tuple[int, ...]] = {
-    direct.direct: direct.PLACES,
+    direct_kernel.direct: walks.PLACES,
     depthwise.depthwise: depthwise.PLACES,
 }
 

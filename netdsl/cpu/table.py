@@ -11,7 +11,7 @@ from netdsl.cpu import (
     conv,
     dense,
     depthwise,
-    direct,
+    direct_kernel,
     half_pool,
     join,
     matrix,
@@ -22,6 +22,7 @@ from netdsl.cpu import (
     response,
     rounding,
     short,
+    strassen_kernel,
     transposed,
     winograd_kernel,
 )
@@ -99,11 +100,12 @@ class Recipe(NamedTuple):
         return (*self.half, *(self.matrix if matrices() else ()))
 
 
+FEWER = (strassen_kernel.strassen,)
 QUICK = (winograd_kernel.transform_filters, winograd_kernel.winograd, phases.split_phases)
 APART = (depthwise.depthwise,)
-SUMS = (pack.pack_blocks, direct.direct)
-HALF_SUMS = (pack.pack_pairs, direct.direct_short)
-SHORT_SUMS = (short.to_bytes, short.to_halves, direct.direct_short)
+SUMS = (pack.pack_blocks, direct_kernel.direct)
+HALF_SUMS = (pack.pack_pairs, direct_kernel.direct_short)
+SHORT_SUMS = (short.to_bytes, short.to_halves, direct_kernel.direct_short)
 ROUNDING = (rounding.round_blocks, rounding.round_planes)
 WIDE_ROUNDING = (rounding.round_wide, rounding.round_pixels)
 MATRIX = (matrix.matrix,)
@@ -120,7 +122,7 @@ SOFTMAX = Recipe((norm.softmax,), norm.plan_softmax, over=(0,))
 
 RECIPES: dict[type[Op], Recipe] = {
     Conv: Recipe(
-        SUMS + APART + QUICK, conv.plan_conv, conv.conv_needs, half=HALF_SUMS, matrix=MATRIX
+        SUMS + FEWER + APART + QUICK, conv.plan_conv, conv.conv_needs, half=HALF_SUMS, matrix=MATRIX
     ),
     ConvTranspose: Recipe(SUMS, transposed.plan_transposed, transposed.transposed_needs),
     Linear: Recipe(

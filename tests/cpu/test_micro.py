@@ -12,6 +12,7 @@ from assembly import SPILL, compiled, multiplied, multiplies, spilled
 from llvmlite import ir
 
 from netdsl.cpu.micro import Kind, code, sandwich, tiles
+from netdsl.cpu.micro.asking import asking_function, asking_name
 from netdsl.cpu.micro.fields import LINES, SIZES, Size
 from netdsl.cpu.micro.product import product_function, product_name
 from netdsl.cpu.micro.sandwich import input_function, output_function
@@ -30,12 +31,14 @@ BASELINE = "x86-64"
 
 
 def of(chosen, triple, cpu):
-    """The assembly of these tiles, and of their products, function by function."""
+    """The assembly of these tiles, and of those that ask ahead, function by function."""
     if any(map(written_out, chosen)) and platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("LLVM reads a CPU's instructions only where it runs on one of the family")
     module = ir.Module("tiles")
     functions = [tile_function(module, tile) for tile in chosen]
-    functions += [product_function(module, t) for t in chosen if t.kind is Kind.BLOCKED]
+    blocked = [tile for tile in chosen if tile.kind is Kind.BLOCKED]
+    functions += [product_function(module, tile) for tile in blocked]
+    functions += [asking_function(module, tile) for tile in blocked]
     return compiled(functions, triple, cpu)
 
 
@@ -48,8 +51,9 @@ def for_target(name):
 def test_no_sum_leaves_its_register(target):
     functions = for_target(target)
     chosen = TARGETS[target][0]
-    products = {product_name(tile) for tile in chosen if tile.kind is Kind.BLOCKED}
-    assert set(functions) == {name_of(tile) for tile in chosen} | products
+    blocked = [tile for tile in chosen if tile.kind is Kind.BLOCKED]
+    asking = {name(tile) for tile in blocked for name in (product_name, asking_name)}
+    assert set(functions) == {name_of(tile) for tile in chosen} | asking
     assert [name for name, lines in functions.items() if spilled(lines)] == []
 
 
@@ -89,6 +93,7 @@ def test_a_multiply_add_for_each_sum_and_lane(target, split):
             assert len(multiplies(made)) == sums * turns, tile
             asked = sum("prefetch" in line for line in made)
             assert asked == LINES * tile.shape.blocks, tile
+            assert len(multiplies(functions[asking_name(tile)])) == sums * turns, tile
 
 
 @pytest.mark.parametrize(("pooled", "asked"), [(False, 16), (True, 4)])

@@ -10,9 +10,9 @@ from layer import Layer, convolved, error
 
 from netdsl.cpu import costs
 from netdsl.cpu.conv import conv_needs, plan_conv
-from netdsl.cpu.direct import GROUP, SUMS
 from netdsl.cpu.micro import Kind, Tile, tiles
 from netdsl.cpu.tiling import by_cost, ending, product_tile, turn
+from netdsl.cpu.walks import GROUP, STEPS
 from netdsl.ops import Conv, Relu, Window
 
 KINDS = [Kind.BLOCKED, Kind.PLANAR, Kind.DEPTHWISE, Kind.HALVED]
@@ -138,7 +138,7 @@ def test_the_layers_above_have_parts_and_groups() -> None:
 
         layer.run(plan, conv_needs)
         (call,) = called
-        sums.add(int(call.d[SUMS]))
+        sums.add(int(call.d[STEPS]))
         tiles_in_all = int(np.prod(call.d[2:6]))
         groups.add(-(-tiles_in_all // int(call.d[GROUP])))
     assert max(sums) > 3

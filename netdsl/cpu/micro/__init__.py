@@ -22,6 +22,7 @@ from netdsl.cpu.micro.shapes import (
 
 configure = late("netdsl.cpu.micro.matrix", "configure")
 release = late("netdsl.cpu.micro.matrix", "release")
+run_asking = late("netdsl.cpu.micro.asking", "run_asking")
 run_matrix = late("netdsl.cpu.micro.matrix", "run_matrix")
 run_product = late("netdsl.cpu.micro.product", "run_product")
 run_row = late("netdsl.cpu.micro.rows", "run_row")
@@ -48,6 +49,7 @@ __all__ = [
     "past",
     "prefetch",
     "release",
+    "run_asking",
     "run_matrix",
     "run_product",
     "run_row",

@@ -16,8 +16,9 @@ from netdsl.cpu.micro.shapes import Kind
 # between which results are clamped.
 TURNS, TABLE, X_STEP, Y_STEP, R_STEP, W_BLOCK, Y_BLOCK, R_BLOCK, START, LOW, HIGH = range(11)
 TILE_FIELDS = 11
-FROM_BIAS, ADD_RESIDUAL = 1, 2
-"""What `START` may hold, added up; 0 starts from zero."""
+FROM_BIAS, ADD_RESIDUAL, ASK_RESIDUAL = 1, 2, 4
+"""What `START` may hold, added up; 0 starts from zero. The last one only asks for the residual
+ahead of time, where the CPU asks for such (`shapes.asks`)."""
 
 LINES = 2
 """Cache lines that a turn of a product's tile asks for (`product.py`), of each block of filters:

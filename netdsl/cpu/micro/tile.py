@@ -23,6 +23,7 @@ from netdsl.cpu.compiler import FLOATS, INTS
 from netdsl.cpu.micro import vectors
 from netdsl.cpu.micro.fields import (
     ADD_RESIDUAL,
+    ASK_RESIDUAL,
     FROM_BIAS,
     HIGH,
     LOW,
@@ -95,7 +96,7 @@ class Writer(vectors.Writer):
     def ask_for_ends(self, start: ir.Value) -> None:
         """Asks for what the tile's end adds and for the places it writes, which the sums give time
         to come from memory."""
-        more = self.builder.and_(start, ir.Constant(LONG, ADD_RESIDUAL))
+        more = self.builder.and_(start, ir.Constant(LONG, ADD_RESIDUAL | ASK_RESIDUAL))
         with self.builder.if_then(self.builder.icmp_signed("!=", more, ir.Constant(LONG, 0))):
             self.ask_for(self.residuals())
         self.ask_for(self.outputs())

@@ -1,0 +1,234 @@
+"""Strassen's algorithm for 1x1 convolutions, beside plain NumPy in double precision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from layer import Layer, convolved, error
+
+from netdsl.cpu import strassen
+from netdsl.cpu.choices import choice, ways
+from netdsl.cpu.conv import conv_needs, plan_conv
+from netdsl.cpu.costs import Rates, Work, rates
+from netdsl.ops import Conv, Relu, Relu6, Window
+
+
+@pytest.fixture
+def preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strassen's algorithm also where direct sums would be cheaper."""
+    monkeypatch.setattr(Work, "strassen", lambda self: -1.0)
+
+
+def point(*stride: int) -> Window:
+    """A window of one cell."""
+    axes = len(stride)
+    return Window((1,) * axes, stride, ((0, 0),) * axes, (1,) * axes)
+
+
+def checked(layer: Layer) -> float:
+    """The error of a layer that Strassen's algorithm does."""
+    assert choice(layer.task).name == "strassen"
+    return error(layer.run(plan_conv, conv_needs), convolved(layer))
+
+
+CASES = [
+    # channels, filters, size, stride, batch
+    (32, 32, (2,), (1,), 1),
+    (64, 96, (31,), (1,), 3),
+    (96, 64, (5,), (2,), 2),
+    (32, 64, (1, 2), (1, 1), 1),
+    (64, 32, (7, 7), (1, 1), 8),
+    (160, 32, (14, 14), (1, 1), 1),
+    (96, 288, (13, 9), (2, 2), 2),
+    (544, 64, (6, 5), (1, 1), 3),
+    (1088, 32, (4, 11), (1, 1), 1),
+    (64, 1056, (3, 3), (1, 1), 2),
+    (288, 160, (28, 28), (1, 1), 2),
+    (64, 64, (56, 3), (2, 1), 1),
+    (256, 256, (14, 14), (1, 1), 1),
+    (32, 64, (3, 5, 4), (1, 1, 1), 2),
+    (64, 32, (1, 7, 2), (1, 2, 1), 2),
+]
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("spare", [0, 1])
+@pytest.mark.parametrize(("channels", "filters", "size", "stride", "batch"), CASES)
+def test_layers_of_any_size(
+    preferred: None,
+    channels: int,
+    filters: int,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    batch: int,
+    spare: int,
+    residual: bool,
+) -> None:
+    """With rows that go on from one to the next (no spare halo), and with ones that do not; with an
+    odd place, row or plane left over; of sums in several parts, and of several groups."""
+    act = Relu() if residual else Relu6()
+    shape = (channels, *size)
+    spare = spare if len(size) == 2 else 0
+    for threads in (1, 2, 5):
+        layer = Layer(
+            Conv(filters, point(*stride)),
+            shape,
+            batch,
+            residual,
+            act,
+            threads=threads,
+            spare=spare,
+            seed=threads,
+        )
+        assert checked(layer) < 1e-5
+
+
+def test_random_layers(preferred: None) -> None:
+    random = np.random.default_rng()
+    seed = int(random.integers(1 << 30))
+    random = np.random.default_rng(seed)
+    for _ in range(12):
+        channels, filters = (32 * int(n) for n in random.integers(1, (24, 12)))
+        size = tuple(int(n) for n in random.integers(1, 18, 2))
+        stride = tuple(int(n) for n in random.integers(1, 3, 2))
+        layer = Layer(
+            Conv(filters, point(*stride), bias=bool(random.integers(2))),
+            (channels, *size),
+            int(random.integers(1, 4)),
+            bool(random.integers(2)),
+            Relu() if random.integers(2) else None,
+            threads=int(random.integers(1, 4)),
+            spare=int(random.integers(2)),
+            seed=int(random.integers(1 << 30)),
+        )
+        if np.prod(layer.made[1:]) > 1:
+            assert checked(layer) < 1e-5, f"seed {seed}"
+
+
+def test_no_sample_reads_another(preferred: None) -> None:
+    """A NaN and an infinity spread to a place's like, in the same sample, and no further."""
+    layer = Layer(Conv(64, point(1, 1)), (64, 9, 6), 3)
+    layer.arrays[0][1, 5, 2, 3] = np.nan
+    layer.arrays[0][1, 40, 8, 1] = np.inf
+    found = layer.run(plan_conv, conv_needs)
+    assert np.isfinite(found[[0, 2]]).all()
+    assert np.isnan(found[1, :, 2, 3]).all()
+    assert not np.isfinite(found[1, :, 8, 1]).any()
+    assert np.isfinite(found[1, :, 0, 0]).all()
+
+
+def test_weights_give_the_product_of_which_they_are_quarters() -> None:
+    """Seven products of them and of the sums of inputs, put together as the docstring says."""
+    random = np.random.default_rng(5)
+    a, b = random.normal(size=(6, 8)), random.normal(size=(8, 10))
+    made = strassen.quarters(a.astype(np.float32)[:, :, None]).astype(np.float64)[..., 0]
+    weights = {i: made[:, 4 * i : 4 * i + 4] for i in range(7)}
+    b11, b12, b21, b22 = b[:4, :5], b[:4, 5:], b[4:, :5], b[4:, 5:]
+    t1, t3 = b12 - b11, b22 - b12
+    t2 = b22 - t1
+    inputs = {
+        strassen.A11: b11,
+        strassen.S2: t2,
+        strassen.S1: t1,
+        strassen.S3: t3,
+        strassen.A12: b21,
+        strassen.S4: b22,
+        strassen.A22: b21 - t2,
+    }
+    p = {i: weights[i] @ inputs[i] for i in range(7)}
+    both = p[strassen.A11] + p[strassen.S2]
+    found = np.block(
+        [
+            [p[strassen.A11] + p[strassen.A12], both + p[strassen.S1] + p[strassen.S4]],
+            [
+                both + p[strassen.S3] + p[strassen.A22],
+                both + p[strassen.S3] + p[strassen.S1],
+            ],
+        ]
+    )
+    np.testing.assert_allclose(found, a @ b, atol=1e-5)
+
+
+def test_error_beside_that_of_one_long_sum(preferred: None) -> None:
+    """Inputs of one sign, as behind a ReLU, beside terms summed in their order."""
+    layer = Layer(Conv(64, point(1, 1)), (1024, 8, 8), 1)
+    layer.arrays[0] = np.maximum(layer.arrays[0], 0)
+    found, wanted = layer.run(plan_conv, conv_needs), convolved(layer)
+    x, w = layer.arrays[0][0].reshape(1024, -1), layer.weights["weight"].reshape(64, 1024)
+    long = np.zeros((64, 64), np.float32)
+    for k in range(1024):
+        long += np.outer(w[:, k], x[k])
+    long += layer.weights["bias"][:, None]
+
+    def rms(x: np.ndarray) -> float:
+        return float(np.sqrt(np.mean(x**2)))
+
+    assert rms(found - wanted) < 1.5 * rms(long - wanted.reshape(64, 64))
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "groups", "kernel"),
+    [(48, 64, 1, 1), (64, 48, 1, 1), (64, 64, 2, 1), (64, 64, 1, 3)],
+)
+def test_layers_that_have_no_whole_halves(
+    preferred: None, channels: int, filters: int, groups: int, kernel: int
+) -> None:
+    pads = ((kernel // 2,) * 2,) * 2
+    op = Conv(filters, Window((kernel,) * 2, (1, 1), pads, (1, 1)), groups)
+    assert not strassen.suits(Layer(op, (channels, 8, 8)).task)
+
+
+def test_exact_layers_are_summed_directly(preferred: None) -> None:
+    layer = Layer(Conv(64, point(1, 1)), (64, 8, 8), exact=True)
+    assert choice(layer.task).name == "direct"
+    rounded = replace(layer.task, exact=False, precision="bf16")
+    assert choice(rounded).name == "direct"
+
+
+def test_tuning_measures_it() -> None:
+    task = Layer(Conv(64, point(1, 1)), (64, 8, 8)).task
+    assert "strassen" in {way.name for way in ways(task)}
+    assert choice(replace(task, choice="strassen")).name == "strassen"
+
+
+def test_large_layers_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it was measured: at a batch of 8, not of 1 nor of few channels."""
+    from netdsl.cpu import costs
+
+    monkeypatch.setattr(costs, "rates", lambda: costs.WIDE)
+    names = [
+        choice(Layer(Conv(filters, point(1, 1)), (channels, 14, 14), batch).task).name
+        for channels, filters, batch in ((1024, 256, 8), (1024, 256, 1), (64, 64, 8))
+    ]
+    assert names == ["strassen", "direct", "direct"]
+
+
+def test_parts_of_a_sum_are_short_and_even() -> None:
+    for channels in range(1, 70):
+        lengths = strassen.Halves(channels, 1).lengths
+        assert sum(lengths) == channels
+        assert max(lengths) <= 16
+        assert max(abs(a - b) for a, b in pairwise([*lengths, lengths[0]])) <= 1
+
+
+def test_costs_where_it_was_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    from netdsl.cpu import costs
+
+    plain: Rates = rates()._replace(strassen=None)
+    monkeypatch.setattr(costs, "rates", lambda: plain)
+    assert choice(Layer(Conv(256, point(1, 1)), (1024, 14, 14), 8).task).name == "direct"
+
+
+def test_groups_have_room_for_their_places() -> None:
+    """Whatever tiles a row is cut into: as many neighbours as have room, and not one more."""
+    random = np.random.default_rng()
+    for _ in range(200):
+        widths = [int(n) for n in random.integers(1, 29, random.integers(1, 9))]
+        count = strassen._together(widths)
+        many = widths * 60
+        sums = [sum(many[i : i + count]) for i in range(len(widths))]
+        more = [sum(many[i : i + count + 1]) for i in range(len(widths))]
+        assert max(sums) <= strassen.PLACES < max(more), widths
