@@ -128,7 +128,7 @@ def scratch(task: Task) -> int:
 
 def block(half: Halves) -> int:
     """Floats of a block of filters' packed quarters."""
-    return block_floats(7 * half.channels, Kind.BLOCKED)
+    return block_floats(7 * half.channels, Kind.ASKING)
 
 
 class Ends(NamedTuple):

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from netdsl.cpu.micro.shapes import Kind, Tile
-from netdsl.cpu.micro.tile import Writer, runner
+from netdsl.cpu.micro.tile import Writer, name_of, runner
 from netdsl.cpu.micro.vectors import LANES, SECOND_LEVEL, ask
 
 
@@ -24,17 +24,12 @@ class Asking(Writer):
         ask(b, b.gep(self.arena, [b.add(self.bias, self.times(turn, LANES))]), SECOND_LEVEL)
 
 
-def asking_name(tile: Tile) -> str:
-    """What such a tile is called in LLVM's module."""
-    return f"netdsl.asking{tile.shape.pixels}x{tile.shape.blocks}"
-
-
 def asking_function(module: ir.Module, tile: Tile) -> ir.Function:
     """The function of one tile in this module, written when first asked for."""
-    name = asking_name(tile)
+    name = name_of(tile)
     return module.globals.get(name) or Asking(module, tile, name).function
 
 
-run_asking = intrinsic(runner(asking_function, Kind.BLOCKED))
-"""run_asking(number, arena, params, t, x, w, y, next, residual) runs a tile of the blocked kind by
-its number, as `run_tile` does, and asks for a line of the arena each turn, from `next` on."""
+run_asking = intrinsic(runner(asking_function, Kind.ASKING))
+"""run_asking(number, arena, params, t, x, w, y, next, residual) runs such a tile by its number, as
+`run_tile` does, and asks for a line of the arena each turn, from `next` on."""

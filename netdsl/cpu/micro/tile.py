@@ -372,7 +372,7 @@ def runner(write: Callable[[ir.Module, Tile], ir.Function], *kinds: Kind) -> Any
     return typed
 
 
-run_tile = intrinsic(runner(tile_function, *(kind for kind in Kind if kind not in SHORT)))
+run_tile = intrinsic(runner(tile_function, Kind.BLOCKED, Kind.PLANAR, Kind.DEPTHWISE))
 """run_tile(number, arena, params, t, x, w, y, bias, residual) runs a tile by its number (`code`).
 
 t: its part of the descriptor. x, y, residual: where the first pixel's input, output and residual

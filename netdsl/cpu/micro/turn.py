@@ -28,7 +28,11 @@ from netdsl.cpu.micro.shapes import NARROW, Kind, Tile
 from netdsl.cpu.micro.vectors import FLOAT, LANES, LONG
 
 REGISTERS = 32
-MULTIPLY_ADD = {Kind.BLOCKED: "vfmadd231ps", Kind.PAIRED: "vdpbf16ps"}
+MULTIPLY_ADD = {
+    Kind.BLOCKED: "vfmadd231ps",
+    Kind.ASKING: "vfmadd231ps",
+    Kind.PAIRED: "vdpbf16ps",
+}
 VECTOR = ir.VectorType(FLOAT, LANES)
 Values = list[ir.Value]
 
