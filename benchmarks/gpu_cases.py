@@ -45,13 +45,18 @@ FORWARD = (
     "input 9x13x27x25; maxpool2ceil -> maxpool3s1p1 -> maxpool3s3p1",
     "input 9x13x27x25; avgpool2ceil -> avgpool3s1p1 -> avgpool3s3p1(count_pad=yes)",
     "input 33x27x25; avgpool(to=7x6)",
+    "input 130x7x7; gap",
     "input 130x29x31; gap",
+    "input 130x13x11; gmp",
     "input 130x29x31; gmp",
+    "input 30x41x37; gmp",
     "input 48x27x25; [bn + prelu] -> relu",
     "input 48x27x25; ln",
     "input 48x27x25; in",
     "input 48x27x25; gn6",
     "input 1000; softmax",
+    "input 9000; softmax",
+    "input 333x5x4; log_softmax",
     "input 21x40x41; log_softmax",
     "input 96x27x27; lrn",
     "input 50x33; elu -> gelu -> silu -> hswish -> hsigmoid -> tanh -> sigmoid",
@@ -141,6 +146,7 @@ PASSES = (
     "input 1000x14x14; softmax",
     "input 1000; softmax",
     "input 512x14x14; gap",
+    "input 2048x7x7; gap",
 )
 
 NETS = ("vgg16", "resnet50", "alexnet", "googlenet_torchvision")

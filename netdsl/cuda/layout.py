@@ -89,6 +89,6 @@ def spread(kernel: Any, count: int, at: int, rows: int = 1) -> Call:
     return Call(kernel, (-(-count // THREADS), rows, 1), THREADS, at)
 
 
-def blocks(kernel: Any, count: int, at: int) -> Call:
-    """A launch of a block for each of `count` items."""
-    return Call(kernel, (count, 1, 1), THREADS, at)
+def blocks(kernel: Any, count: int, at: int, rows: int = 1) -> Call:
+    """A launch of a block for each of `count` items, in each of `rows`."""
+    return Call(kernel, (count, rows, 1), THREADS, at)

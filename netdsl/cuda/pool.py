@@ -4,15 +4,17 @@ usual windows."""
 from __future__ import annotations
 
 import numpy as np
-from numba import cuda, float32, int32, uint32
+from numba import cuda, float32, int32, uint32, uint64
 
 from netdsl.cuda.activation import ends
-from netdsl.cuda.arith import place_of, quotient
+from netdsl.cuda.arith import divided, place_of, quotient, reciprocal
 from netdsl.cuda.layout import Call, axes, spread
 from netdsl.cuda.rows import small, teams
+from netdsl.cuda.sizes import SIMULATED
 from netdsl.cuda.strips import plan_strips, strips_of
 from netdsl.cuda.task import Task
-from netdsl.cuda.wide import WARPS, team_largest, team_of, team_sum
+from netdsl.cuda.warp import larger, load4
+from netdsl.cuda.wide import WARPS, lanes_largest, lanes_sum, team_largest, team_of, team_sum
 from netdsl.ops import AdaptiveAveragePool, AveragePool, GlobalAverage, GlobalMax, MaxPool
 
 SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, COUNT = range(5)
@@ -24,6 +26,13 @@ COUNT_PAD = 26
 CHANNELS, PLANE, LARGEST, ITEMS, SMALL = range(4, 9)
 """Of pool_all: channels, positions of a channel, whether the largest is wanted; channels of all
 samples, whether a warp takes one."""
+RECIPROCAL = 8
+"""Of pool_few, in the place of SMALL: that of the channels."""
+
+LANES = 2 if SIMULATED else 8
+"""Of pool_few: neighbours that share a channel, whose loads make up a sector."""
+FEW = 8 if SIMULATED else 256
+"""Positions up to which they do."""
 
 ZERO, ONE = np.float32(0), np.float32(1)
 LEAST = np.float32(-np.inf)
@@ -199,9 +208,7 @@ def pool_all(arena, params, ints, at):  # type: ignore[no-untyped-def]
     if ints[uint32(at + LARGEST)] != 0:
         best = LEAST
         for i in range(first, end, step):
-            value = arena[uint32(source + i)]
-            if value > best or value != value:
-                best = value
+            best = larger(best, arena[uint32(source + i)])
         result = team_largest(shared, t, best, small)
     else:
         total = ZERO
@@ -211,6 +218,33 @@ def pool_all(arena, params, ints, at):  # type: ignore[no-untyped-def]
     if first == 0 and there:
         to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + c)
         arena[uint32(to)] = result
+
+
+@cuda.jit
+def pool_few(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """The mean or largest of a small channel of a sample: some lanes each, grid (samples x channels
+    x lanes / threads)."""
+    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    q = quotient(i, int32(LANES))
+    first = int32(i - q * LANES)
+    source, source_batch, target, target_batch = load4(ints, uint64(at + SOURCE))
+    channels, plane, largest, items = load4(ints, uint64(at + CHANNELS))
+    n = divided(q, ints[uint64(at + RECIPROCAL)], ints[uint64(at + RECIPROCAL + 1)])
+    c = int32(q - n * channels)
+    source = int32(source + n * source_batch + c * plane)
+    end = plane if q < items else int32(0)
+    if largest != 0:
+        result = LEAST
+        for k in range(first, end, int32(LANES)):
+            result = larger(result, arena[uint32(source + k)])
+        result = lanes_largest(result, LANES)
+    else:
+        result = ZERO
+        for k in range(first, end, int32(LANES)):
+            result += arena[uint32(source + k)]
+        result = lanes_sum(result, LANES) / float32(plane)
+    if first == 0 and q < items:
+        arena[uint32(target + n * target_batch + c)] = result
 
 
 def windows(task: Task) -> list[int]:
@@ -255,4 +289,7 @@ def whole(task: Task, *, largest: bool) -> Call:
     source = task.inputs[0]
     items, plane = source.batch * source.channels, source.plane
     d = [*ends(source, task.output), source.channels, plane, int(largest), items]
+    if plane <= FEW:
+        at = task.ints.add([*d, *reciprocal(source.channels)], align=4)
+        return spread(pool_few, items * LANES, at)
     return teams(pool_all, items, plane, task.ints.add([*d, int(small(plane))]))

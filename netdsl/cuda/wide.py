@@ -47,9 +47,9 @@ else:
 
 
 @cuda.jit(device=True)
-def warp_sum(value):  # type: ignore[no-untyped-def]
-    """The sum over a warp, to each of its threads the same bits."""
-    mask = int32(WARP // 2)
+def lanes_sum(value, lanes):  # type: ignore[no-untyped-def]
+    """The sum over `lanes` neighbours, a power of two, to each of them the same bits."""
+    mask = int32(lanes // 2)
     while mask > 0:
         value += shuffle_xor(value, mask)
         mask = int32(mask // 2)
@@ -57,15 +57,27 @@ def warp_sum(value):  # type: ignore[no-untyped-def]
 
 
 @cuda.jit(device=True)
-def warp_largest(value):  # type: ignore[no-untyped-def]
-    """The largest of a warp, NaN if there is one."""
-    mask = int32(WARP // 2)
+def lanes_largest(value, lanes):  # type: ignore[no-untyped-def]
+    """The largest of `lanes` neighbours, NaN if there is one."""
+    mask = int32(lanes // 2)
     while mask > 0:
         other = shuffle_xor(value, mask)
         if other > value or other != other:
             value = other
         mask = int32(mask // 2)
     return value
+
+
+@cuda.jit(device=True)
+def warp_sum(value):  # type: ignore[no-untyped-def]
+    """The sum over a warp."""
+    return lanes_sum(value, WARP)
+
+
+@cuda.jit(device=True)
+def warp_largest(value):  # type: ignore[no-untyped-def]
+    """The largest of a warp, NaN if there is one."""
+    return lanes_largest(value, WARP)
 
 
 @cuda.jit(device=True)

@@ -39,6 +39,8 @@ MASK = ["masks", ["input 20; dropout(0.2)", 3, 1]]
 TIE = ["ties", ["input 2x5x5; maxpool3s3p1", 2, 0]]
 STRIPS = ["ties", ["input 2x5x5; maxpool3s2p1", 2, 0]]
 MEANS = ["ops", ["input 2x5x5; avgpool3s2p1", 2, 0]]
+SCORES = ["ops", ["input 10; softmax", 3, 0]]
+SLICED = ["ops", ["input 9x33; softmax", 1, 0]]
 BEYOND = ["ops", ["input 2x5x6; avgpool3s2p1ceil(count_pad=yes)", 2, 0]]
 
 BUGS: dict[str, tuple[Any, ...]] = {
@@ -71,8 +73,8 @@ BUGS: dict[str, tuple[Any, ...]] = {
     ),
     "a warp's sum lacks a step": (
         "wide",
-        "mask = int32(WARP // 2)\n    while mask > 0:\n        value +=",
-        "mask = int32(WARP // 4)\n    while mask > 0:\n        value +=",
+        "mask = int32(lanes // 2)\n    while mask > 0:\n        value +=",
+        "mask = int32(lanes // 4)\n    while mask > 0:\n        value +=",
         *WHOLE,
     ),
     "a block's sum lacks a warp": ("wide", READS, READS.replace("(WARPS)", "(1)"), *ROWS),
@@ -330,6 +332,52 @@ BUGS: dict[str, tuple[Any, ...]] = {
         "int32(start + size)",
         *BEYOND,
     ),
+    "scores past the last count": (
+        "softmax",
+        "NOTHING = np.float32(-np.inf)",
+        "NOTHING = np.float32(0)",
+        *SCORES,
+    ),
+    "a warp past the last position has a softmax": (
+        "softmax",
+        " if q < ints[uint32(at + ITEMS)] else int32(0)",
+        "",
+        "ops",
+        ["input 10; softmax", 3, 3],
+    ),
+    "a lane's fours are another's": (
+        "softmax",
+        "i = int32((j * WARP + lane) * EACH)",
+        "i = int32((j * WARP + lane + 1) * EACH)",
+        "ops",
+        ["input 24; softmax", 2, 0],
+    ),
+    "shares of a position are read too early": ("softmax", "        barrier()\n", "", *SLICED),
+    "shares of a position have their own largest": (
+        "softmax",
+        " * power(bests[there] - best)",
+        "",
+        *SLICED,
+    ),
+    "a position's threads all sum the same": (
+        "softmax",
+        "int32(part * positions), int32(slices",
+        "int32(0), int32(slices",
+        *SLICED,
+    ),
+    "positions past the last have shares": (
+        "softmax",
+        "    if p >= positions:\n        return\n",
+        "",
+        *SLICED,
+    ),
+    "what four scores add has another largest": (
+        "softmax",
+        "total = total * power(best - top)\n        total +=",
+        "total +=",
+        "ops",
+        ["input 20x33; softmax", 1, 0],
+    ),
     "a row's weight is left out": (
         "backward.window",
         "by_y = by_z * params",
@@ -381,6 +429,13 @@ BUGS: dict[str, tuple[Any, ...]] = {
         "if first == 0:",
         "ops",
         ["input 3x3x3; gap", 1, 1],
+    ),
+    "lanes past the last channel have a mean": (
+        "pool",
+        "if first == 0 and q < items:",
+        "if first == 0:",
+        "ops",
+        ["input 3x2x2; gap", 1, 1],
     ),
     "a warp past the last channel has a gradient": (
         "backward.window",

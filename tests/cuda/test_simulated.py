@@ -79,6 +79,10 @@ POOLS: Cases = [
     ("input 3x5x4; gap", 1),
     ("input 3x4x5; gmp", 1),
     ("input 2x3x2x3; gmp", 2),
+    # A few lanes a channel, the last of a block without one.
+    ("input 3x7; gap", 3),
+    ("input 3x2x4; gmp", 3),
+    ("input 5x1; gap", 1),
 ]
 
 NORMS: Cases = [
@@ -96,7 +100,14 @@ NORMS: Cases = [
     ("input 10x2x2; softmax", 1),
     ("input 7x2x2; softmax", 2),
     ("input 3x6x6; softmax", 1),
-    ("input 12; log_softmax", 2),
+    # As many classes as a warp keeps, and one more, and not a multiple of four.
+    ("input 12; log_softmax", 7),
+    ("input 32; softmax", 3),
+    ("input 30; softmax", 2),
+    ("input 33; softmax", 2),
+    ("input 66x2; log_softmax", 1),
+    ("input 17x34; softmax", 2),
+    ("input 9x33; log_softmax", 1),
     ("input 3x33; log_softmax", 1),
     ("input 6x2x2; lrn3(beta=0.6, alpha=1)", 2),
     ("input 5x3; lrn4(k=1, alpha=0.5)", 1),
