@@ -52,9 +52,9 @@ def span(ints, at, part, parts):  # type: ignore[no-untyped-def]
 
 
 @cuda.jit(device=True)
-def stepped(row, column, units):  # type: ignore[no-untyped-def]
-    """The row and column of the unit that is THREADS further on, in rows of `units`."""
-    down = quotient(THREADS, units)
+def stepped(row, column, units, down):  # type: ignore[no-untyped-def]
+    """The row and column of the unit that is THREADS further on, in rows of `units`; these are
+    `down` rows and a rest, which a loop knows beforehand."""
     row, column = int32(row + down), int32(column + THREADS - down * units)
     if column >= units:
         return int32(row + 1), int32(column - units)
@@ -107,13 +107,14 @@ class Groups:
         return -(-units // -(-units // parts))
 
 
-def groups_of(groups: int, *buffers: Buffer, batch: bool = False) -> Groups:
-    """The groups of each sample's channels; with `batch` each channel of all samples."""
+def groups_of(groups: int, *buffers: Buffer, batch: bool = False, mixed: bool = False) -> Groups:
+    """The groups of each sample's channels; with `batch` each channel of all samples. mixed: if
+    four elements that are taken at a time may be of several channels."""
     first = buffers[0]
     plane, channels = first.plane, first.channels // groups
     length = plane * channels
     starts = [n for b in buffers for n in (b.offset, b.batch_stride)]
-    wide = fits(length, *starts) and (plane == 1 or fits(plane))
+    wide = fits(length, *starts) and (mixed or plane == 1 or fits(plane))
     samples = 1 if batch else first.batch
     rows = first.batch if batch else 1
     return Groups(samples * groups, groups, length, rows, plane, channels, wide)

@@ -73,7 +73,7 @@ def measured(arena, ints, at, q, part, parts, t, shared):  # type: ignore[no-unt
     step, unit = ints[uint32(at + SOURCE_BATCH)], int32(EACH if wide else 1)
     start = group_at(ints, at, SOURCE, q)
     row = quotient(int32(first + t), units)
-    column = int32(first + t - row * units)
+    column, down = int32(first + t - row * units), quotient(int32(THREADS), units)
     pivot = ZERO
     if first + t < end:
         pivot = arena[uint32(start + row * step + column * unit)]
@@ -86,7 +86,7 @@ def measured(arena, ints, at, q, part, parts, t, shared):  # type: ignore[no-unt
             apart = values[k] - pivot
             total += apart
             squares += apart * apart
-        row, column = stepped(row, column, units)
+        row, column = stepped(row, column, units, down)
     total, squares = block_sums(shared, t, total, squares)
     off = total / float32(int32((end - first) * unit))
     return pivot + off, max(squares - total * off, ZERO)
@@ -129,36 +129,52 @@ def settled(arena, params, ints, at, q, t, mean, squares):  # type: ignore[no-un
 
 
 @cuda.jit(device=True)
+def finished(x, mean, rate, scale, shift, relu):  # type: ignore[no-untyped-def]
+    """A number normalised, or the relu of it."""
+    x = scaled(x, mean, rate, scale, shift)
+    return ZERO if relu and x < ZERO else x
+
+
+@cuda.jit(device=True)
 def normalised(arena, params, ints, at, q, part, parts, t, mean, rate):  # type: ignore[no-untyped-def]
     """Writes (x - mean) rate scale + shift of a part of a group, or the relu of it."""
+    # Fields are read before the loop: after what it writes, all would have to be read again.
     wide, plane = ints[uint32(at + WIDE)] != 0, ints[uint32(at + PLANE)]
+    unit, mixed = int32(EACH if wide else 1), remainder(plane, int32(EACH)) != 0
     first, end, units = span(ints, at, part, parts)
-    unit, apart = int32(EACH if wide else 1), int32(1 if wide and plane == 1 else 0)
     source, target = group_at(ints, at, SOURCE, q), group_at(ints, at, TARGET, q)
-    group = remainder(q, ints[uint32(at + GROUPS)])
-    channel = int32(group * ints[uint32(at + CHANNELS)])
+    source_step, target_step = ints[uint32(at + SOURCE_BATCH)], ints[uint32(at + TARGET_BATCH)]
+    scales, shifts = ints[uint32(at + SCALE)], ints[uint32(at + SHIFT)]
+    channels, relu = ints[uint32(at + CHANNELS)], ints[uint32(at + RELU)] != 0
+    channel = int32(remainder(q, ints[uint32(at + GROUPS)]) * channels)
+    scale = number_of(params, scales, channel, ONE)
+    shift = number_of(params, shifts, channel, ZERO)
     row = quotient(int32(first + t), units)
-    column = int32(first + t - row * units)
-    relu = ints[uint32(at + RELU)] != 0
+    column, down = int32(first + t - row * units), quotient(int32(THREADS), units)
     values = cuda.local.array(EACH, float32)
     for _ in range(int32(first + t), end, int32(THREADS)):
-        across = int32(column * unit)
-        take(
-            values,
-            arena,
-            int32(source + row * ints[uint32(at + SOURCE_BATCH)] + across),
-            wide,
-            ZERO,
-        )
-        c = int32(channel + quotient(across, plane))
-        for k in range(EACH):
-            scale = number_of(params, ints[uint32(at + SCALE)], c + k * apart, ONE)
-            shift = number_of(params, ints[uint32(at + SHIFT)], c + k * apart, ZERO)
-            values[k] = scaled(values[k], mean, rate, scale, shift)
-            if relu and values[k] < ZERO:
-                values[k] = ZERO
-        give(arena, int32(target + row * ints[uint32(at + TARGET_BATCH)] + across), wide, values)
-        row, column = stepped(row, column, units)
+        across, c, left = int32(column * unit), channel, plane
+        take(values, arena, int32(source + row * source_step + across), wide, ZERO)
+        if channels > 1:
+            c = int32(channel + quotient(across, plane))
+            left = int32((c - channel + 1) * plane - across)
+            scale = number_of(params, scales, c, ONE)
+            shift = number_of(params, shifts, c, ZERO)
+        values[0] = finished(values[0], mean, rate, scale, shift, relu)
+        if wide and not mixed:
+            for k in range(1, EACH):
+                values[k] = finished(values[k], mean, rate, scale, shift, relu)
+        elif wide:
+            # Of four neighbours the next may be of the next channel.
+            for k in range(1, EACH):
+                left = int32(left - 1)
+                if left == 0:
+                    left, c = plane, int32(c + 1)
+                    scale = number_of(params, scales, c, ONE)
+                    shift = number_of(params, shifts, c, ZERO)
+                values[k] = finished(values[k], mean, rate, scale, shift, relu)
+        give(arena, int32(target + row * target_step + across), wide, values)
+        row, column = stepped(row, column, units, down)
 
 
 @cuda.jit
@@ -218,4 +234,4 @@ def plan_norm(task: Task) -> list[Call]:
     scale = params.add(by_channel(task.weights.get("weight"), channels, 1.0))
     shift = params.add(by_channel(task.weights.get("bias"), channels, 0.0))
     own = [scale, shift, params.add([op.eps]), -1, -1, -1]
-    return norm_calls(task, groups_of(groups, source, task.output), own)
+    return norm_calls(task, groups_of(groups, source, task.output, mixed=True), own)

@@ -120,8 +120,8 @@ BUGS: dict[str, tuple[Any, ...]] = {
     ),
     "a scale for four channels": (
         "norm",
-        "int32(1 if wide and plane == 1 else 0)",
-        "int32(0)",
+        "if wide and not mixed:",
+        "if wide:",
         *SHARED,
     ),
     "a scale's gradient for four channels": (
@@ -162,8 +162,8 @@ BUGS: dict[str, tuple[Any, ...]] = {
     ),
     "no relu after a norm": (
         "norm",
-        "if relu and values[k] < ZERO:",
-        "if relu and values[k] < mean - mean - 99:",
+        "if relu and x < ZERO",
+        "if relu and x < mean - mean - 99",
         "ops",
         ["input 2x3x4; bn -> relu", 3, 1],
     ),
@@ -331,6 +331,34 @@ BUGS: dict[str, tuple[Any, ...]] = {
         "min(int32(start + size), end)",
         "int32(start + size)",
         *BEYOND,
+    ),
+    "four neighbours are of one channel": (
+        "norm",
+        "if wide and not mixed:",
+        "if wide:",
+        "ops",
+        ["input 12x3; gn3", 2, 0],
+    ),
+    "the next channel is one early": (
+        "norm",
+        "left = int32((c - channel + 1) * plane - across)",
+        "left = int32((c - channel + 1) * plane - across - 1)",
+        "ops",
+        ["input 12x3; gn3", 2, 0],
+    ),
+    "all channels after the next are as long": (
+        "norm",
+        "left, c = plane, int32(c + 1)",
+        "left, c = int32(4), int32(c + 1)",
+        "ops",
+        ["input 8; ln", 2, 0],
+    ),
+    "a group's later channels have the first one's scale": (
+        "norm",
+        "if channels > 1:",
+        "if channels > 99:",
+        "ops",
+        ["input 8x2x2; gn2", 2, 0],
     ),
     "scores past the last count": (
         "softmax",

@@ -95,6 +95,12 @@ NORMS: Cases = [
     ("input 3x7x7; ln", 1),
     ("input 4x4x10; tanh -> gn1", 1),
     ("input 152; ln -> ln(affine=no)", 1),
+    # Four neighbours of two channels, and of three.
+    ("input 4x5; ln", 2),
+    ("input 4x2x1; ln -> relu", 2),
+    ("input 12x3; gn3 -> relu", 2),
+    ("input 12x7x1; gn3(affine=no)", 2),
+    ("input 12x23; ln", 1),
     ("input 8; ln", 2),
     ("input 2x68; in", 2),
     ("input 10x2x2; softmax", 1),

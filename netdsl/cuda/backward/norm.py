@@ -132,7 +132,7 @@ def pulled(arena, params, ints, at, q, part, parts, t, shared):  # type: ignore[
     mean, rate = arena[uint32(table)], arena[uint32(table + 1)]
     source, other = group_at(ints, at, SOURCE, q), group_at(ints, at, OTHER, q)
     row = quotient(int32(first + t), units)
-    column = int32(first + t - row * units)
+    column, down = int32(first + t - row * units), quotient(int32(THREADS), units)
     g, x = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
     pull, turn = ZERO, ZERO
     for _ in range(int32(first + t), end, int32(THREADS)):
@@ -146,7 +146,7 @@ def pulled(arena, params, ints, at, q, part, parts, t, shared):  # type: ignore[
                 wg *= weighted(params, ints, at, q, across, k)
                 pull += wg
                 turn += wg * ((x[k] - mean) * rate)
-        row, column = stepped(row, column, units)
+        row, column = stepped(row, column, units, down)
     return block_sums(shared, t, pull, turn)
 
 
@@ -170,7 +170,7 @@ def combined(arena, params, ints, at, q, part, parts, t, pull, turn):  # type: i
     share = scale / float32(int32(ints[uint32(at + LENGTH)] * ints[uint32(at + ROWS)]))
     pull, turn = pull * share, turn * share
     row = quotient(int32(first + t), units)
-    column = int32(first + t - row * units)
+    column, down = int32(first + t - row * units), quotient(int32(THREADS), units)
     g, x = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
     for _ in range(int32(first + t), end, int32(THREADS)):
         across = int32(column * unit)
@@ -183,7 +183,7 @@ def combined(arena, params, ints, at, q, part, parts, t, pull, turn):  # type: i
                 wg *= scale * weighted(params, ints, at, q, across, k)
                 g[k] = rate * ((wg - pull) - (x[k] - mean) * rate * turn)
         give(arena, int32(target + row * ints[uint32(at + TARGET_BATCH)] + across), wide, g)
-        row, column = stepped(row, column, units)
+        row, column = stepped(row, column, units, down)
 
 
 @cuda.jit
@@ -239,7 +239,7 @@ def scale_sums(arena, params, ints, at):  # type: ignore[no-untyped-def]
     table = int32(ints[uint32(at + TABLE)] + 2 * quotient(c, ints[uint32(at + TABLE_CHANNELS)]))
     source, other = group_at(ints, at, SOURCE, c), group_at(ints, at, OTHER, c)
     row = quotient(int32(first + t), units)
-    column = int32(first + t - row * units)
+    column, down = int32(first + t - row * units), quotient(int32(THREADS), units)
     g, x = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
     pull, turn = ZERO, ZERO
     for _ in range(int32(first + t), end, int32(THREADS)):
@@ -251,7 +251,7 @@ def scale_sums(arena, params, ints, at):  # type: ignore[no-untyped-def]
             own = passed(params, ints, at, c, g[k], x[k], mean, rate)
             pull += own
             turn += own * ((x[k] - mean) * rate)
-        row, column = stepped(row, column, units)
+        row, column = stepped(row, column, units, down)
     pull, turn = block_sums(shared, t, pull, turn)
     if t == 0:
         to = int32(c * parts + part)
@@ -306,7 +306,7 @@ def norm_forward(task: Task, places: BackPlaces) -> tuple[Calls, Calls]:
     op, weights = task.whole.base, places.weights
     assert isinstance(op, BatchNorm | GroupNorm | InstanceNorm | LayerNorm)
     batch = isinstance(op, BatchNorm)
-    groups = groups_of(norm_groups(task), task.inputs[0], task.output, batch=batch)
+    groups = groups_of(norm_groups(task), task.inputs[0], task.output, batch=batch, mixed=True)
     settings = task.params.add([op.eps, op.momentum if isinstance(op, BatchNorm) else 0.0])
     running = (weights.get("mean", -1), weights.get("var", -1))
     own = [weights.get("weight", -1), weights.get("bias", -1), settings, places.kept, *running]

@@ -65,7 +65,7 @@ def channel_sums(arena, params, ints, at):  # type: ignore[no-untyped-def]
     source = group_at(ints, at, SOURCE, q)
     other = group_at(ints, at, OTHER, q) if bent else source
     row = quotient(int32(first + t), units)
-    column = int32(first + t - row * units)
+    column, down = int32(first + t - row * units), quotient(int32(THREADS), units)
     g, y = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
     total = ZERO
     for _ in range(int32(first + t), end, int32(THREADS)):
@@ -80,7 +80,7 @@ def channel_sums(arena, params, ints, at):  # type: ignore[no-untyped-def]
                     g[k] = ZERO
             give(arena, place, wide, g)
         total += (g[0] + g[1]) + (g[2] + g[3])
-        row, column = stepped(row, column, units)
+        row, column = stepped(row, column, units, down)
     total = block_sum(shared, t, total)
     if t == 0:
         arena[uint32(ints[uint32(at + INTO)] + q * parts + part)] = total
@@ -124,7 +124,7 @@ def slope_back(arena, params, ints, at):  # type: ignore[no-untyped-def]
         target = group_at(ints, at, TARGET, q)
     slope = params[uint32(ints[uint32(at + SLOPES)] + q)]
     row = quotient(int32(first + t), units)
-    column = int32(first + t - row * units)
+    column, down = int32(first + t - row * units), quotient(int32(THREADS), units)
     g, x = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
     total = ZERO
     for _ in range(int32(first + t), end, int32(THREADS)):
@@ -138,7 +138,7 @@ def slope_back(arena, params, ints, at):  # type: ignore[no-untyped-def]
                 g[k] *= slope
         if target >= 0:
             give(arena, int32(target + row * ints[uint32(at + TARGET_BATCH)] + across), wide, g)
-        row, column = stepped(row, column, units)
+        row, column = stepped(row, column, units, down)
     total = block_sum(shared, t, total)
     if t == 0:
         arena[uint32(ints[uint32(at + INTO)] + q * parts + part)] = total
