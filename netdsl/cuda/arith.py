@@ -33,6 +33,10 @@ def place_of(i, depth, height, width):  # type: ignore[no-untyped-def]
     return c, int32(z), int32(y), int32(x)
 
 
+MOST = 1 << 30
+"""What is divided by reciprocals is below."""
+
+
 def reciprocal(b: int) -> tuple[int, int]:
     """A multiplier and a shift that make of a product the quotient by b, see `divided`."""
     shift = (b - 1).bit_length()
@@ -41,7 +45,7 @@ def reciprocal(b: int) -> tuple[int, int]:
 
 @cuda.jit(device=True)
 def divided(a, multiplier, shift):  # type: ignore[no-untyped-def]
-    """a // b for 0 <= a < 2^30 and the reciprocal of b: a product in the place of a division, which
+    """a // b for 0 <= a < MOST and the reciprocal of b: a product in the place of a division, which
     takes some seventeen instructions."""
     product = uint64(uint32(a)) * uint64(uint32(multiplier))
     return int32(uint32(product >> uint64(30)) >> uint32(shift))

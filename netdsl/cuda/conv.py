@@ -84,7 +84,7 @@ def plan_sums(task: Task, sums: list[Sum]) -> list[Call]:
     filters = sums[0].weights.shape[0] * sums[0].weights.shape[2]
     bias = task.weights.get("bias", np.zeros(filters, np.float32))
     ending = Ending(task.params.add(bias), kind, task.params.add(values))
-    if task.precision != "fp32" and all(map(suits, sums)):
+    if task.precision != "fp32" and all(suits(each, task.precision) for each in sums):
         return plan_mixed(task, sums, ending)
     return [call for each in sums for call in _plan_sum(task, each, ending)]
 

@@ -1,7 +1,7 @@
 """How sums are planned for tensor cores: a call packs the input, the kernels of tensor.py follow.
 
-Grouped convolutions stay with float32, and fully connected layers of a few samples, where reading
-the weights is the work.
+Convolutions of small groups stay with float32, and fully connected layers of a few samples, where
+reading the weights is the work.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ LONG = 8
 """Slices that each block of a split sum should have at least."""
 
 
+FEW = 16
+"""Channels and filters of a group below which a tile would be mostly empty."""
+
+
 class Cut(NamedTuple):
     """How a sum is shared out: the tile, into how many parts, how many slices each."""
 
@@ -33,32 +37,39 @@ class Cut(NamedTuple):
     slices: int
 
 
-def suits(whole: Sum) -> bool:
-    """Whether tensor cores can have this sum."""
-    return len(whole.weights) == 1 and len(whole.edges()) <= MOST_EDGES
+def suits(whole: Sum, precision: str) -> bool:
+    """Whether tensor cores can have this sum. A group's channels have to be whole units of the
+    packed input, which knows of no groups."""
+    groups, _, filters = whole.weights.shape
+    units = whole.channels % (4 * PER_WORD[precision]) == 0
+    large = groups == 1 or (units and min(whole.channels, filters) >= FEW)
+    return large and len(whole.edges()) <= MOST_EDGES
 
 
 def plan_mixed(task: Task, sums: list[Sum], ending: Ending) -> list[Call]:
     """The calls of sums that make up one output, in the task's precision."""
-    first, filters = sums[0], sums[0].weights.shape[2]
-    words = words_of(first.channels, task.precision)
+    first = sums[0]
+    groups, _, filters = first.weights.shape
+    own, words = (words_of(n * first.channels, task.precision) for n in (1, groups))
     packed = rounded(task.batch * prod(first.size) * words)
     cuts = []
     for whole in sums:
-        units = len(whole.cells) * words // 4
+        units = len(whole.cells) * own // 4
         slices = max(-(-units // UNITS), 1)
-        cuts.append(share_out(task.batch * whole.positions, filters, slices, task.processors))
-    outputs = [task.batch * whole.positions * filters for whole in sums]
+        cuts.append(
+            share_out(task.batch * whole.positions, filters, slices, task.processors, groups)
+        )
+    outputs = [task.batch * whole.positions * groups * filters for whole in sums]
     parts = [c.splits * n for c, n in zip(cuts, outputs, strict=True) if c.splits > 1]
     scratch = task.scratch(packed + max(parts, default=0))
-    shape = (first.channels, *first.size)
+    shape = (groups * first.channels, *first.size)
     calls = [plan_pack(task, task.inputs[0], shape, scratch)]
     for whole, cut, count in zip(sums, cuts, outputs, strict=True):
-        operands = _operands(task, whole, cut.tile, words, scratch)
+        operands = _operands(task, whole, cut.tile, (own, words), scratch)
         partial = Parts(cut.splits, cut.slices, scratch + packed)
         at = describe(task, whole, operands, ending, partial)
         positions = task.batch * whole.positions
-        grid = (-(-positions // cut.tile.m), -(-filters // cut.tile.n), cut.splits)
+        grid = (-(-positions // cut.tile.m), -(-filters // cut.tile.n), groups * cut.splits)
         kernel = TENSOR_KERNELS[cut.tile, task.precision]
         calls.append(Call(kernel, grid, cut.tile.threads, at))
         if cut.splits > 1:
@@ -66,12 +77,12 @@ def plan_mixed(task: Task, sums: list[Sum], ending: Ending) -> list[Call]:
     return calls
 
 
-def share_out(positions: int, filters: int, slices: int, processors: int) -> Cut:
+def share_out(positions: int, filters: int, slices: int, processors: int, groups: int = 1) -> Cut:
     """The tile that fits the filters, a smaller one where there would be too few blocks, and the
     sum cut where there still are."""
 
     def count(tile: WarpTile) -> int:
-        return -(-positions // tile.m) * -(-filters // tile.n)
+        return -(-positions // tile.m) * -(-filters // tile.n) * groups
 
     tile = MEDIUM if filters <= MEDIUM.n else WIDE
     if count(tile) < processors:
@@ -79,11 +90,15 @@ def share_out(positions: int, filters: int, slices: int, processors: int) -> Cut
     return Cut(tile, *splitting(count(tile), slices, processors, LONG))
 
 
-def _operands(task: Task, whole: Sum, tile: WarpTile, words: int, packed: int) -> Operands:
-    """The operands as they lie for tensor.py: products are units of 16 bytes, cell by cell."""
+def _operands(
+    task: Task, whole: Sum, tile: WarpTile, words: tuple[int, int], packed: int
+) -> Operands:
+    """The operands as they lie for tensor.py: products are units of 16 bytes, cell by cell. words:
+    of a position's channels in a group, and in all."""
     _, height, width = whole.size
-    cells, each = whole.cells, words // 4
-    far = ((cells[:, 0] * height + cells[:, 1]) * width + cells[:, 2]) * words
+    own, every = words
+    cells, each = whole.cells, own // 4
+    far = ((cells[:, 0] * height + cells[:, 1]) * width + cells[:, 2]) * every
     far = (far[:, None] + 4 * np.arange(each)).reshape(-1).astype(np.int32)
     units = max(-(-len(far) // UNITS), 1) * UNITS
     edges = whole.edges()
@@ -91,24 +106,25 @@ def _operands(task: Task, whole: Sum, tile: WarpTile, words: int, packed: int) -
     table = bits(far, np.repeat(cells, each, axis=0), edges, units + UNITS)
     row = units // UNITS * DEEP
     filters = -(-whole.weights.shape[2] // tile.n) * tile.n
-    weights = _packed(whole, filters, row, words, task.precision)
-    batch = prod(whole.size) * words
+    weights = [_packed(whole, w, filters, row, own, task.precision) for w in whole.weights]
     return Operands(
-        (packed, batch, 0, words),
+        (packed, prod(whole.size) * every, own, every),
         edges,
         task.ints.add(table, align=4),
         units,
-        (task.params.add_words(weights, task.precision), 0, row),
+        (task.params.add_words(np.concatenate(weights), task.precision), filters * row, row),
     )
 
 
-def _packed(whole: Sum, filters: int, row: int, words: int, precision: str) -> Floats:
-    """The weights as they are before they are rounded to words (filters, row): a filter's cells in
-    turn, each with all channels."""
+def _packed(
+    whole: Sum, weights: Floats, filters: int, row: int, words: int, precision: str
+) -> Floats:
+    """A group's weights as they are before they are rounded to words (filters, row): a filter's
+    cells in turn, each with all channels."""
     each = PER_WORD[precision]
-    channels, cells, given = whole.channels, len(whole.cells), whole.weights.shape[2]
+    channels, cells, given = whole.channels, len(whole.cells), weights.shape[1]
     packed = np.zeros((filters, row * each), np.float32)
     spread_out = np.zeros((given, cells, words * each), np.float32)
-    spread_out[..., :channels] = whole.weights[0].reshape(channels, cells, given).transpose(2, 1, 0)
+    spread_out[..., :channels] = weights.reshape(channels, cells, given).transpose(2, 1, 0)
     packed[:given, : cells * words * each] = spread_out.reshape(given, -1)
     return packed

@@ -7,7 +7,7 @@ import numpy as np
 from numba import cuda, float32, int32, uint32, uint64
 
 from netdsl.cuda.activation import ends
-from netdsl.cuda.arith import divided, place_of, quotient, reciprocal
+from netdsl.cuda.arith import MOST, divided, place_of, quotient, reciprocal
 from netdsl.cuda.layout import Call, axes, spread
 from netdsl.cuda.rows import small, teams
 from netdsl.cuda.sizes import SIMULATED
@@ -289,7 +289,7 @@ def whole(task: Task, *, largest: bool) -> Call:
     source = task.inputs[0]
     items, plane = source.batch * source.channels, source.plane
     d = [*ends(source, task.output), source.channels, plane, int(largest), items]
-    if plane <= FEW:
+    if plane <= FEW and items * LANES < MOST:
         at = task.ints.add([*d, *reciprocal(source.channels)], align=4)
         return spread(pool_few, items * LANES, at)
     return teams(pool_all, items, plane, task.ints.add([*d, int(small(plane))]))

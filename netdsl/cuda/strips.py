@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import cuda, float32, int32, uint32, uint64
 
-from netdsl.cuda.arith import divided, reciprocal
+from netdsl.cuda.arith import MOST, divided, reciprocal
 from netdsl.cuda.layout import Call, axes, spread
 from netdsl.cuda.rows import place
 from netdsl.cuda.sizes import SIMULATED
@@ -266,8 +266,9 @@ MEANS: dict[Window, Any] = {window: mean_by(window) for window in WINDOWS}
 
 
 def strips_of(task: Task) -> Window | None:
-    """The window of these that a pool has; None where there is none, or where a window may lie in
-    the padding altogether, so that what it is clamped to is none of its cells."""
+    """The window of these that a pool has; None where there is none, where a window may lie in the
+    padding altogether, so that what it is clamped to is none of its cells, or where there are too
+    many outputs to be divided by reciprocals."""
     op = task.whole.base
     assert isinstance(op, MaxPool | AveragePool)
     window, source, target = op.window, task.inputs[0], task.output
@@ -279,7 +280,7 @@ def strips_of(task: Task) -> Window | None:
     ):
         if far >= length or (last - 1) * apart - far >= end:
             return None
-    if set(window.dilation) != {1}:
+    if set(window.dilation) != {1} or target.sample >= MOST:
         return None
     same = (w for w in WINDOWS if size == [w.size] * 2 and step == [w.stride] * 2)
     return next(same, None)

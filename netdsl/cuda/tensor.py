@@ -24,6 +24,7 @@ from netdsl.cuda.sums import (
     BIAS,
     CELL,
     FILTERS,
+    GROUPS,
     HEIGHT,
     KIND,
     NUMBERS,
@@ -33,12 +34,14 @@ from netdsl.cuda.sums import (
     SLICES,
     SOURCE,
     SOURCE_BATCH,
+    SOURCE_GROUP,
     SPLITS,
     TABLE,
     TARGET,
     TARGET_BATCH,
     TARGET_FILTER,
     WEIGHTS,
+    WEIGHTS_GROUP,
     WEIGHTS_ROW,
     WIDTH,
     ZERO,
@@ -162,7 +165,7 @@ def tiled(size: WarpTile, precision: str) -> Any:
 
     @cuda.jit(**LIMITED)
     def conv_tensor(arena, params, ints, at):  # type: ignore[no-untyped-def]
-        """A tile of sums: grid (tiles of positions, tiles of filters, splits)."""
+        """A tile of sums: grid (tiles of positions, tiles of filters, groups x splits)."""
         tile = cuda.shared.array(SHARED, float32, ALIGNED)
         sums = cuda.local.array(SUMS, float32)
         left = cuda.local.array(LEFT, uint32)
@@ -174,7 +177,8 @@ def tiled(size: WarpTile, precision: str) -> Any:
         positions = ints[uint32(at + POSITIONS)]
         filters = ints[uint32(at + FILTERS)]
         splits = ints[uint32(at + SPLITS)]
-        split = int32(cuda.blockIdx.z)
+        group = quotient(int32(cuda.blockIdx.z), splits)
+        split = int32(cuda.blockIdx.z - group * splits)
         slices = ints[uint32(at + SLICES)]
         first = int32(split * slices)
         rest = int32(quotient(ints[uint32(at + PRODUCTS)], int32(UNITS)) - first)
@@ -191,6 +195,7 @@ def tiled(size: WarpTile, precision: str) -> Any:
             a_at[i] = int32(
                 ints[uint32(at + SOURCE)]
                 + n * ints[uint32(at + SOURCE_BATCH)]
+                + group * ints[uint32(at + SOURCE_GROUP)]
                 + cell * ints[uint32(at + CELL)]
             )
             one, two = edges_of(ints, at, z0, y0, x0, m < positions)
@@ -199,6 +204,7 @@ def tiled(size: WarpTile, precision: str) -> Any:
         b_row = ints[uint32(at + WEIGHTS_ROW)]
         b_at = int32(
             ints[uint32(at + WEIGHTS)]
+            + group * ints[uint32(at + WEIGHTS_GROUP)]
             + (cuda.blockIdx.y * TN + row) * b_row
             + first * DEEP
             + 4 * unit
@@ -268,13 +274,15 @@ def tiled(size: WarpTile, precision: str) -> Any:
         column = remainder(t, int32(TM))
         m = int32(cuda.blockIdx.x * TM + column)
         n, step = target_of(ints, at, m)
+        apart, earlier = ints[uint32(at + TARGET_FILTER)], int32(group * filters)
+        step = int32(step + earlier * apart)
         residual = residual_of(ints, at, n, step)
         base = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + step)
-        apart = ints[uint32(at + TARGET_FILTER)]
         if splits > 1:
             apart = positions
-            base = int32(ints[uint32(at + PARTIAL)] + split * filters * positions + m)
-        bias = ints[uint32(at + BIAS)]
+            before = int32((split * ints[uint32(at + GROUPS)] + group) * filters)
+            base = int32(ints[uint32(at + PARTIAL)] + before * positions + m)
+        bias = int32(ints[uint32(at + BIAS)] + earlier)
         kind = ints[uint32(at + KIND)]
         numbers = ints[uint32(at + NUMBERS)]
         one, two = params[uint32(numbers)], params[uint32(numbers + 1)]

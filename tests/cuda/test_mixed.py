@@ -32,6 +32,10 @@ CHOSEN: list[Case] = [
     ("input 80x2x2; conv3x3p1(3)", 1, "tf32", 5),
     ("input 160x2x2; conv3x3p1(3)", 1, "bf16", 5),
     ("input 3x4x4; tconv2x2s2(3)", 2, "bf16", 5),
+    ("input 32x3x3; conv1x1g2(32)", 2, "tf32", 7),
+    ("input 48x5; conv3p1g3(51) -> relu", 2, "bf16", 7),
+    ("input 64x2x2; conv3x3p1g2(32)", 1, "tf32", 7),
+    ("input 32x2x2; tconv2x2s2g2(32)", 1, "bf16", 7),
     ("input 3x3x2; fc(5) -> relu", 9, "bf16", 6),
     ("input 11; fc(4)", 9, "tf32", 6),
 ]
@@ -97,6 +101,31 @@ def test_the_cases_meet_every_tile() -> None:
     assert {"pack_planes", "pack_rows", "conv_finish"} <= set(found["met"])
 
 
+@pytest.mark.parametrize(
+    ("word", "precision", "packed"),
+    [
+        ("conv1g2(32)", "tf32", True),
+        ("conv1g2(30)", "tf32", False),
+        ("conv1g4(64)", "tf32", False),
+        ("conv1g2(32)", "bf16", True),
+    ],
+)
+def test_groups_are_large_enough_or_stay_in_float32(
+    word: str, precision: str, packed: bool
+) -> None:
+    """32 channels: in two groups sixteen each, in four eight."""
+    found = simulate("kernels", [[f"input 32x3; {word}", 1, precision, 1]])
+    assert ("pack_planes" in found["met"]) == packed
+
+
+def test_groups_of_channels_that_are_no_units_stay_in_float32() -> None:
+    """Of bfloat16 eight channels are a unit, of TF32 four."""
+    cases = [[f"input {n}x3; conv1g2(36)", 1, p, 1] for n in (36, 40) for p in ("tf32", "bf16")]
+    met = [simulate("kernels", [case])["met"] for case in cases]
+    expected = [36 // 2 % 4 == 0, 36 // 2 % 8 == 0, True, 40 // 2 % 8 == 0]
+    assert ["pack_planes" in each for each in met] == expected
+
+
 BUGS = {
     "no barrier after a slice has come": (
         "tensor",
@@ -125,6 +154,31 @@ BUGS = {
         "tensor",
         "                c = int32(c + STEP)\n            cuda.syncthreads()\n",
         "                c = int32(c + STEP)\n",
+    ),
+    "all groups have the first one's channels": (
+        "tensor",
+        "group * ints[uint32(at + SOURCE_GROUP)]",
+        "0",
+    ),
+    "all groups have the first one's weights": (
+        "tensor",
+        "group * ints[uint32(at + WEIGHTS_GROUP)]",
+        "0",
+    ),
+    "all groups have the first one's bias": (
+        "tensor",
+        "int32(ints[uint32(at + BIAS)] + earlier)",
+        "ints[uint32(at + BIAS)]",
+    ),
+    "all groups are written to the first one's place": (
+        "tensor",
+        "int32(step + earlier * apart)",
+        "step",
+    ),
+    "parts of groups lie on each other": (
+        "tensor",
+        "(split * ints[uint32(at + GROUPS)] + group)",
+        "(split + group)",
     ),
     "edges are not looked at": ("tensor", "(bits & crossed[i]) |", "(0 & crossed[i]) |"),
     "positions past the last are written": ("tensor", "if m < positions and f", "if f"),
@@ -172,6 +226,8 @@ SHOWING: list[Case] = [
     ("input 9; fc(3)", 9, "bf16", 1),
     ("input 9x70; conv3p1(3)", 1, "tf32", 1),
     ("input 64x2; conv1(2)", 1, "bf16", 1),
+    ("input 64x2x2; conv3x3p1g2(32)", 1, "tf32", 7),
+    ("input 32x2; conv1g2(32)", 1, "tf32", 7),
 ]
 
 

@@ -30,6 +30,10 @@ CHOSEN: list[Case] = [
     ("2x260", "conv3p1d2(2)", 2, "bf16", 7),
     ("3x3x3", "tconv2x2s2p1(3)", 4, "bf16", 8),
     ("2x3x2x3", "conv2p1(3)", 1, "tf32", 8),
+    # Of groups all but the weights' gradients.
+    ("32x3x2", "conv1x1g2(32)", 2, "tf32", 10),
+    ("32x4", "conv1g2(48) -> relu", 2, "bf16", 10),
+    ("32x3", "tconv2s2g2(32)", 1, "tf32", 11),
     ("9", "fc(5)", 17, "bf16", 9),
     ("5", "fc(18)", 16, "tf32", 9),
 ]
