@@ -71,9 +71,9 @@ def strassen(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     while begin < right:
         stop = group_end(d, begin, right)
         row, x = first_place(d, begin)
-        made = d[h + MADE] + part * d[h + MADE_EACH]
-        form(arena, d, begin, made - 16 * (row * row_width(d) + x))
-        made -= 16 * (row * row_width(d) + x)
+        # Where the sums of inputs for the first place of the first row would lie.
+        made = d[h + MADE] + part * d[h + MADE_EACH] - 16 * (row * row_width(d) + x)
+        form(arena, d, begin, made)
         if stop < right:
             row, x = first_place(d, stop)
         source = row_at(d, row, INPUT) + x * d[h + OF_INPUT + NEXT_PLACE]
