@@ -3,6 +3,8 @@ multiply-adds.
 
 A 1x1 convolution is the product of weights A (filters x channels) and inputs B (channels x places).
 Both are cut in quarters: halves of the filters, of the channels and of the places of each image.
+The channels' halves are every other block, for in a joined tensor the first half may be another
+layer's than the second, and much larger, which would cost digits.
 The plain way multiplies quarters eight times; Strassen (1969) found that seven products of sums of
 quarters do, and Winograd the fewest sums to make:
 
@@ -63,9 +65,10 @@ A11, S2, S1, S3, A12, S4, A22 = range(7)
 def quarters(weights: Floats) -> Floats:
     """(filters, channels, 1) weights as (filters / 2, 7 channels / 2, 1): what the seven products
     take, side by side. Sums are rounded once."""
-    f, c = (n // 2 for n in weights.shape[:2])
-    wide = weights.astype(np.float64)
-    a11, a12, a21, a22 = wide[:f, :c], wide[:f, c:], wide[f:, :c], wide[f:, c:]
+    filters, channels = weights.shape[:2]
+    wide = weights.astype(np.float64).reshape(2, filters // 2, -1, 2, LANES)
+    shape = (filters // 2, channels // 2, 1)
+    a11, a12, a21, a22 = (wide[i, :, :, j].reshape(shape) for i in range(2) for j in range(2))
     s1 = a21 + a22
     s2 = s1 - a11
     found = {A11: a11, S2: s2, S1: s1, S3: a11 - a21, A12: a12, S4: a12 - s2, A22: a22}
@@ -245,13 +248,13 @@ def _program(some: Sum, half: Halves, part: Part, ends: Ends) -> Program:
     source, target, residual = part.over[1:]
     right, across, beside = part.apart
     asked = turns(some.kind, max(lengths)) * LANES
-    taps = [*some.taps[: max(lengths)], *(b * MADE_BLOCK for b in range(max(lengths)))]
+    taps = [*some.taps[: 2 * max(lengths) : 2], *(b * MADE_BLOCK for b in range(max(lengths)))]
     fields = (
         *(int(part.paired), len(before) * len(lengths), half.channels),
         *(ends.scratch, 4 * half.made, half.made, MADE_BLOCK),
         *(half.filters * LANES, int(some.residual is not None), ends.bounds),
         *(4 * half.channels, source.block // 2, asked),
-        *(right, half.channels * source.block, source.block, source.steps[3]),
+        *(right, source.block, 2 * source.block, source.steps[3]),
         *(across, half.filters * target.block, target.block, target.steps[3]),
         *(beside, half.filters * residual.block, residual.block, residual.steps[3]),
     )
@@ -280,7 +283,7 @@ def _step(some: Sum, half: Halves, part: Part, product: Product, k: int) -> Step
     if isinstance(product.inputs, int):
         read = product.inputs * half.made + first * MADE_BLOCK
     else:
-        read = quarter(source, half.channels, part.apart[0], product.inputs) + first * source.block
+        read = quarter(source, 1, part.apart[0], product.inputs) + 2 * first * source.block
     return Step(
         tile=(
             *(turns(some.kind, count), LANES if formed else source.steps[3]),

@@ -1,8 +1,8 @@
 """What Strassen's algorithm does between its products, on a group of tiles of a direct sum.
 
 The quarters are those of `strassen.py`: a place of the group stands for itself in the first half of
-the places and for its like in the second, a block of channels for itself and its like in the second
-half, a filter so too.
+the places and for its like in the second, a block of channels for itself and the one behind it, a
+filter for itself and its like in the second half.
 """
 
 from __future__ import annotations

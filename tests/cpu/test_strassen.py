@@ -123,10 +123,12 @@ def test_no_sample_reads_another(preferred: None) -> None:
 def test_weights_give_the_product_of_which_they_are_quarters() -> None:
     """Seven products of them and of the sums of inputs, put together as the docstring says."""
     random = np.random.default_rng(5)
-    a, b = random.normal(size=(6, 8)), random.normal(size=(8, 10))
+    a, b = random.normal(size=(6, 64)), random.normal(size=(64, 10))
     made = strassen.quarters(a.astype(np.float32)[:, :, None]).astype(np.float64)[..., 0]
-    weights = {i: made[:, 4 * i : 4 * i + 4] for i in range(7)}
-    b11, b12, b21, b22 = b[:4, :5], b[:4, 5:], b[4:, :5], b[4:, 5:]
+    weights = {i: made[:, 32 * i : 32 * i + 32] for i in range(7)}
+    halves = b.reshape(2, 2, 16, 10)  # every other block of channels is of the second half
+    upper, lower = halves[:, 0].reshape(32, 10), halves[:, 1].reshape(32, 10)
+    b11, b12, b21, b22 = upper[:, :5], upper[:, 5:], lower[:, :5], lower[:, 5:]
     t1, t3 = b12 - b11, b22 - b12
     t2 = b22 - t1
     inputs = {
@@ -167,6 +169,15 @@ def test_error_beside_that_of_one_long_sum(preferred: None) -> None:
         return float(np.sqrt(np.mean(x**2)))
 
     assert rms(found - wanted) < 1.5 * rms(long - wanted.reshape(64, 64))
+
+
+def test_halves_of_a_joined_tensor(preferred: None) -> None:
+    """The first half of the channels is a thousand times as large as the second, and weighs a
+    thousandth: their numbers are not added to the small ones, which would cost those three digits."""
+    layer = Layer(Conv(64, point(1, 1)), (128, 8, 8))
+    layer.arrays[0][:, :64] *= 1024
+    layer.weights["weight"][:, :64] /= 1024
+    assert checked(layer) < 1e-5
 
 
 @pytest.mark.parametrize(
