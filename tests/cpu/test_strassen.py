@@ -173,7 +173,7 @@ def test_error_beside_that_of_one_long_sum(preferred: None) -> None:
 
 def test_halves_of_a_joined_tensor(preferred: None) -> None:
     """The first half of the channels is a thousand times as large as the second, and weighs a
-    thousandth: their numbers are not added to the small ones, which would cost those three digits."""
+    thousandth: were they added to the small ones, those would lose three digits."""
     layer = Layer(Conv(64, point(1, 1)), (128, 8, 8))
     layer.arrays[0][:, :64] *= 1024
     layer.weights["weight"][:, :64] /= 1024
