@@ -4,8 +4,8 @@ An *algorithm* is `direct`, `strassen`, `winograd4`, `winograd2` or `winograd5` 
 or 5x5 outputs). Each can be done in several *ways*, which differ in what is done at once: `direct
 14x2` is direct sums by tiles of 14 pixels and 2 blocks of filters, `winograd4 by tiles of 49` and
 `winograd4 by products of 196` are the two orders of Winograd's steps (winograd.py), so many tiles
-at a time. A strided layer of few channels goes by Winograd's algorithm on the phases of its input
-(phases.py).
+at a time; `winograd4 strassen by tiles of 28` makes its products by Strassen's algorithm. A strided
+layer of few channels goes by Winograd's algorithm on the phases of its input (phases.py).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from math import prod
 from typing import NamedTuple
 
 from netdsl.cpu import phases, strassen, strides, winograd
-from netdsl.cpu.costs import Work
+from netdsl.cpu.costs import Work, rates
 from netdsl.cpu.layout import LANES, axes3
-from netdsl.cpu.micro import Kind, Shape, dots, matrices
+from netdsl.cpu.micro import Kind, Shape, dots, matrices, quartered
 from netdsl.cpu.micro.fields import SIZES, Size
 from netdsl.cpu.strides import Phases
 from netdsl.cpu.task import Task
@@ -34,6 +34,10 @@ ROUGH = {Size(4, 5): 5, Size(5, 4): 8}
 """The sizes that err most, and how many layers a net has for each layer of theirs, at least. Errors
 add up in squares: one of 4 direct sums' roundings, as F(4x4, 5x5) errs, among n of 1 makes
 (n - 1 + 16) / n, which is 4, twice the error of direct sums alone, where n is 5."""
+
+DEEP = 10
+"""Layers that a net has at least where products are made by Strassen's algorithm, which errs 1.75
+times as much as F(4x4, 3x3) does without."""
 
 HEAVIEST = 16 << 20
 """Floats that a strided layer's transformed weights may take, up to 11 times those of a 3x3 kernel.
@@ -99,7 +103,7 @@ def algorithms(task: Task) -> list[Algorithm]:
         lanes,
     )
     half = task.precision == "bf16" and dots()
-    plans = {size: winograd.planned(size, layer(task)) for size in sizes}
+    plans = {size: winograd.planned(size, layer(task, size)) for size in sizes}
     found = [
         Algorithm(size, winograd.cycles(plan) + _split_cycles(task, plan))
         for size, plan in plans.items()
@@ -154,6 +158,12 @@ def shallow(graph: Graph) -> bool:
     return count < sum(needed)
 
 
+def deep(graph: Graph) -> bool:
+    """Whether a net has layers enough for Strassen's algorithm."""
+    ops = (parts(n).base for n in graph)
+    return sum(isinstance(op, Conv | ConvTranspose | Linear) for op in ops) >= DEEP
+
+
 @lru_cache(maxsize=1024)
 def choice(task: Task) -> Choice:
     """How a convolution is done: as measured, where that is known, else as the table says. It is
@@ -164,7 +174,7 @@ def choice(task: Task) -> Choice:
             return found
     best = algorithms(task)[0]
     if best.size:
-        return Choice(winograd.planned(best.size, layer(task)))
+        return Choice(winograd.planned(best.size, layer(task, best.size)))
     return Choice(strassen=best.strassen)
 
 
@@ -177,7 +187,8 @@ def ways(task: Task) -> list[Choice]:
         if algorithm.strassen:
             found.append(Choice(strassen=True))
         elif algorithm.size:
-            found += map(Choice, winograd.ways(algorithm.size, layer(task), 3 if first else 1))
+            known = layer(task, algorithm.size)
+            found += map(Choice, winograd.ways(algorithm.size, known, 3 if first else 1))
         else:
             found += [Choice(), *(_shapes(task) if first else [])]
     return found
@@ -196,18 +207,32 @@ def _shapes(task: Task) -> list[Choice]:
     return [Choice(shape=row.shape) for row in found[1 : 1 + MORE_SHAPES]]
 
 
-def layer(task: Task) -> winograd.Layer:
+def layer(task: Task, size: Size) -> winograd.Layer:
     """A convolution as Winograd's algorithm knows it."""
     op, channels = _conv(task), task.shapes[0][0]
+    whole = by_phases(op, channels)
+    if phases.suit(op, channels):
+        channels *= phases.count(op.window)
     return winograd.Layer(
         task.batch,
-        channels * phases.count(op.window) if phases.suit(op, channels) else channels,
+        channels,
         op.filters,
         axes3(task.made[1:]),
         op.window.kernel[0] if len(op.window.kernel) == 3 else None,
         task.threads,
-        by_phases(op, channels),
+        whole,
+        _may_cut(task, size, channels) and len(whole.order) == 1,
     )
+
+
+def _may_cut(task: Task, size: Size, channels: int) -> bool:
+    """Whether Strassen's algorithm may make a layer's products: of halves that are whole blocks.
+    Padding lanes would not stay zero: what they hold cancels out but for its rounding."""
+    if rates().quarters is None or not quartered() or not task.deep or size in ROUGH:
+        return False
+    filters = _conv(task).filters
+    blocks = -(-channels // LANES)
+    return task.precision == "fp32" and filters % (2 * LANES) == 0 and blocks % 2 == 0
 
 
 def pools(task: Task, pool: MaxPool) -> bool:

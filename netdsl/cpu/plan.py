@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cpu import arrange, chains, memory, region, stripes, threads, tuned
-from netdsl.cpu.choices import choice, pools, shallow
+from netdsl.cpu.choices import choice, deep, pools, shallow
 from netdsl.cpu.halves import moved_up
 from netdsl.cpu.launch import Progress, Worker, compile_all, watched
 from netdsl.cpu.layout import Call, aligned
@@ -230,7 +230,7 @@ class Making:
         self.choices = choices
         self.exact, self.precision, self.fc_weights = exact, precision, fc_weights
         self.params = LooseParams()
-        self.shallow = shallow(graph)
+        self.shallow, self.deep = shallow(graph), deep(graph)
         self.halves: frozenset[str] = frozenset()
         graph = fuse_pools(graph, lambda graph, layer, pool: pools(self._task(graph, layer), pool))
         self._take(graph)
@@ -255,7 +255,7 @@ class Making:
     def _task(self, graph: Graph, node: Node) -> Task:
         """The task of a node, with the way that tuning chose for it, where it did."""
         how = (self.batch, self.threads, self.exact, None, self.precision, self.fc_weights)
-        task = Task(node, graph.input_shapes(node), *how, shallow=self.shallow)
+        task = Task(node, graph.input_shapes(node), *how, self.shallow, self.deep)
         if not self.choices or not isinstance(task.whole.base, Conv):
             return task
         return replace(task, choice=self.choices.get(tuned.layer(task)))

@@ -25,6 +25,7 @@ from netdsl.cpu import (
     strassen_kernel,
     transposed,
     winograd_kernel,
+    winograd_quarters,
 )
 from netdsl.cpu.halves import Writers
 from netdsl.cpu.launch import Worker
@@ -102,6 +103,7 @@ class Recipe(NamedTuple):
 
 FEWER = (strassen_kernel.strassen,)
 QUICK = (winograd_kernel.transform_filters, winograd_kernel.winograd, phases.split_phases)
+QUARTERS = (winograd_quarters.transform_quarters, winograd_quarters.winograd_quarters)
 APART = (depthwise.depthwise,)
 SUMS = (pack.pack_blocks, direct_kernel.direct)
 HALF_SUMS = (pack.pack_pairs, direct_kernel.direct_short)
@@ -122,7 +124,11 @@ SOFTMAX = Recipe((norm.softmax,), norm.plan_softmax, over=(0,))
 
 RECIPES: dict[type[Op], Recipe] = {
     Conv: Recipe(
-        SUMS + FEWER + APART + QUICK, conv.plan_conv, conv.conv_needs, half=HALF_SUMS, matrix=MATRIX
+        SUMS + FEWER + APART + QUICK + QUARTERS,
+        conv.plan_conv,
+        conv.conv_needs,
+        half=HALF_SUMS,
+        matrix=MATRIX,
     ),
     ConvTranspose: Recipe(SUMS, transposed.plan_transposed, transposed.transposed_needs),
     Linear: Recipe(

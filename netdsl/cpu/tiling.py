@@ -9,7 +9,7 @@ from math import inf
 from typing import NamedTuple
 
 from netdsl.cpu import costs
-from netdsl.cpu.micro import Kind, Shape, Tile, tiles
+from netdsl.cpu.micro import Kind, Shape, Tile, quartered, tiles
 
 OVERHEAD = 2.0
 """Cycles of a turn beside its arithmetic, where what it reads is cached."""
@@ -174,10 +174,13 @@ def turn(tile: Tile, terms: float = inf) -> float:
 
 
 @cache
-def product_tile(columns: int, filter_blocks: int, products: int, parts: int) -> Tile:
-    """The tile for so many products of matrices of a size, each of them one thread's."""
+def product_tile(
+    columns: int, filter_blocks: int, products: int, parts: int, quarters: bool = False
+) -> Tile:
+    """The tile for so many products of matrices of a size, each of them one thread's. quarters: of
+    quarters of them."""
     best, least = None, inf
-    for tile, pixels, share, cycles in _paces(filter_blocks, products, parts):
+    for tile, pixels, share, cycles in _paces(filter_blocks, products, parts, quarters):
         if pixels <= columns:
             cost = share * -(-columns // pixels) * cycles
             if cost < least:
@@ -188,7 +191,7 @@ def product_tile(columns: int, filter_blocks: int, products: int, parts: int) ->
 
 @cache
 def _paces(
-    filter_blocks: int, products: int, parts: int
+    filter_blocks: int, products: int, parts: int, quarters: bool
 ) -> tuple[tuple[Tile, int, int, float], ...]:
     """Blocked tiles, their pixels, how many of them a thread takes across all filters, and the
     cycles of a turn. A plan asks for a product's tile for hundreds of numbers of columns."""
@@ -199,6 +202,6 @@ def _paces(
             -(-products * -(-filter_blocks // tile.shape.blocks) // parts),
             costs.turn(tile.shape, costs.rates().chosen),
         )
-        for tile in of_kind(Kind.BLOCKED)
+        for tile in (quartered() if quarters else of_kind(Kind.BLOCKED))
         if tile.shape.blocks <= filter_blocks
     )

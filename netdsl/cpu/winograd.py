@@ -9,6 +9,9 @@ images stand in one row. Two ways through them:
   that every weight is read once. For few tiles and many weights. A long row of tiles is done in
   several chunks, that what passes from step to step stays in the cache that all share.
 
+Both also with products by Strassen's algorithm, seven in place of eight of half the size, for pairs
+of tiles (winograd_quarters.py).
+
 A kernel with depth is transformed slice by slice: each output slice sums over several slices of
 transformed inputs, as it sums over channels. Its images are the slices of one sample. Each phase of
 a stride is so many channels more (strides.py).
@@ -24,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from netdsl.cpu.costs import CACHED, OWN_CACHE, rates, read, turn
+from netdsl.cpu.costs import CACHED, OWN_CACHE, SHARED, rates, read, turn
 from netdsl.cpu.direct import bits, block_floats
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Ints, Triple, aligned
@@ -42,6 +45,7 @@ from netdsl.cpu.winograd_kernel import (
     transform_filters,
     winograd,
 )
+from netdsl.cpu.winograd_quarters import transform_quarters, winograd_quarters
 
 
 class Winograd(NamedTuple):
@@ -51,7 +55,9 @@ class Winograd(NamedTuple):
     images: those whose tiles stand in one row, and walks: how many such rows there are. deep: the
     images are the slices of a sample, and depth: the kernel's taps along them. chunk: tiles at a
     time, of which there are `chunks`, the last one overlapping. tile: the micro-kernel of the
-    products. spare: lanes at the end of a sum that hold no channel.
+    products. spare: lanes at the end of a sum that hold no channel. strassen: whether products are
+    made by Strassen's algorithm: then a chunk counts pairs of tiles, and a tile of the products
+    makes the same of four quarters.
     """
 
     size: Size
@@ -69,17 +75,29 @@ class Winograd(NamedTuple):
     tile: Tile
     parts: int
     spare: int
+    strassen: bool = False
 
     @property
     def name(self) -> str:
         """What tuning calls this way, see choices.py."""
         order = "tiles" if self.mode == BY_TILES else "products"
-        return f"winograd{self.size.outputs} by {order} of {self.chunk}"
+        more = " strassen" if self.strassen else ""
+        return f"winograd{self.size.outputs}{more} by {order} of {self.halves * self.chunk}"
+
+    @property
+    def halves(self) -> int:
+        """Into how many parts filters, channels and tiles are cut."""
+        return 2 if self.strassen else 1
+
+    @property
+    def columns(self) -> int:
+        """Tiles of an image, or pairs of them."""
+        return -(-self.tile_rows * self.tile_columns // self.halves)
 
     @property
     def tiles(self) -> int:
-        """Tiles in a row."""
-        return self.images * self.tile_rows * self.tile_columns
+        """Tiles, or pairs of them, in a row."""
+        return self.images * self.columns
 
     @property
     def read(self) -> int:
@@ -92,7 +110,7 @@ class Winograd(NamedTuple):
 
     @property
     def filter_tiles(self) -> int:
-        return -(-self.filter_blocks // self.tile.shape.blocks)
+        return -(-self.filter_blocks // self.halves // self.tile.shape.blocks)
 
     @property
     def products(self) -> int:
@@ -114,36 +132,63 @@ class Winograd(NamedTuple):
     @property
     def inner_step(self) -> int:
         """Floats from one product's inputs to the next's, an odd number of cache lines."""
-        return LANES * (self.blocks * self.read | 1)
+        held = max(self.blocks, self.filter_blocks) if self.in_place else self.blocks
+        return LANES * (self.halves * held * self.read | 1)
 
     @property
     def made_step(self) -> int:
         """The same of the products made."""
+        if self.in_place:
+            return self.inner_step
         held = self.tile.shape.blocks if self.mode == BY_TILES else self.filter_blocks
-        return LANES * (held * self.chunk | 1)
+        return LANES * (self.halves * held * self.chunk | 1)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether a product is written where the inputs of the one before lay."""
+        return self.strassen and self.mode == BY_TILES
+
+    @property
+    def quarter(self) -> int:
+        """Floats of a quarter of a product's inputs."""
+        return LANES * (self.blocks // 2) * self.chunk
+
+    @property
+    def formed(self) -> int:
+        """Floats of scratch for the sums of a thread's quarters. They lie apart from all else: past
+        what a core reads in a row it asks for more, which another core may be writing."""
+        return 4 * self.quarter + 2 * APART if self.strassen else 0
 
     @property
     def strides(self) -> tuple[int, int]:
         """Floats from one block of filters to the next and from one product to the next, in the
         transformed weights: those read one after the other lie so. See `direct.block_floats`."""
         panel = self.depth * self.blocks * LANES**2
-        if self.mode == BY_TILES:
+        if self.strassen:
+            panel = 7 * panel // 2
+        elif self.mode == BY_TILES:
             return self.products * panel + 3 * LANES, panel
-        return panel + 3 * LANES, self.filter_blocks * (panel + 3 * LANES)
+        return panel + 3 * LANES, self.filter_blocks // self.halves * (panel + 3 * LANES)
 
     @property
     def weight_floats(self) -> int:
         """Floats of all transformed weights."""
-        return max(
-            n * stride
-            for n, stride in zip((self.filter_blocks, self.products), self.strides, strict=True)
-        )
+        counts = (self.filter_blocks // self.halves, self.products)
+        return max(n * stride for n, stride in zip(counts, self.strides, strict=True))
 
     @property
     def scratch(self) -> int:
         """Floats of scratch for transformed inputs and products."""
+        if self.in_place:
+            return self.parts * self.own
         held = self.parts if self.mode == BY_TILES else 1
-        return self.products * held * (self.inner_step + self.made_step)
+        steps = self.products * held * (self.inner_step + self.made_step)
+        return steps + self.parts * self.formed
+
+    @property
+    def own(self) -> int:
+        """Of these, a thread's where products are written in place: one product's more."""
+        return (self.products + 1) * self.inner_step + self.formed
 
 
 def tiling(size: Size, lengths: Sequence[int]) -> tuple[int, int]:
@@ -170,6 +215,16 @@ SHARED_CACHE = 8 * 1024 * 1024
 NEAR_CACHE = 1024 * 1024
 """The same by products, where the weights stay in the shared cache and may pass often."""
 
+APART = 1024
+"""Floats that lie between what two threads write and read many times."""
+
+WORTH, WORTH_FAR = 0.96, 0.94
+"""The part of a layer's cycles below which Strassen's algorithm is worth 7/4 of its weights: those
+that all threads' cache holds, and those that come from memory."""
+
+LONGEST = 32
+"""Pairs of tiles at a time where weights are too large for the cache that all share."""
+
 FEWEST = 14
 """Tiles at a time below which a product of matrices is not worth its loads."""
 
@@ -178,6 +233,7 @@ class Layer(NamedTuple):
     """A convolution: samples, channels, filters, outputs per axis, threads.
 
     depth: the taps along depth, None where there is no depth. phases: of the other axes' stride.
+    strassen: whether products may be made by Strassen's algorithm.
     """
 
     batch: int
@@ -187,24 +243,39 @@ class Layer(NamedTuple):
     depth: int | None
     parts: int
     phases: Phases
+    strassen: bool = False
 
 
 @lru_cache(maxsize=1024)
 def planned(size: Size, layer: Layer) -> Winograd:
     """The cheaper way through a layer. It is asked for many times while a net is planned, and nets
     repeat their layers."""
-    return _cheapest(size, layer, _order(size, layer))[0]
+    plain = _cheapest(size, layer, _order(size, layer))[0]
+    found = [plans[0] for plans in _by_strassen(size, layer)]
+    best = min(found, key=cycles, default=plain)
+    far = 4 * best.weight_floats > SHARED
+    return best if cycles(best) < (WORTH_FAR if far else WORTH) * cycles(plain) else plain
 
 
 def ways(size: Size, layer: Layer, count: int) -> list[Winograd]:
     """Ways through a layer that are worth measuring, the one that `planned` takes first: both
-    orders where both can be, each with the cheapest numbers of tiles at a time, `count` of them."""
-    first = _order(size, layer)
-    other = BY_TILES + PRODUCTS - first
-    orders = [first, *([other] if other == PRODUCTS or _can_go_by_tiles(size, layer) else [])]
-    return [
-        plan for order in orders for plan in _apart(_cheapest(size, layer, order, more=4), count)
-    ]
+    orders where both can be, each with the cheapest numbers of tiles at a time, `count` of them,
+    and the same with products by Strassen's algorithm."""
+    orders = [BY_TILES, PRODUCTS] if _can_go_by_tiles(size, layer) else [PRODUCTS]
+    orders.sort(key=lambda order: order != _order(size, layer))
+    found = [_cheapest(size, layer, order, more=4) for order in orders]
+    found += _by_strassen(size, layer, more=4)
+    found.sort(key=lambda plans: plans[0] != planned(size, layer))
+    return [plan for plans in found for plan in _apart(plans, count)]
+
+
+def _by_strassen(size: Size, layer: Layer, more: int = 2) -> list[tuple[Winograd, ...]]:
+    """Plans with products by Strassen's algorithm, of each order for themselves."""
+    pairs = _tiles(size, layer) // 2
+    if not layer.strassen or (layer.depth or 1) > 1 or pairs < FEWEST // 2:
+        return []
+    orders = [BY_TILES, PRODUCTS] if pairs >= FEWEST // 2 * layer.parts else [PRODUCTS]
+    return [_cheapest(size, layer, order, more, strassen=True) for order in orders]
 
 
 def _apart(plans: Iterable[Winograd], count: int) -> list[Winograd]:
@@ -236,44 +307,51 @@ def _order(size: Size, layer: Layer) -> int:
 
 
 @lru_cache(maxsize=1024)
-def _cheapest(size: Size, layer: Layer, mode: int, more: int = 2) -> tuple[Winograd, ...]:
+def _cheapest(
+    size: Size, layer: Layer, mode: int, more: int = 2, strassen: bool = False
+) -> tuple[Winograd, ...]:
     """Plans with several numbers of tiles at a time, the cheapest first."""
     parts, depth = layer.parts, layer.depth or 1
     walks, images = (1, layer.batch) if layer.depth is None else (layer.batch, layer.outputs[0])
     rows, columns = tiling(size, layer.outputs[1:])
-    image, products = rows * columns, size.inputs**2
+    halves = 2 if strassen else 1
+    image, products = -(-rows * columns // halves), size.inputs**2
     tiles = images * image
     blocks, filter_blocks = -(-layer.channels // LANES), -(-layer.filters // LANES)
     blocks *= len(layer.phases.order)
     if mode == BY_TILES:
-        lengths: Sequence[int] = range(
-            min(7, tiles), min(tiles, _most(OWN_CACHE, products, blocks + 2)) + 1
-        )
+        held = max(blocks, filter_blocks) if strassen else blocks + 2
+        most = _most(OWN_CACHE, products, held, halves)
+        if strassen and 4 * products * blocks * filter_blocks * LANES**2 > SHARED:
+            most = max(most, LONGEST)
+        lengths: Sequence[int] = range(min(7, tiles), min(tiles, most) + 1)
     else:
         weights = 4 * products * depth * blocks * filter_blocks * LANES**2
         room = NEAR_CACHE if weights <= CACHED else SHARED_CACHE
-        count = -(-tiles // _most(room, products, blocks + filter_blocks))
+        count = -(-tiles // _most(room, products, blocks + filter_blocks, halves))
         # As few chunks as fit, or a few more where tiles then cover them better; a kernel with
         # depth needs whole images.
         each = 1 if depth == 1 else image
         lengths = [min(tiles, -(-tiles // (n * each)) * each) for n in range(count, count + more)]
-        lengths = [n for n in lengths if n >= min(tiles, FEWEST)] or lengths[:1]
+        lengths = [n for n in lengths if n >= min(tiles, FEWEST // halves)] or lengths[:1]
 
-    spare = -layer.channels % LANES if depth == 1 else 0
+    spare = -layer.channels % LANES if depth == 1 and not strassen else 0
 
     def made(chunk: int) -> Winograd:
         # By tiles a thread does all products, so however many they are the same tile is best.
         shared = (products, parts) if mode == PRODUCTS else (1, 1)
-        tile = product_tile(chunk, filter_blocks, *shared)
+        tile = product_tile(chunk, filter_blocks // halves, *shared, quarters=strassen)
         sizes = (layer.depth is not None, depth, blocks, filter_blocks, rows, columns, chunk)
-        return Winograd(size, layer.phases, mode, walks, images, *sizes, tile, parts, spare)
+        how = (tile, parts, spare, strassen)
+        return Winograd(size, layer.phases, mode, walks, images, *sizes, *how)
 
     return tuple(sorted(map(made, dict.fromkeys(lengths)), key=cycles))
 
 
-def _most(floats: int, products: int, blocks: int) -> int:
-    """Tiles of which so many blocks fit a cache; some dozens at least."""
-    return max(28, floats // (products * LANES * blocks))
+def _most(floats: int, products: int, blocks: int, halves: int = 1) -> int:
+    """Tiles, or pairs of them, of which so many blocks fit a cache; some dozens of tiles at
+    least."""
+    return max(28, floats // (products * LANES * blocks)) // halves
 
 
 def cycles(plan: Winograd) -> float:
@@ -287,6 +365,13 @@ def cycles(plan: Winograd) -> float:
     inside, outside = plan.read * plan.blocks, chunk * plan.filter_blocks
     transforms = known.transform * (inside + outside)
     weights = round(4 * plan.products * plan.filter_blocks * terms * LANES**2)
+    miss = known.missed
+    if plan.strassen:
+        assert known.quarters is not None
+        end, form, miss = known.quarters
+        product = along * 7 * (LANES * terms / 2 * each + end)
+        inside, outside, weights = 2 * inside, 2 * outside, 7 * weights // 4
+        transforms = 2 * transforms + form * inside
     chunks = plan.walks * plan.chunks
     if plan.mode == BY_TILES:
         turns = plan.walks * -(-plan.chunks // plan.parts)
@@ -294,15 +379,16 @@ def cycles(plan: Winograd) -> float:
         # Threads that wait less for weights do not read them side by side.
         waiting = read(weights, chunks if known.apart else turns)
         over = missed(plan)
-        transforms += over * known.missed * (inside + outside)
+        transforms += over * miss * (inside + outside)
         product += over * 4 * LANES * inside / known.again
     else:
         share = chunks * plan.products / plan.parts
         transforms += plan.parts * 2 * 4 * LANES * (inside + outside) / known.passing
         waiting = read(weights, chunks)
     products = share * across * product
-    if along >= known.alone:
-        # Most of it hides, since tiles ask for weights ahead of time: see micro/product.py.
+    if along >= known.alone or (plan.strassen and weights <= SHARED):
+        # Most of it hides, since tiles ask for weights ahead of time: see micro/product.py. Those
+        # of quarters take long enough for it, where weights need not come from memory.
         products, waiting = max(products, waiting), known.unhidden * min(products, waiting)
     steps = chunks * 3 if plan.mode == PRODUCTS else 1
     return share * transforms + products + waiting + steps * known.wait
@@ -310,7 +396,8 @@ def cycles(plan: Winograd) -> float:
 
 def missed(plan: Winograd) -> float:
     """The part of a chunk that a core's own cache has no room for, by tiles."""
-    held = plan.products * (plan.inner_step + plan.made_step)
+    step = plan.inner_step if plan.in_place else plan.inner_step + plan.made_step
+    held = plan.products * step
     return max(0.0, 1 - rates().room * OWN_CACHE / held)
 
 
@@ -337,8 +424,9 @@ def filter_descriptor(plan: Winograd) -> Ints:
     """What `launch` takes to transform packed weights."""
     block, step = plan.strides
     taps = plan.size.taps**2
-    head = (transform_filters.address, plan.parts, SIZES.index(plan.size), taps)
-    sizes = (plan.depth * plan.blocks, step, plan.filter_blocks, block, packed_block(plan))
+    work = transform_quarters if plan.strassen else transform_filters
+    head = (work.address, plan.parts, SIZES.index(plan.size), taps, plan.depth * plan.blocks, step)
+    sizes = (plan.filter_blocks // plan.halves, block, packed_block(plan), plan.products)
     return np.array((*head, *sizes), np.int64)
 
 
@@ -424,27 +512,48 @@ def _tables(plan: Winograd, source: Buffer, kinds: list[range]) -> Tables:
     """The lists of a layer. kinds: the blocks that products sum over, each once."""
     pixels, image = plan.tile.shape.pixels, plan.tile_rows * plan.tile_columns
     taps = [b * plan.read + z * image for b in range(plan.blocks) for z in range(plan.depth)]
+    taps = [LANES * tap for tap in taps]
     panel, step = plan.depth * LANES**2, plan.strides[1]
     products = [
         (TILE + kinds.index(span) * TILE_FIELDS, k * step + span.start * panel)
         for k, span in enumerate(plan.spans)
     ]
     return Tables(
-        [LANES * tap for tap in taps],
+        _quarter_taps(plan) if plan.strassen else taps,
         [min(i, plan.chunk - pixels) for i in range(0, plan.chunk, pixels)],
         [number for pair in products for number in pair],
         _block_places(plan, source),
     )
 
 
+def _quarter_taps(plan: Winograd) -> list[int]:
+    """The taps of B11, T2, T1, B22, T3, T4 and B21, one after the other, as weights lie. An odd
+    number is of a sum, see `micro/quarters.py`."""
+    parts = ((0, 0), (1, 1), (0, 1), (3, 0), (2, 1), (3, 1), (2, 0))
+    blocks = range(plan.blocks // 2)
+    step = LANES * plan.chunk
+    return [part * plan.quarter + b * step + formed for part, formed in parts for b in blocks]
+
+
 def _tile_fields(plan: Winograd, blocks: range, table: int) -> tuple[int, ...]:
     """A tile's fields, to sum over these blocks. table: how far from here the taps are listed."""
+    if plan.strassen:
+        made, down = plan.chunk * LANES, plan.filter_blocks * plan.chunk * LANES
+        head = (turns(Kind.BLOCKED, plan.blocks // 2), table, LANES, LANES, made)
+        return (*head, plan.strides[0], 2 * made, down, 0, *map(bits, (-inf, inf)))
     first, count = plan.depth * blocks.start, plan.depth * len(blocks)
     made = plan.chunk * LANES
     return (
         *(turns(Kind.BLOCKED, count, plan.spare), table + first, LANES, LANES, LANES),
         *(plan.strides[0], made, made, 0, *map(bits, (-inf, inf))),
     )
+
+
+def _formed(plan: Winograd, scratch: int) -> tuple[int, int]:
+    """Where the first thread's sums of quarters start, and how far on the next one's."""
+    if plan.in_place:
+        return scratch + plan.own - plan.formed + APART, plan.own
+    return scratch + plan.scratch - plan.parts * plan.formed + APART, plan.formed
 
 
 def _call(
@@ -461,26 +570,34 @@ def _call(
     taps_at, columns_at, products_at, blocks_at, _ = starts
     inner, made = plan.products * plan.inner_step, plan.products * plan.made_step
     held = plan.parts if plan.mode == BY_TILES else 1
+    if plan.in_place:
+        inner = made = plan.own
     chunk = plan.read if mode == INPUTS else plan.chunk
     residual = _view(plan, ends.residual, walk) if ends.residual else (-1, 0, 0, 0, 0)
     each = plan.size.outputs // 2 if ends.pooled else plan.size.outputs
+    inner_at, made_at = ends.scratch, ends.scratch + held * inner
+    if plan.in_place:
+        inner_at, made_at = ends.scratch + plan.inner_step, ends.scratch
     fields: tuple[Iterable[int], ...] = (
         (0, min(plan.parts, _work(plan, mode))),
         (mode, SIZES.index(plan.size), plan.size.outputs, plan.products),
         (plan.chunks, chunk, first, plan.tiles, plan.tile_rows, plan.tile_columns),
-        (plan.blocks, plan.filter_tiles, plan.filter_blocks, plan.tile.shape.blocks),
+        (plan.blocks, plan.filter_tiles, plan.filter_blocks // plan.halves),
+        (plan.tile.shape.blocks,),
         _input_view(plan, ends, walk, blocks_at),
         _view(plan, ends.target, walk),
         residual,
         (*ends.target.size[1:], output_form(plan.size, ends.pooled), each),
-        (ends.scratch, inner, plan.inner_step),
-        (ends.scratch + held * inner, made, plan.made_step),
+        (inner_at, inner, plan.inner_step),
+        (made_at, made, plan.made_step),
         (ends.weights, plan.strides[0], ends.biases, *map(bits, ends.clamp)),
         (code(plan.tile), len(tables.columns), columns_at, products_at),
+        (plan.columns, plan.quarter, *_formed(plan, ends.scratch)),
         *(
             _tile_fields(plan, kind, taps_at - TILE - i * TILE_FIELDS)
             for i, kind in enumerate(kinds)
         ),
         *tables,
     )
-    return Call(winograd, np.array([v for part in fields for v in part], np.int64))
+    kernel = winograd_quarters if plan.strassen else winograd
+    return Call(kernel, np.array([v for part in fields for v in part], np.int64))

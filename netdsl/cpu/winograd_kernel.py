@@ -31,7 +31,10 @@ WEIGHTS, BLOCK, BIASES, LOW, HIGH = range(BODY + 39, BODY + 44)
 # The micro-kernel's number, its places along a chunk, and the table of all products: where the
 # fields of its tile start, and how far its weights lie.
 NUMBER, COLUMNS, COLUMN_TABLE, PRODUCT_TABLE = range(BODY + 44, BODY + 48)
-TILE = BODY + 48
+# Where tiles are done in pairs (winograd_quarters.py): the pairs of an image, the floats of a
+# quarter of a product's inputs, and where sums of quarters start, with floats to the next thread's.
+PAIRS, QUARTER, FORMED = BODY + 48, BODY + 49, BODY + 50
+TILE = BODY + 52
 
 
 @njit(boundscheck=False, error_model="numpy")

@@ -15,6 +15,7 @@ from netdsl.cpu.micro import Kind, code, sandwich, tiles
 from netdsl.cpu.micro.asking import asking_function
 from netdsl.cpu.micro.fields import LINES, SIZES, Size
 from netdsl.cpu.micro.product import product_function, product_name
+from netdsl.cpu.micro.quarters import quarters_function
 from netdsl.cpu.micro.sandwich import input_function, output_function
 from netdsl.cpu.micro.shapes import AVX512, DOTS, MATRICES, NARROW, Shape, Tile, asks
 from netdsl.cpu.micro.tile import ends_asked_for, name_of, tile_function
@@ -56,6 +57,17 @@ def test_no_sum_leaves_its_register(target):
     chosen = TARGETS[target][0]
     products = {product_name(tile) for tile in chosen if tile.kind is Kind.BLOCKED}
     assert set(functions) == {name_of(tile) for tile in chosen} | products
+    assert [name for name, lines in functions.items() if spilled(lines)] == []
+
+
+@pytest.mark.parametrize("target", ["zen4", "skylake", "sapphire"])
+def test_sums_of_quarters_leave_their_registers_only_to_be_kept(target):
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("LLVM reads a CPU's instructions only where it runs on one of the family")
+    module = ir.Module("quarters")
+    chosen = [tile for tile in AVX512 if tile.kind is Kind.BLOCKED and written_out(tile)]
+    functions = compiled([quarters_function(module, t) for t in chosen], *TARGETS[target][1:])
+    assert len(functions) == len(chosen)
     assert [name for name, lines in functions.items() if spilled(lines)] == []
 
 

@@ -16,15 +16,18 @@ from netdsl.cpu.micro.shapes import (
     code,
     dots,
     matrices,
+    quartered,
     tiles,
     twice,
 )
 
 configure = late("netdsl.cpu.micro.matrix", "configure")
+form_quarters = late("netdsl.cpu.micro.quarters", "form_quarters")
 release = late("netdsl.cpu.micro.matrix", "release")
 run_asking = late("netdsl.cpu.micro.asking", "run_asking")
 run_matrix = late("netdsl.cpu.micro.matrix", "run_matrix")
 run_product = late("netdsl.cpu.micro.product", "run_product")
+run_quarters = late("netdsl.cpu.micro.quarters", "run_quarters")
 run_row = late("netdsl.cpu.micro.rows", "run_row")
 run_short = late("netdsl.cpu.micro.tile", "run_short")
 run_tile = late("netdsl.cpu.micro.tile", "run_tile")
@@ -45,13 +48,16 @@ __all__ = [
     "code",
     "configure",
     "dots",
+    "form_quarters",
     "matrices",
     "past",
     "prefetch",
+    "quartered",
     "release",
     "run_asking",
     "run_matrix",
     "run_product",
+    "run_quarters",
     "run_row",
     "run_short",
     "run_tile",

@@ -224,6 +224,14 @@ def tiles() -> tuple[Tile, ...]:
     return (*AVX512, *(DOTS if dots() else ())) if wide() else NARROW
 
 
+@cache
+def quartered() -> tuple[Tile, ...]:
+    """Those that also make the products of quarters of matrices, see `quarters.py`: their sums
+    stay in registers that LLVM has no say in (`turn.py`)."""
+    blocked = (tile for tile in AVX512 if tile.kind is Kind.BLOCKED)
+    return tuple(tile for tile in blocked if tile.shape.pixels > 2) if wide() else ()
+
+
 def code(tile: Tile) -> int:
     """The number by which a kernel asks for a tile at run time."""
     return tiles().index(tile)

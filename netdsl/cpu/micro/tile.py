@@ -12,7 +12,7 @@ What a tile reads besides its arguments stands in the descriptor, from `t` on (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -37,7 +37,7 @@ from netdsl.cpu.micro.fields import (
     Y_BLOCK,
     Y_STEP,
 )
-from netdsl.cpu.micro.shapes import SCALED, SHORT, Kind, Tile, asks, tiles
+from netdsl.cpu.micro.shapes import SCALED, SHORT, Kind, Tile, asks, code, tiles
 from netdsl.cpu.micro.turn import Loop, written_out
 from netdsl.cpu.micro.vectors import FIRST_LEVEL, FLOAT, INT, LANES, LONG, SECOND_LEVEL, ask
 
@@ -49,10 +49,13 @@ Sums = list[Values]
 class Writer(vectors.Writer):
     """Writes one tile's function."""
 
+    arguments = 5
+    """The places that it is told."""
+
     def __init__(self, module: ir.Module, tile: Tile, name: str) -> None:
         self.tile, (self.shape, self.kind) = tile, tile
-        super().__init__(module, name, 5)
-        self.x, self.w, self.y, self.bias, self.residual = self.places
+        super().__init__(module, name, self.arguments)
+        self.x, self.w, self.y, self.bias, self.residual = self.places[:5]
         self.x_step, self.across = self.field(X_STEP), self.field(W_BLOCK)
         self.xs = self.builder.gep(self.arena, [self.x])
         self.table = self.builder.gep(self.t, [self.field(TABLE)])
@@ -174,7 +177,7 @@ class Writer(vectors.Writer):
             self.builder,
             self.tile,
             lambda turn: self.begin(turn, self.across),
-            self.xs,
+            self.source,
             self.table,
             weights,
             self.x_step,
@@ -183,6 +186,10 @@ class Writer(vectors.Writer):
         )
         found = loop.write([value for column in zip(*sums, strict=True) for value in column], turns)
         return [found[block :: self.shape.blocks] for block in range(self.shape.blocks)]
+
+    def source(self, far: ir.Value) -> ir.Value:
+        """Where the first pixel of a tap lies that the table says to be so far."""
+        return self.builder.gep(self.xs, [far])
 
     def loop(self, sums: Sums, weights: ir.Value, first: ir.Value, end: ir.Value) -> Sums:
         """The sums after these turns, one at least: some of a tap's rows of weights a turn."""
@@ -353,23 +360,31 @@ def runner(write: Callable[[ir.Module, Tile], ir.Function], *kinds: Kind) -> Any
         residual: Any,
     ) -> Any:
         def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-            wanted, *rest = args
-            after = builder.append_basic_block("tiled")
-            chosen = builder.switch(wanted, after)
-            for index, tile in enumerate(tiles()):
-                if tile.kind not in kinds:
-                    continue
-                way = builder.append_basic_block()
-                chosen.add_case(ir.Constant(LONG, index), way)
-                with builder.goto_block(way):
-                    builder.call(write(builder.module, tile), rest)
-                    builder.branch(after)
-            builder.position_at_end(after)
+            call_one(builder, write, [tile for tile in tiles() if tile.kind in kinds], *args)
             return context.get_dummy_value()
 
         return types.void(types.int64, FLOATS, FLOATS, INTS, *[types.int64] * 5), lower
 
     return typed
+
+
+def call_one(
+    builder: ir.IRBuilder,
+    write: Callable[[ir.Module, Tile], ir.Function],
+    some: Iterable[Tile],
+    wanted: ir.Value,
+    *rest: ir.Value,
+) -> None:
+    """Calls the function of one of some tiles, the one with the number wanted."""
+    after = builder.append_basic_block("tiled")
+    chosen = builder.switch(wanted, after)
+    for tile in some:
+        way = builder.append_basic_block()
+        chosen.add_case(ir.Constant(LONG, code(tile)), way)
+        with builder.goto_block(way):
+            builder.call(write(builder.module, tile), rest)
+            builder.branch(after)
+    builder.position_at_end(after)
 
 
 run_tile = intrinsic(runner(tile_function, Kind.BLOCKED, Kind.PLANAR, Kind.DEPTHWISE))

@@ -152,21 +152,22 @@ def scratch_for(count: int, apart: int) -> int:
 class Loop(NamedTuple):
     """What a loop over taps, and in it one over a tap's turns, is written with.
 
-    begin: writes what a turn, whose number it is told, does first. xs: where the tile's first pixel
-    lies; table: how many floats from there each tap does; weights: those of the first tap. step,
+    begin: writes what a turn, whose number it is told, does first. source: where the tile's first
+    pixel lies for a tap of which the table says so much; weights: those of the first tap. step,
     across: floats from one pixel's input, and one block's weights, to the next. once: what keeps
-    LLVM from unrolling a loop.
+    LLVM from unrolling a loop. between: writes what becomes of the sums after each tap.
     """
 
     builder: ir.IRBuilder
     tile: Tile
     begin: Callable[[ir.Value], None]
-    xs: ir.Value
+    source: Callable[[ir.Value], ir.Value]
     table: ir.Value
     weights: ir.Value
     step: ir.Value
     across: ir.Value
     once: ir.MDValue
+    between: Callable[[Values], Values] = list
 
     def write(self, before: Values, turns: ir.Value) -> Values:
         """The sums, pixel by pixel, after so many turns, one at least; the last tap may have fewer
@@ -179,7 +180,7 @@ class Loop(NamedTuple):
         outer = tap, first, _, *_ = [b.phi(value.type) for value in start]
         following = b.add(first, _number(self.tile.kind.rows // rows))
         end = b.select(b.icmp_signed("<", following, turns), following, turns)
-        x = b.gep(self.xs, [b.load(tap)])
+        x = self.source(b.load(tap))
         b.branch(inner)
         b.position_at_end(inner)
         state = place, turn, w, *sums = [b.phi(value.type) for value in (x, *outer[1:])]
@@ -190,7 +191,8 @@ class Loop(NamedTuple):
         again = b.cbranch(b.icmp_signed("<", done, end), inner, onward)
         again.set_metadata("llvm.loop", self.once)
         b.position_at_end(onward)
-        onto = [b.gep(tap, [_number(1)]), *further[1:]]
+        found = self.between(further[3:])
+        onto = [b.gep(tap, [_number(1)]), *further[1:3], *found]
         again = b.cbranch(b.icmp_signed("<", done, turns), taps, after)
         again.set_metadata("llvm.loop", self.once)
         for phi, old, new in zip(state, (x, *outer[1:]), further, strict=True):
@@ -200,7 +202,7 @@ class Loop(NamedTuple):
             phi.add_incoming(old, here)
             phi.add_incoming(new, onward)
         b.position_at_end(after)
-        return further[3:]
+        return found
 
     def turned(self, sums: Values, x: ir.Value, w: ir.Value) -> Values:
         """The sums after a turn."""
