@@ -222,6 +222,10 @@ WORTH, WORTH_FAR = 0.96, 0.94
 """The part of a layer's cycles below which Strassen's algorithm is worth 7/4 of its weights: those
 that all threads' cache holds, and those that come from memory."""
 
+SHORTEST = 16
+"""Tiles at a time by Strassen's algorithm, even where the core's own cache has room for fewer: what
+has no room there costs more than weights that pass often."""
+
 LONGEST = 32
 """Pairs of tiles at a time where weights are too large for the cache that all share."""
 
@@ -321,7 +325,7 @@ def _cheapest(
     blocks *= len(layer.phases.order)
     if mode == BY_TILES:
         held = max(blocks, filter_blocks) if strassen else blocks + 2
-        most = _most(OWN_CACHE, products, held, halves)
+        most = _most(OWN_CACHE, products, held, halves, SHORTEST if strassen else 28)
         if strassen and 4 * products * blocks * filter_blocks * LANES**2 > SHARED:
             most = max(most, LONGEST)
         lengths: Sequence[int] = range(min(7, tiles), min(tiles, most) + 1)
@@ -348,10 +352,9 @@ def _cheapest(
     return tuple(sorted(map(made, dict.fromkeys(lengths)), key=cycles))
 
 
-def _most(floats: int, products: int, blocks: int, halves: int = 1) -> int:
-    """Tiles, or pairs of them, of which so many blocks fit a cache; some dozens of tiles at
-    least."""
-    return max(28, floats // (products * LANES * blocks)) // halves
+def _most(floats: int, products: int, blocks: int, halves: int = 1, least: int = 28) -> int:
+    """Tiles, or pairs of them, of which so many blocks fit a cache; so many tiles at least."""
+    return max(least, floats // (products * LANES * blocks)) // halves
 
 
 def cycles(plan: Winograd) -> float:
