@@ -113,9 +113,14 @@ def compile_all(kernels: Iterable[Any], progress: Progress | None) -> int:
     """Compiles the kernels that are not, telling `progress` of each; how many those were."""
     wanted = _workers(kernels)
     with watched(wanted, progress) as names:
-        if not region.ready():
-            _watcher.get()("region")
-        region.prepare()
-        for kernel in wanted:
-            kernel.address  # noqa: B018 - asking for it makes it
+        prepare(wanted)
     return len(names)
+
+
+def prepare(kernels: Iterable[Any]) -> None:
+    """Compiles the kernels that are not, and tells whoever watches."""
+    if not region.ready():
+        _watcher.get()("region")
+    region.prepare()
+    for kernel in _workers(kernels):
+        kernel.address  # noqa: B018 - asking for it makes it
