@@ -10,6 +10,7 @@ layer of few channels goes by Winograd's algorithm on the phases of its input (p
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from netdsl.cpu import phases, strassen, strides, winograd
 from netdsl.cpu.costs import Work, rates
 from netdsl.cpu.layout import LANES, axes3
 from netdsl.cpu.micro import Kind, Shape, dots, matrices, quartered
-from netdsl.cpu.micro.fields import SIZES, Size
+from netdsl.cpu.micro.fields import CUT, SIZES, Size
 from netdsl.cpu.strides import Phases
 from netdsl.cpu.task import Task
 from netdsl.cpu.tiling import by_cost
@@ -38,6 +39,10 @@ add up in squares: one of 4 direct sums' roundings, as F(4x4, 5x5) errs, among n
 DEEP = 10
 """Layers that a net has at least where products are made by Strassen's algorithm, which errs 1.75
 times as much as F(4x4, 3x3) does without."""
+
+WORTH_COMPILING = 0.25
+"""The part of a net's multiply-adds that a kernel does at least where others could do them too: the
+first run of a net compiles what it needs, and some seconds are much for a hundredth of its time."""
 
 HEAVIEST = 16 << 20
 """Floats that a strided layer's transformed weights may take, up to 11 times those of a 3x3 kernel.
@@ -113,7 +118,7 @@ def algorithms(task: Task) -> list[Algorithm]:
         found.append(Algorithm(None, work.direct(half=half)))
     if fewer:
         found.append(Algorithm(None, work.strassen(), strassen=True))
-    return sorted(found, key=lambda one: one.cycles)
+    return sorted(found, key=lambda one: (one.strassen and not task.points, one.cycles))
 
 
 def _split_cycles(task: Task, plan: Winograd) -> float:
@@ -162,6 +167,12 @@ def deep(graph: Graph) -> bool:
     """Whether a net has layers enough for Strassen's algorithm."""
     ops = (parts(n).base for n in graph)
     return sum(isinstance(op, Conv | ConvTranspose | Linear) for op in ops) >= DEEP
+
+
+def worth_compiling(some: Iterable[Task], tasks: Iterable[Task]) -> bool:
+    """Whether some of a net's convolutions are enough of it for a kernel of their own."""
+    part, whole = (sum(t.node.op.macs(t.shapes) for t in ts) for ts in (some, tasks))
+    return part >= WORTH_COMPILING * whole
 
 
 @lru_cache(maxsize=1024)
@@ -228,7 +239,7 @@ def layer(task: Task, size: Size) -> winograd.Layer:
 def _may_cut(task: Task, size: Size, channels: int) -> bool:
     """Whether Strassen's algorithm may make a layer's products: of halves that are whole blocks.
     Padding lanes would not stay zero: what they hold cancels out but for its rounding."""
-    if rates().quarters is None or not quartered() or not task.deep or size in ROUGH:
+    if rates().quarters is None or not quartered() or not task.deep or size not in CUT:
         return False
     filters = _conv(task).filters
     blocks = -(-channels // LANES)

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cpu import arrange, chains, memory, region, stripes, threads, tuned
-from netdsl.cpu.choices import choice, deep, pools, shallow
+from netdsl.cpu.choices import choice, deep, pools, shallow, worth_compiling
 from netdsl.cpu.halves import moved_up
-from netdsl.cpu.launch import Progress, Worker, compile_all, watched
+from netdsl.cpu.launch import Progress, Worker, prepare, watched
 from netdsl.cpu.layout import Call, aligned
 from netdsl.cpu.micro import matrices
 from netdsl.cpu.place import Placement, place
@@ -230,9 +230,10 @@ class Making:
         self.choices = choices
         self.exact, self.precision, self.fc_weights = exact, precision, fc_weights
         self.params = LooseParams()
-        self.shallow, self.deep = shallow(graph), deep(graph)
+        self.shallow, self.deep, self.points = shallow(graph), deep(graph), True
         self.halves: frozenset[str] = frozenset()
         graph = fuse_pools(graph, lambda graph, layer, pool: pools(self._task(graph, layer), pool))
+        self._leave_out(graph)
         self._take(graph)
         rounded = frozenset(name for name, task in self.tasks.items() if in_pairs(task))
         if rounded:
@@ -241,6 +242,17 @@ class Making:
             if matrices():
                 graph, self.halves = moved_up(graph, writers(self.tasks))
             self._take(graph)
+
+    def _leave_out(self, graph: Graph) -> None:
+        """Leaves out ways whose kernels would do too little of the net."""
+        tasks = [self._task(graph, node) for node in graph if isinstance(parts(node).base, Conv)]
+        ways = [choice(task) for task in tasks]
+        points = [t for t, way in zip(tasks, ways, strict=True) if way.strassen]
+        quarters = [
+            t for t, way in zip(tasks, ways, strict=True) if way.quick and way.quick.strassen
+        ]
+        self.points = worth_compiling(points, tasks)
+        self.deep = self.deep and worth_compiling(quarters, tasks)
 
     def _take(self, graph: Graph) -> None:
         """Makes this graph the plan's. What tuning chose is for layers that are done whole: it
@@ -255,7 +267,7 @@ class Making:
     def _task(self, graph: Graph, node: Node) -> Task:
         """The task of a node, with the way that tuning chose for it, where it did."""
         how = (self.batch, self.threads, self.exact, None, self.precision, self.fc_weights)
-        task = Task(node, graph.input_shapes(node), *how, self.shallow, self.deep)
+        task = Task(node, graph.input_shapes(node), *how, self.shallow, self.deep, self.points)
         if not self.choices or not isinstance(task.whole.base, Conv):
             return task
         return replace(task, choice=self.choices.get(tuned.layer(task)))
@@ -280,7 +292,7 @@ class Making:
         memory.check(self.graph.name, self.batch, 4 * (placement.floats + self.params.floats))
         calls = [c for step in steps for c in step.calls]
         calls += [port.call for port in (*inputs, *outputs)]
-        compile_all([c.kernel for c in calls], None)
+        prepare(c.kernel for c in calls)
         return Plan(
             self.graph.name,
             batch,

@@ -30,7 +30,8 @@ class Task:
     precision: what factors are rounded to, fp32 or bf16. fc_weights: what weights of fully
     connected layers are kept in (fp32, bf16 or int8), where that is not as `precision` says.
     shallow: whether the net has too few layers for the errors of rough sizes, see choices.py; deep:
-    whether it has enough for those of Strassen's algorithm.
+    whether it has enough for those of Strassen's algorithm in Winograd's products, and points:
+    whether 1x1 layers may go by it: both where that does enough of the net.
     """
 
     node: Node
@@ -43,6 +44,7 @@ class Task:
     fc_weights: str | None = None
     shallow: bool = False
     deep: bool = False
+    points: bool = True
 
     @cached_property
     def whole(self) -> Fused:

@@ -19,9 +19,9 @@ from netdsl.cpu.micro import (
     form_quarters,
     past,
     run_quarters,
+    transform_cut_input,
+    transform_cut_output,
     transform_filter,
-    transform_input,
-    transform_output,
 )
 from netdsl.cpu.micro.fields import LINES
 from netdsl.cpu.winograd_kernel import (
@@ -98,7 +98,9 @@ def transform_pairs(arena, d, first, block, start, end, inner):  # type: ignore[
         for side in range(2):
             source = place(d, INPUT, d[EACH], n, y, x) + d[d[INPUT + 2] + block]
             made = target + side * d[QUARTER] + 16 * i
-            transform_input(d[SIZE], arena, source, d[INPUT + 3], d[INPUT + 4], made, d[INNER + 2])
+            transform_cut_input(
+                d[SIZE], arena, source, d[INPUT + 3], d[INPUT + 4], made, d[INNER + 2]
+            )
             n, y, x, _ = step_on(d, side, n, y, x)
 
 
@@ -144,7 +146,7 @@ def transform_outputs(  # type: ignore[no-untyped-def]
                 residual = d[RESIDUAL]
                 if residual >= 0:
                     residual = place(d, RESIDUAL, each, n, y, x) + block * d[RESIDUAL + 2]
-                transform_output(
+                transform_cut_output(
                     d[FORM],
                     arena,
                     made + 16 * (i + side * d[CHUNK]),

@@ -9,9 +9,14 @@ import pytest
 from layer import Layer, convolved, error
 
 from netdsl import find
+from netdsl.cpu import costs
 from netdsl.cpu.choices import choice, ways
 from netdsl.cpu.conv import conv_needs, plan_conv
+from netdsl.cpu.plan import Making
 from netdsl.cpu.plan import compile as compile_plan
+from netdsl.cpu.table import takes
+from netdsl.graph.fused import fuse
+from netdsl.graph.passes import lowered
 from netdsl.graph.weights import initialise
 from netdsl.ops import Conv, Op, Relu, Window
 from netdsl.reference import interpret
@@ -108,3 +113,24 @@ def test_weights_of_strided_layers_stay_within_bounds() -> None:
     """512 filters of 512 channels would take 100 MB by tiles of 4, and take 38 by tiles of 2."""
     task = Layer(conv(512, (3, 3), stride=2), (512, 15, 15), 8).task
     assert {way.name.split()[0] for way in ways(task)} == {"winograd2", "direct"}
+
+
+@pytest.mark.parametrize(
+    ("net", "batch", "points", "quarters"),
+    [("resnet50", 8, True, False), ("googlenet", 1, False, False), ("vgg16", 1, False, True)],
+)
+def test_kernels_that_do_little_of_a_net_are_not_compiled_for_it(
+    net: str, batch: int, points: bool, quarters: bool
+) -> None:
+    """By the costs of a Zen 4."""
+    if costs.rates() is not costs.WIDE:
+        pytest.skip("another CPU, whose costs take neither")
+    graph = find.graph_of(net).without_aux()
+    zeros = {n: np.broadcast_to(np.float32(0), p.shape) for n, p in graph.all_parameters().items()}
+    low, weights = lowered(graph, zeros, lambda graph: fuse(graph, takes))
+    making = Making(low, weights, batch, 2, exact=False)
+    tasks = [task for task in making.tasks.values() if isinstance(task.whole.base, Conv)]
+    found = [choice(task) for task in tasks]
+    assert any(way.strassen for way in found) == points
+    assert any(way.quick and way.quick.strassen for way in found) == quarters
+    assert all(ways(task)[0].name == choice(task).name for task in tasks if not task.choice)

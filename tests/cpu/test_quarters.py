@@ -13,7 +13,7 @@ from netdsl import find
 from netdsl.cpu import choices, winograd
 from netdsl.cpu.choices import Choice
 from netdsl.cpu.conv import conv_needs, plan_conv
-from netdsl.cpu.micro.fields import SIZES
+from netdsl.cpu.micro.fields import CUT, SIZES
 from netdsl.cpu.micro.shapes import quartered, wide
 from netdsl.cpu.tiling import product_tile
 from netdsl.cpu.winograd import BY_TILES, PRODUCTS
@@ -52,7 +52,7 @@ def forced(monkeypatch):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("size", [size for size in SIZES if size not in choices.ROUGH])
+@pytest.mark.parametrize("size", CUT)
 def test_every_size(size, mode, forced):
     layer = Layer(conv(64, size.taps), (96, 25, 22), 2, True, Relu(), spare=1)
     plan = forced(layer, mode, 9, size)

@@ -14,13 +14,14 @@ from numba.extending import intrinsic
 
 from netdsl.cpu.compiler import FLOATS
 from netdsl.cpu.micro.cook_toom import Matrix, matrices
-from netdsl.cpu.micro.fields import Size
+from netdsl.cpu.micro.fields import SIZES, Size
 from netdsl.cpu.micro.sandwich import (
     FLOAT,
     LANES,
     LONG,
     at,
     function,
+    inputs,
     load,
     sandwich,
     scaled,
@@ -80,7 +81,7 @@ def transform_gradient(  # type: ignore[no-untyped-def]
     def lower(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         number, arena, source, row, target, step = args
         ends = [b.gep(arena, [source]), row, b.gep(arena, [target]), step]
-        switched(b, number, gradient_function, ends)
+        switched(b, number, gradient_function, ends, inputs(SIZES))
         return context.get_dummy_value()
 
     return types.void(types.int64, FLOATS, *[types.int64] * 4), lower
@@ -95,7 +96,7 @@ def transform_taps(  # type: ignore[no-untyped-def]
     def lower(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         number, arena, source, step, target, tap = args
         ends = [b.gep(arena, [source]), step, b.gep(arena, [target]), tap]
-        switched(b, number, taps_function, ends)
+        switched(b, number, taps_function, ends, inputs(SIZES))
         return context.get_dummy_value()
 
     return types.void(types.int64, FLOATS, *[types.int64] * 4), lower

@@ -34,7 +34,9 @@ run_tile = late("netdsl.cpu.micro.tile", "run_tile")
 past = late("netdsl.cpu.micro.tile", "past")
 prefetch = late("netdsl.cpu.micro.tile", "prefetch")
 transform_filter = late("netdsl.cpu.micro.sandwich", "transform_filter")
+transform_cut_input = late("netdsl.cpu.micro.sandwich", "transform_cut_input")
 transform_input = late("netdsl.cpu.micro.sandwich", "transform_input")
+transform_cut_output = late("netdsl.cpu.micro.sandwich", "transform_cut_output")
 transform_output = late("netdsl.cpu.micro.sandwich", "transform_output")
 
 __all__ = [
@@ -62,6 +64,8 @@ __all__ = [
     "run_short",
     "run_tile",
     "tiles",
+    "transform_cut_input",
+    "transform_cut_output",
     "transform_filter",
     "transform_input",
     "transform_output",

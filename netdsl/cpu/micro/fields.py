@@ -56,6 +56,9 @@ class Size(NamedTuple):
 SIZES = (Size(4, 3), Size(2, 3), Size(4, 5), Size(2, 5), Size(4, 2), Size(2, 2), Size(5, 4))
 """What kernels are compiled for; a size's place here is its number at run time."""
 
+CUT = (Size(4, 3), Size(2, 3))
+"""Those whose products are made by Strassen's algorithm too (`quarters.py`)."""
+
 FORMS = tuple((size, False) for size in SIZES) + tuple((s, True) for s in SIZES if s.pools)
 """What Winograd's products are made into: outputs of a size, or those pooled."""
 

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from netdsl.cpu.compiler import FLOATS
 from netdsl.cpu.micro.cook_toom import Matrix, matrices
-from netdsl.cpu.micro.fields import FORMS, SIZES, Size
+from netdsl.cpu.micro.fields import CUT, FORMS, SIZES, Size
 from netdsl.cpu.micro.shapes import asks, wide
 from netdsl.cpu.micro.vectors import FIRST_LEVEL, ask
 
@@ -295,7 +295,18 @@ def spread(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
 
 
 Write = Callable[..., ir.Function]
-EACH_SIZE = tuple((size,) for size in SIZES)
+Forms = Sequence[tuple[int, tuple[Any, ...]]]
+"""Numbers, and what a function is written for that goes by each."""
+
+
+def inputs(sizes: Sequence[Size]) -> Forms:
+    """Those of inputs and filters of some sizes."""
+    return tuple((SIZES.index(size), (size,)) for size in sizes)
+
+
+def outputs(sizes: Sequence[Size]) -> Forms:
+    """Those of outputs of some sizes, pooled and not."""
+    return tuple((index, form) for index, form in enumerate(FORMS) if form[0] in sizes)
 
 
 def switched(
@@ -303,12 +314,12 @@ def switched(
     number: ir.Value,
     write: Write,
     arguments: Values,
-    forms: Sequence[tuple[Any, ...]] = EACH_SIZE,
+    forms: Forms,
 ) -> None:
-    """Calls the function of the form with this number: of a size, by default."""
+    """Calls the function of the form with this number."""
     after = builder.append_basic_block("transformed")
     chosen = builder.switch(number, after)
-    for index, form in enumerate(forms):
+    for index, form in forms:
         way = builder.append_basic_block()
         chosen.add_case(ir.Constant(LONG, index), way)
         with builder.goto_block(way):
@@ -317,27 +328,35 @@ def switched(
     builder.position_at_end(after)
 
 
-@intrinsic
-def transform_input(
-    typing: Any,
-    number: Any,
-    arena: Any,
-    source: Any,
-    row: Any,
-    pixel: Any,
-    target: Any,
-    step: Any,
-) -> Any:
-    """B d B' from arena[source] (rows `row` floats apart, pixels `pixel`) to arena[target] (`step`
-    apart)."""
+def input_of(sizes: Sequence[Size]) -> Any:
+    """What transforms a tile of inputs of one of these sizes, by its number."""
 
-    def lower(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        number, arena, source, row, pixel, target, step = args
-        ends = [b.gep(arena, [source]), row, pixel, b.gep(arena, [target]), step]
-        switched(b, number, input_function, ends)
-        return context.get_dummy_value()
+    def typed(
+        typing: Any,
+        number: Any,
+        arena: Any,
+        source: Any,
+        row: Any,
+        pixel: Any,
+        target: Any,
+        step: Any,
+    ) -> Any:
+        def lower(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+            number, arena, source, row, pixel, target, step = args
+            ends = [b.gep(arena, [source]), row, pixel, b.gep(arena, [target]), step]
+            switched(b, number, input_function, ends, inputs(sizes))
+            return context.get_dummy_value()
 
-    return types.void(types.int64, FLOATS, *[types.int64] * 5), lower
+        return types.void(types.int64, FLOATS, *[types.int64] * 5), lower
+
+    return typed
+
+
+transform_input = intrinsic(input_of(SIZES))
+"""transform_input(number, arena, source, row, pixel, target, step) writes B d B' from arena[source]
+(rows `row` floats apart, pixels `pixel`) to arena[target] (`step` apart)."""
+transform_cut_input = intrinsic(input_of(CUT))
+"""The same of the sizes whose products are cut in quarters."""
 
 
 @intrinsic
@@ -356,49 +375,56 @@ def transform_filter(
     def lower(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         number, packed, source, tap, out, target, step = args
         ends = [b.gep(packed, [source]), tap, b.gep(out, [target]), step]
-        switched(b, number, filter_function, ends)
+        switched(b, number, filter_function, ends, inputs(SIZES))
         return context.get_dummy_value()
 
     numbers = types.int64
     return types.void(numbers, FLOATS, numbers, numbers, FLOATS, numbers, numbers), lower
 
 
-@intrinsic
-def transform_output(
-    typing: Any,
-    number: Any,
-    arena: Any,
-    source: Any,
-    step: Any,
-    target: Any,
-    row: Any,
-    rows: Any,
-    columns: Any,
-    params: Any,
-    bias: Any,
-    residual: Any,
-    residual_row: Any,
-    low: Any,
-    high: Any,
-) -> Any:
-    """clamp(A m A' + params[bias] + arena[residual]), `rows` by `columns` of it, in a form.
+def output_of(sizes: Sequence[Size]) -> Any:
+    """What transforms a tile of products of one of these sizes, by the number of its form."""
 
-    Products lie `step` floats apart from arena[source]; a residual below 0 is none; low and high
-    are float32 bits.
-    """
+    def typed(
+        typing: Any,
+        number: Any,
+        arena: Any,
+        source: Any,
+        step: Any,
+        target: Any,
+        row: Any,
+        rows: Any,
+        columns: Any,
+        params: Any,
+        bias: Any,
+        residual: Any,
+        residual_row: Any,
+        low: Any,
+        high: Any,
+    ) -> Any:
+        def lower(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+            number, arena, source, step, target, row, rows, columns = args[:8]
+            params, bias, residual, residual_row, *bounds = args[8:]
+            low, high = (b.bitcast(b.trunc(bound, INT), FLOAT) for bound in bounds)
+            none = b.icmp_signed("<", residual, ir.Constant(LONG, 0))
+            null = ir.Constant(FLOAT.as_pointer(), None)
+            more = b.select(none, null, b.gep(arena, [residual]))
+            ends = [b.gep(arena, [source]), step, b.gep(arena, [target]), row, rows, columns]
+            ends += [b.gep(params, [bias]), more, residual_row, low, high]
+            switched(b, number, output_function, ends, outputs(sizes))
+            return context.get_dummy_value()
 
-    def lower(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        number, arena, source, step, target, row, rows, columns = args[:8]
-        params, bias, residual, residual_row, *bounds = args[8:]
-        low, high = (b.bitcast(b.trunc(bound, INT), FLOAT) for bound in bounds)
-        none = b.icmp_signed("<", residual, ir.Constant(LONG, 0))
-        null = ir.Constant(FLOAT.as_pointer(), None)
-        more = b.select(none, null, b.gep(arena, [residual]))
-        ends = [b.gep(arena, [source]), step, b.gep(arena, [target]), row, rows, columns]
-        ends += [b.gep(params, [bias]), more, residual_row, low, high]
-        switched(b, number, output_function, ends, FORMS)
-        return context.get_dummy_value()
+        number = types.int64
+        kinds = (number, FLOATS, *[number] * 6, FLOATS, *[number] * 5)
+        return types.void(*kinds), lower
 
-    number = types.int64
-    kinds = (number, FLOATS, *[number] * 6, FLOATS, *[number] * 5)
-    return types.void(*kinds), lower
+    return typed
+
+
+transform_output = intrinsic(output_of(SIZES))
+"""transform_output(number, arena, source, step, target, row, rows, columns, params, bias, residual,
+residual_row, low, high) writes clamp(A m A' + params[bias] + arena[residual]), `rows` by `columns`
+of it, in a form. Products lie `step` floats apart from arena[source]; a residual below 0 is none;
+low and high are float32 bits."""
+transform_cut_output = intrinsic(output_of(CUT))
+"""The same of the sizes whose products are cut in quarters."""

@@ -153,8 +153,7 @@ AVX512 = (
     *_tiles(Kind.BLOCKED, (14, 2), (13, 2), (12, 2), (8, 3), (7, 3), (6, 4), (5, 3)),
     *_tiles(Kind.BLOCKED, (7, 4), (9, 3), (5, 4), (4, 6), (4, 4), (3, 3), (2, 8), (1, 8)),
     *_tiles(Kind.BLOCKED, (28, 1), (16, 1), (14, 1), (7, 1), (3, 2), (1, 4), (1, 3), (1, 1)),
-    *_tiles(Kind.ASKING, (14, 2), (13, 2), (12, 2), (7, 4), (6, 4), (5, 4), (4, 4), (1, 4)),
-    *_tiles(Kind.ASKING, (14, 1), (7, 1), (1, 1)),
+    *_tiles(Kind.ASKING, (14, 2), (7, 4), (6, 4), (5, 4), (4, 4), (1, 4), (7, 1), (1, 1)),
     *_tiles(Kind.PLANAR, (10, 2), (9, 3), (6, 4), (4, 2), (28, 1), (14, 1), (4, 1)),
     *_tiles(Kind.PLANAR, (1, 8), (1, 4), (1, 1)),
     *_tiles(Kind.DEPTHWISE, (28, 1), (14, 1), (7, 1), (4, 1), (1, 1)),
@@ -224,12 +223,16 @@ def tiles() -> tuple[Tile, ...]:
     return (*AVX512, *(DOTS if dots() else ())) if wide() else NARROW
 
 
+QUARTERED = ((14, 2), (13, 2), (12, 2), (8, 3), (7, 3), (7, 4), (6, 4), (5, 4), (4, 4), (7, 1))
+"""Those that also make products of quarters, few of them, for a shorter compilation."""
+
+
 @cache
 def quartered() -> tuple[Tile, ...]:
     """Those that also make the products of quarters of matrices, see `quarters.py`: their sums
     stay in registers that LLVM has no say in (`turn.py`)."""
     blocked = (tile for tile in AVX512 if tile.kind is Kind.BLOCKED)
-    return tuple(tile for tile in blocked if tile.shape.pixels > 2) if wide() else ()
+    return tuple(tile for tile in blocked if tuple(tile.shape) in QUARTERED) if wide() else ()
 
 
 def code(tile: Tile) -> int:
