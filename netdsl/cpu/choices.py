@@ -44,10 +44,10 @@ WORTH_COMPILING = 0.25
 """The part of a net's multiply-adds that a kernel does at least where others could do them too: the
 first run of a net compiles what it needs, and some seconds are much for a hundredth of its time."""
 
-HEAVIEST = 16 << 20
-"""Floats that a strided layer's transformed weights may take, up to 11 times those of a 3x3 kernel.
-ResNet-50's last 3x3 of stride 2 would take another 100 MB, as much as the whole net, for half a
-hundredth of its time at batch 8."""
+HEAVIEST, HEAVIER = 16 << 20, 4 << 20
+"""Floats that a strided layer's transformed weights may take, up to 11 times those of a 3x3 kernel,
+and for each sample, where that is more. ResNet-50's last 3x3 of stride 2 takes another 100 MB, a
+quarter of what a batch of 8 takes besides, for a hundredth of its time."""
 
 MORE_SHAPES = 3
 """Tiles of direct sums that are worth measuring beside the one that is taken by its cost."""
@@ -112,7 +112,7 @@ def algorithms(task: Task) -> list[Algorithm]:
     found = [
         Algorithm(size, winograd.cycles(plan) + _split_cycles(task, plan))
         for size, plan in plans.items()
-        if len(plan.phases.order) == 1 or plan.weight_floats <= HEAVIEST
+        if len(plan.phases.order) == 1 or plan.weight_floats <= max(HEAVIEST, HEAVIER * task.batch)
     ]
     if task.whole.pool is None:
         found.append(Algorithm(None, work.direct(half=half)))
