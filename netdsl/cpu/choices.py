@@ -169,6 +169,12 @@ def deep(graph: Graph) -> bool:
     return sum(isinstance(op, Conv | ConvTranspose | Linear) for op in ops) >= DEEP
 
 
+def cut(task: Task) -> bool:
+    """Whether a convolution's products are made of quarters."""
+    quick = choice(task).quick
+    return quick is not None and quick.strassen
+
+
 def worth_compiling(some: Iterable[Task], tasks: Iterable[Task]) -> bool:
     """Whether some of a net's convolutions are enough of it for a kernel of their own."""
     part, whole = (sum(t.node.op.macs(t.shapes) for t in ts) for ts in (some, tasks))

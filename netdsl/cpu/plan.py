@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cpu import arrange, chains, memory, region, stripes, threads, tuned
-from netdsl.cpu.choices import choice, deep, pools, shallow, worth_compiling
+from netdsl.cpu.choices import choice, cut, deep, pools, shallow, worth_compiling
 from netdsl.cpu.halves import moved_up
 from netdsl.cpu.launch import Progress, Worker, prepare, watched
 from netdsl.cpu.layout import Call, aligned
@@ -230,7 +230,8 @@ class Making:
         self.choices = choices
         self.exact, self.precision, self.fc_weights = exact, precision, fc_weights
         self.params = LooseParams()
-        self.shallow, self.deep, self.points = shallow(graph), deep(graph), True
+        self.shallow, self.deep = shallow(graph), deep(graph)
+        self.plain: frozenset[str] = frozenset()
         self.halves: frozenset[str] = frozenset()
         graph = fuse_pools(graph, lambda graph, layer, pool: pools(self._task(graph, layer), pool))
         self._leave_out(graph)
@@ -246,13 +247,10 @@ class Making:
     def _leave_out(self, graph: Graph) -> None:
         """Leaves out ways whose kernels would do too little of the net."""
         tasks = [self._task(graph, node) for node in graph if isinstance(parts(node).base, Conv)]
-        ways = [choice(task) for task in tasks]
-        points = [t for t, way in zip(tasks, ways, strict=True) if way.strassen]
-        quarters = [
-            t for t, way in zip(tasks, ways, strict=True) if way.quick and way.quick.strassen
-        ]
-        self.points = worth_compiling(points, tasks)
-        self.deep = self.deep and worth_compiling(quarters, tasks)
+        points = [task for task in tasks if choice(task).strassen]
+        quarters = [task for task in tasks if cut(task)]
+        few = [some for some in (points, quarters) if not worth_compiling(some, tasks)]
+        self.plain = frozenset(task.node.name for some in few for task in some)
 
     def _take(self, graph: Graph) -> None:
         """Makes this graph the plan's. What tuning chose is for layers that are done whole: it
@@ -267,7 +265,9 @@ class Making:
     def _task(self, graph: Graph, node: Node) -> Task:
         """The task of a node, with the way that tuning chose for it, where it did."""
         how = (self.batch, self.threads, self.exact, None, self.precision, self.fc_weights)
-        task = Task(node, graph.input_shapes(node), *how, self.shallow, self.deep, self.points)
+        fewer = node.name not in self.plain
+        net = (self.shallow, self.deep and fewer, fewer)
+        task = Task(node, graph.input_shapes(node), *how, *net)
         if not self.choices or not isinstance(task.whole.base, Conv):
             return task
         return replace(task, choice=self.choices.get(tuned.layer(task)))
