@@ -7,7 +7,7 @@ from math import inf, prod
 
 import numpy as np
 
-from netdsl.cpu import depthwise, matrix, phases, pixels, strassen, winograd
+from netdsl.cpu import depthwise, matrix, phases, pixels, strassen, winograd, winograd_calls
 from netdsl.cpu.choices import PLANAR, by_matrices, choice
 from netdsl.cpu.depthwise import by_rows
 from netdsl.cpu.direct import Sum, View, block_floats, describe, view
@@ -105,7 +105,7 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
     op = task.whole.base
     assert isinstance(op, Conv)
     weights = quick_weights(task, places.weights["weight"])
-    ends = winograd.Ends(
+    ends = winograd_calls.Ends(
         places.inputs[0],
         corner(op.window),
         places.output,
@@ -129,17 +129,17 @@ def quick_weights(task: Task, weights: Floats) -> Floats:
     return weights
 
 
-def quick_calls(task: Task, plan: Winograd, ends: winograd.Ends) -> list[Call]:
+def quick_calls(task: Task, plan: Winograd, ends: winograd_calls.Ends) -> list[Call]:
     """The calls of Winograd's algorithm, and before them the one that splits the input in phases,
     where that is done: it takes the first of the scratch for them."""
     op, source = task.whole.base, ends.source
     assert isinstance(op, Conv)
     if not phases.suit(op, task.shapes[0][0]):
-        return winograd.describe(plan, ends)
+        return winograd_calls.describe(plan, ends)
     made = phases.buffer(plan, op.window, source, ends.scratch)
     split = phases.split(made, source, op.window, ends.before, task.threads)
     after = ends._replace(source=made, before=(0, 0, 0), scratch=ends.scratch + made.floats)
-    return [split, *winograd.describe(plan, after)]
+    return [split, *winograd_calls.describe(plan, after)]
 
 
 def plan_strassen(task: Task, places: Places, shape: Shape | None = None) -> list[Call]:

@@ -147,6 +147,24 @@ def chunk_by_chunk(arena, params, d, part, parts):  # type: ignore[no-untyped-de
                 )
 
 
+@njit(boundscheck=False, error_model="numpy")
+def transform(arena, params, d, part, parts, width, inputs, outputs):  # type: ignore[no-untyped-def]
+    """A part's share of the inputs or outputs of a chunk, by MODE, each done by its function.
+    width: tiles that the chunk counts as one, and parts that filters are cut in."""
+    mode, chunk = d[MODE], d[CHUNK]
+    work = chunk * (d[BLOCKS] if mode == INPUTS else width * d[FILTER_BLOCKS])
+    start, end = share(work, part, parts), share(work, part + 1, parts)
+    while start < end:
+        b, i = start // chunk, start % chunk
+        stop = min(chunk, i + end - start)
+        if mode == INPUTS:
+            inputs(arena, d, d[FIRST], b, i, stop, d[INNER])
+        else:
+            made = d[MADE] + 16 * width * b * chunk
+            outputs(arena, params, d, d[FIRST], b, i, stop, made)
+        start += stop - i
+
+
 @worker
 def winograd(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """One of the calls, by MODE."""
@@ -162,17 +180,7 @@ def winograd(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
             following = weights_of(d, (item + 1) // d[FILTERS], (item + 1) % d[FILTERS])
             multiply(arena, params, d, k, d[INNER], made, weights_of(d, k, f), following)
     else:
-        work = chunk * d[BLOCKS] if mode == INPUTS else chunk * d[FILTER_BLOCKS]
-        start, end = share(work, part, parts), share(work, part + 1, parts)
-        while start < end:
-            b, i = start // chunk, start % chunk
-            stop = min(chunk, i + end - start)
-            if mode == INPUTS:
-                transform_inputs(arena, d, d[FIRST], b, i, stop, d[INNER])
-            else:
-                made = d[MADE] + 16 * b * chunk
-                transform_outputs(arena, params, d, d[FIRST], b, i, stop, made)
-            start += stop - i
+        transform(arena, params, d, part, parts, 1, transform_inputs, transform_outputs)
 
 
 @worker

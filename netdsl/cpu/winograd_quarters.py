@@ -37,14 +37,12 @@ from netdsl.cpu.winograd_kernel import (
     EACH,
     FILTER_BLOCKS,
     FILTERS,
-    FIRST,
     FORM,
     FORMED,
     HEIGHT,
     HIGH,
     INNER,
     INPUT,
-    INPUTS,
     LOW,
     MADE,
     MADE_EACH,
@@ -64,6 +62,7 @@ from netdsl.cpu.winograd_kernel import (
     WEIGHTS,
     WIDTH,
     place,
+    transform,
 )
 
 
@@ -199,23 +198,12 @@ def some_products(arena, params, d, part, parts):  # type: ignore[no-untyped-def
 @worker
 def winograd_quarters(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """One of the calls, by MODE, as `winograd` makes them."""
-    mode, chunk = d[MODE], d[CHUNK]
-    if mode == BY_TILES:
+    if d[MODE] == BY_TILES:
         chunk_by_chunk(arena, params, d, part, parts)
-    elif mode == PRODUCTS:
+    elif d[MODE] == PRODUCTS:
         some_products(arena, params, d, part, parts)
     else:
-        work = chunk * (d[BLOCKS] if mode == INPUTS else 2 * d[FILTER_BLOCKS])
-        start, end = share(work, part, parts), share(work, part + 1, parts)
-        while start < end:
-            b, i = start // chunk, start % chunk
-            stop = min(chunk, i + end - start)
-            if mode == INPUTS:
-                transform_pairs(arena, d, d[FIRST], b, i, stop, d[INNER])
-            else:
-                made = d[MADE] + 32 * b * chunk
-                transform_outputs(arena, params, d, d[FIRST], b, i, stop, made)
-            start += stop - i
+        transform(arena, params, d, part, parts, 2, transform_pairs, transform_outputs)
 
 
 @worker

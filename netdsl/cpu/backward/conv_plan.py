@@ -15,7 +15,7 @@ from math import prod
 
 import numpy as np
 
-from netdsl.cpu import winograd
+from netdsl.cpu import winograd, winograd_calls
 from netdsl.cpu.activation import RELU
 from netdsl.cpu.backward import activation, conv, sums
 from netdsl.cpu.backward import winograd as quick_gradient
@@ -215,7 +215,7 @@ def _trained_quick(
     sizes = (packed, quick.filter_blocks * winograd.packed_block(quick), made, floats)
     params.transforms.append(Transform(launch, d, *sizes))
     bounds, before = clamp(task.whole.activation), corner(op.window)
-    ends = winograd.Ends(inputs[0], before, output, None, scratch, made, biases, bounds)
+    ends = winograd_calls.Ends(inputs[0], before, output, None, scratch, made, biases, bounds)
     return quick_calls(task, quick, ends)
 
 
