@@ -17,14 +17,14 @@ from netdsl.cpu.micro.fields import LINES, SIZES, Size
 from netdsl.cpu.micro.product import product_function, product_name
 from netdsl.cpu.micro.quarters import quarters_function
 from netdsl.cpu.micro.sandwich import input_function, output_function
-from netdsl.cpu.micro.shapes import AVX512, DOTS, MATRICES, NARROW, Shape, Tile, asks
+from netdsl.cpu.micro.shapes import AVX512, DOTS, MATRICES, NARROW, SAMPLES, Shape, Tile, asks
 from netdsl.cpu.micro.tile import ends_asked_for, name_of, tile_function
 from netdsl.cpu.micro.turn import Turn, written_out
 
 TARGETS = {
     "zen4": ((*AVX512, *DOTS), "x86_64-unknown-linux-gnu", "znver4"),
     "skylake": (AVX512, "x86_64-unknown-linux-gnu", "skylake-avx512"),
-    "sapphire": ((*AVX512, *DOTS), "x86_64-unknown-linux-gnu", "sapphirerapids"),
+    "sapphire": ((*AVX512, *DOTS, *SAMPLES), "x86_64-unknown-linux-gnu", "sapphirerapids"),
     "haswell": (NARROW, "x86_64-unknown-linux-gnu", "haswell"),
     "zen2": (NARROW, "x86_64-unknown-linux-gnu", "znver2"),
 }

@@ -167,6 +167,9 @@ DOTS = (
     *_tiles(Kind.PLANAR_PAIR, (10, 2), (9, 3), (6, 4), (4, 2), (28, 1), (14, 1), (4, 1), (1, 1)),
 )
 """Those of AVX512-BF16, besides."""
+SAMPLES = _tiles(Kind.HALVED, (8, 3), (6, 3), (5, 4))
+"""Those of CPUs that issue two multiply-adds a cycle, besides: where weights alone are rounded for
+five samples of a fully connected layer and more, which a Zen 4 sums up in pairs."""
 MATRICES = _tiles(Kind.MATRIX, (2, 2), (4, 1), (1, 4), (3, 1), (1, 3), (2, 1), (1, 2), (1, 1))
 """Those of AMX, a table of its own (matrix.py); their pixels are counted in sixteens. Three sums or
 more hide the latency of a product."""
@@ -220,7 +223,8 @@ def matrices() -> bool:
 @cache
 def tiles() -> tuple[Tile, ...]:
     """The tiles that kernels are compiled with, on this CPU."""
-    return (*AVX512, *(DOTS if dots() else ())) if wide() else NARROW
+    more = (*(DOTS if dots() else ()), *(SAMPLES if twice() else ()))
+    return (*AVX512, *more) if wide() else NARROW
 
 
 QUARTERED = ((14, 2), (13, 2), (12, 2), (8, 3), (7, 3), (7, 4), (6, 4), (5, 4), (4, 4), (7, 1))
