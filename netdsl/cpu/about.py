@@ -6,6 +6,7 @@ import platform
 from typing import Any
 
 from netdsl.cpu import cache, threads, tuned
+from netdsl.cpu.factors import floats_pay
 from netdsl.cpu.host import features
 from netdsl.cpu.micro import dots, matrices
 from netdsl.cpu.processor import cpu_name as cpu_name
@@ -39,6 +40,8 @@ def bf16() -> str:
     """What is done in bfloat16 where that is asked for."""
     if matrices():
         return "products of matrices"
+    if floats_pay():
+        return "weights alone, where few places read them"
     return "products of pairs" if dots() else "weights alone"
 
 

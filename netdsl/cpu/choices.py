@@ -15,10 +15,10 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
-from netdsl.cpu import phases, strassen, strides, winograd
-from netdsl.cpu.costs import Work, rates
+from netdsl.cpu import factors, phases, strassen, strides, winograd
+from netdsl.cpu.costs import PLANAR, rates
 from netdsl.cpu.layout import LANES, axes3
-from netdsl.cpu.micro import Kind, Shape, dots, matrices, quartered
+from netdsl.cpu.micro import Kind, Shape, matrices, quartered
 from netdsl.cpu.micro.fields import CUT, SIZES, Size
 from netdsl.cpu.strides import Phases
 from netdsl.cpu.task import Task
@@ -27,9 +27,6 @@ from netdsl.cpu.winograd import Winograd
 from netdsl.graph import Graph
 from netdsl.graph.fused import parts
 from netdsl.ops import Conv, ConvTranspose, Input, Linear, MaxPool
-
-PLANAR = 8
-"""Input channels up to which planes beat a block that is mostly padding."""
 
 ROUGH = {Size(4, 5): 5, Size(5, 4): 8}
 """The sizes that err most, and how many layers a net has for each layer of theirs, at least. Errors
@@ -86,8 +83,7 @@ class Choice(NamedTuple):
 
 def algorithms(task: Task) -> list[Algorithm]:
     """The algorithms that can do a convolution, the cheapest first."""
-    op, channels, output = _conv(task), task.shapes[0][0], task.made
-    kernel = op.window.kernel
+    op, channels = _conv(task), task.shapes[0][0]
     direct = task.exact or by_matrices(task)  # which are faster than any
     sizes = [] if direct else _sizes(op, channels)
     if task.whole.pool is not None:
@@ -97,17 +93,8 @@ def algorithms(task: Task) -> list[Algorithm]:
     fewer = strassen.suits(task)
     if not sizes and not fewer:
         return [Algorithm(None, 0.0)]
-    lanes = 1 if channels <= PLANAR else LANES
-    work = Work(
-        task.batch,
-        -(-channels // lanes),
-        -(-op.filters // LANES),
-        axes3(output[1:]),
-        prod(kernel),
-        task.threads,
-        lanes,
-    )
-    half = task.precision == "bf16" and dots()
+    work = factors.work(task)
+    pairs = task.precision == "bf16" and factors.cheapest(task) is Kind.PAIRED
     plans = {size: winograd.planned(size, layer(task, size)) for size in sizes}
     found = [
         Algorithm(size, winograd.cycles(plan) + _split_cycles(task, plan))
@@ -115,7 +102,7 @@ def algorithms(task: Task) -> list[Algorithm]:
         if len(plan.phases.order) == 1 or plan.weight_floats <= max(HEAVIEST, HEAVIER * task.batch)
     ]
     if task.whole.pool is None:
-        found.append(Algorithm(None, work.direct(half=half)))
+        found.append(Algorithm(None, work.direct(Kind.PAIRED if pairs else Kind.BLOCKED)))
     if fewer:
         found.append(Algorithm(None, work.strassen(), strassen=True))
     return sorted(found, key=lambda one: (one.strassen and not task.points, one.cycles))

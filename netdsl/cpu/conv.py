@@ -8,7 +8,8 @@ from math import inf, prod
 import numpy as np
 
 from netdsl.cpu import depthwise, matrix, phases, pixels, strassen, winograd, winograd_calls
-from netdsl.cpu.choices import PLANAR, by_matrices, choice
+from netdsl.cpu.choices import by_matrices, choice
+from netdsl.cpu.costs import PLANAR
 from netdsl.cpu.depthwise import by_rows
 from netdsl.cpu.direct import Sum, View, block_floats, describe, view
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Triple, axes3

@@ -12,8 +12,11 @@ from math import inf, prod
 from typing import NamedTuple
 
 from netdsl.cpu.layout import LANES, Triple
-from netdsl.cpu.micro.shapes import Kind, Shape, twice, wide
+from netdsl.cpu.micro.shapes import HALF, Kind, Shape, twice, wide
 from netdsl.cpu.processor import second_level
+
+PLANAR = 8
+"""Input channels up to which planes beat a block that is mostly padding."""
 
 OWN_CACHE = second_level() // 8
 """Floats that stay in a core's own cache while others pass: half of its second level."""
@@ -56,11 +59,13 @@ class Quarters(NamedTuple):
 class Rates(NamedTuple):
     """What a kind of CPU takes.
 
-    direct: a multiply-add of a direct sum. reads: each of the loads of a turn of a product's tile,
-    of which as many start in a clock as multiply-adds do; 0 where they hide. turn, loads: such a
-    turn beside either, and what it takes more for each of its blocks, whose weights come from the
-    second level; chosen: the same two where the tile's shape is chosen. tile: a tile's start and
-    end. transform: each of a tile's inputs, there and back.
+    direct: a multiply-add of a direct sum. pairs: as a part of it, one of pairs of bfloat16, of
+    which an instruction makes two in each lane; halved: one where weights alone are in bfloat16.
+    reads: each of the loads of a turn of a product's tile, of which as many start in a clock as
+    multiply-adds do; 0 where they hide. turn, loads: such a turn beside either, and what it takes
+    more for each of its blocks, whose weights come from the second level; chosen: the same two
+    where the tile's shape is chosen. tile: a tile's start and end. transform: each of a tile's
+    inputs, there and back.
 
     near, far: bytes of weights a cycle for all threads together, from the cache that they share and
     from memory. passing: bytes a cycle from one step of Winograd's algorithm to the next, through
@@ -76,6 +81,8 @@ class Rates(NamedTuple):
     """
 
     direct: float
+    pairs: float
+    halved: float
     reads: float
     turn: float
     loads: float
@@ -98,6 +105,8 @@ class Rates(NamedTuple):
 
 WIDE = Rates(
     direct=1.0,
+    pairs=0.5,
+    halved=1.0,
     reads=0.0,
     turn=0.25,
     loads=0.3,
@@ -126,6 +135,8 @@ than without Strassen's algorithm, the best ways 3.4% less."""
 
 NARROW = Rates(
     direct=1.0,
+    pairs=0.5,
+    halved=1.0,
     reads=0.0,
     turn=0.0,
     loads=0.5,
@@ -148,6 +159,8 @@ NARROW = Rates(
 
 FAST = Rates(
     direct=1.4,
+    pairs=2.0,
+    halved=1.4,
     reads=1.2,
     turn=2.0,
     loads=0.7,
@@ -169,7 +182,9 @@ FAST = Rates(
 """An Emerald Rapids with AVX-512. By the least regret over 28 layers of VGG-16, ResNet-50, AlexNet
 and GoogLeNet at batches of 1 and 8 on two threads, each done in a dozen ways with weights that are
 not cached: the ways that the table takes need 1.5% more time than the best, in the geometric mean;
-by a Zen 4's numbers it was 4.3%."""
+by a Zen 4's numbers it was 4.3%. `pairs`: vdpbf16ps starts every other cycle, where multiply-adds
+start twice a cycle. `halved`: by fully connected layers of 5 to 64 samples; more than sums
+themselves take (1.1), for of floats as much of the waiting for weights hides behind them."""
 
 
 @cache
@@ -218,10 +233,13 @@ class Work(NamedTuple):
         """Cycles of all multiply-adds."""
         return rates().direct * self.batch * prod(self.outputs) * self.terms / self.parts
 
-    def direct(self, half: bool = False) -> float:
-        """Cycles of the direct sum. half: of pairs of bfloat16, in half the room and time."""
-        whole = self.sums + read(4 * self.terms * LANES)
-        return whole / 2 if half else whole
+    def direct(self, kind: Kind = Kind.BLOCKED) -> float:
+        """Cycles of the direct sum: of floats, of pairs of bfloat16 (PAIRED), or with weights alone
+        in it (HALVED), which both take half the room."""
+        known, weights = rates(), read(4 * self.terms * LANES)
+        if kind not in HALF:
+            return self.sums + weights
+        return (known.pairs if kind is Kind.PAIRED else known.halved) * self.sums + weights / 2
 
     def strassen(self) -> float:
         """Cycles of Strassen's algorithm: seven of eight products where places have their like, and

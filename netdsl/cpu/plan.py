@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from netdsl.cpu import arrange, chains, memory, region, stripes, threads, tuned
 from netdsl.cpu.choices import choice, cut, deep, pools, shallow, worth_compiling
+from netdsl.cpu.factors import settled
 from netdsl.cpu.halves import moved_up
 from netdsl.cpu.launch import Progress, Worker, prepare, watched
 from netdsl.cpu.layout import Call, aligned
@@ -263,11 +264,12 @@ class Making:
         self.needs = {name: recipe(t.node).needs(t) for name, t in self.tasks.items()}
 
     def _task(self, graph: Graph, node: Node) -> Task:
-        """The task of a node, with the way that tuning chose for it, where it did."""
+        """The task of a node, in single precision where rounding gains nothing, with the way that
+        tuning chose for it, where it did."""
         how = (self.batch, self.threads, self.exact, None, self.precision, self.fc_weights)
         fewer = node.name not in self.plain
         net = (self.shallow, self.deep and fewer, fewer)
-        task = Task(node, graph.input_shapes(node), *how, *net)
+        task = settled(Task(node, graph.input_shapes(node), *how, *net))
         if not self.choices or not isinstance(task.whole.base, Conv):
             return task
         return replace(task, choice=self.choices.get(tuned.layer(task)))
@@ -276,7 +278,8 @@ class Making:
         """Those that the plan may take."""
         ports = [arrange.pack, arrange.pack_planar, arrange.unpack]
         recipes = [recipe(task.node) for task in self.tasks.values()]
-        half = [k for r in recipes for k in r.half_kernels] if self.precision == "bf16" else []
+        rounded = [recipe(t.node) for t in self.tasks.values() if t.precision == "bf16"]
+        half = [k for r in rounded for k in r.half_kernels]
         less = self.fc_weights in ("bf16", "int8")
         short = [k for r in recipes for k in r.short] if less else []
         more = [*stripes.KERNELS, *half] if self.striped else half

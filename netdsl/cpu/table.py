@@ -12,6 +12,7 @@ from netdsl.cpu import (
     dense,
     depthwise,
     direct_kernel,
+    factors,
     half_pool,
     join,
     matrix,
@@ -30,7 +31,7 @@ from netdsl.cpu import (
 from netdsl.cpu.halves import Writers
 from netdsl.cpu.launch import Worker
 from netdsl.cpu.layout import Call
-from netdsl.cpu.micro import dots, matrices
+from netdsl.cpu.micro import Kind, dots, matrices
 from netdsl.cpu.rounding import Rounded
 from netdsl.cpu.task import Needs, Places, Task
 from netdsl.ops import (
@@ -182,11 +183,10 @@ def takes(base: Op, residual: bool, act: Activation | None) -> bool:
 def in_pairs(task: Task) -> bool:
     """Whether a node reads its input in bfloat16, pair by pair."""
     base = task.whole.base
-    if task.precision != "bf16" or not dots():
+    if task.precision != "bf16" or not dots() or not isinstance(base, Conv | Linear):
         return False
-    if isinstance(base, Conv):
-        return conv.in_pairs(task)
-    return isinstance(base, Linear) and dense.in_pairs(task)
+    may = conv.in_pairs(task) if isinstance(base, Conv) else dense.in_pairs(task)
+    return may and (matrices() or factors.cheapest(task) is Kind.PAIRED)
 
 
 def writers(tasks: Mapping[str, Task]) -> Writers:

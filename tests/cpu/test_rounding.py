@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from test_plan_nets import NETS
 
 from netdsl import cpu
-from netdsl.cpu import choices, plan, table
+from netdsl.cpu import choices, costs, factors, plan, table
 from netdsl.cpu.arena import kernels
 from netdsl.cpu.direct import direct_short
 from netdsl.cpu.layout import aligned, fresh, image
 from netdsl.cpu.matrix import matrix
-from netdsl.cpu.micro import dots, matrices
+from netdsl.cpu.micro import Kind, dots, matrices
 from netdsl.cpu.pack import pack_pairs
 from netdsl.cpu.rounding import buffer_of, round_blocks, round_planes, round_wide
 from netdsl.cpu.views import call, link
@@ -35,20 +35,33 @@ Floats = NDArray[np.float32]
 ROUNDING = 2.0**-8
 
 
-@pytest.fixture(params=["matrices", "pairs", "weights"])
+KINDS = {"pairs": Kind.PAIRED, "weights": Kind.HALVED, "floats": Kind.BLOCKED}
+ROUNDED = ["matrices"] * matrices() + ["pairs"] * dots() + ["weights"]
+"""The ways that this CPU may round by."""
+
+
+@pytest.fixture(params=["matrices", *KINDS])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The ways that a CPU may do it: with products of matrices or of pairs, or with weights alone
-    rounded."""
+    """The ways that a CPU may do it: with products of matrices or of pairs, with weights alone
+    rounded, or with floats where those are faster."""
     way = str(request.param)
     if way == "matrices" and not matrices():
         pytest.skip("this CPU has no AMX, or the system gives no leave to use it")
     if way == "pairs" and not dots():
         pytest.skip("this CPU has no AVX512-BF16")
-    for module in (table, choices):
-        monkeypatch.setattr(module, "dots", lambda: way != "weights")
-    for module in (plan, table, choices):
-        monkeypatch.setattr(module, "matrices", lambda: way == "matrices")
+    force(monkeypatch, way)
     return way
+
+
+def force(patch: pytest.MonkeyPatch, way: str) -> None:
+    """Has all layers done so, whatever this CPU is faster with."""
+    for module in (table, factors):
+        patch.setattr(module, "dots", lambda: way in ("matrices", "pairs"))
+    for module in (plan, table, choices, factors):
+        patch.setattr(module, "matrices", lambda: way == "matrices")
+    if way in KINDS:
+        patch.setattr(factors, "cheapest", lambda task: KINDS[way])
+        patch.setattr(factors, "floats_pay", lambda: way == "floats")
 
 
 def half(x: Floats) -> Floats:
@@ -123,7 +136,7 @@ def sizes(graph: Graph, weights: dict[str, Floats], inputs: dict[str, Floats]) -
     return next(iter(interpret(graph, weights, inputs).values()))
 
 
-def check(text: str, batch: int) -> list[str]:
+def check(text: str, batch: int, way: str) -> list[str]:
     """Runs one layer, holds its outputs to both bounds, and gives the words of its steps."""
     graph = load(text)
     weights, inputs = drawn_weights(graph), drawn_inputs(graph, batch)
@@ -140,7 +153,8 @@ def check(text: str, batch: int) -> list[str]:
     if "to bf16" in words:
         seen = {n: half(x) for n, x in inputs.items()}
     # What is read in planes, and not in pairs, keeps its weights.
-    if "to bf16" in words or graph[graph.inputs[0]].shape[0] > choices.PLANAR:
+    floats = way == "floats" or graph[graph.inputs[0]].shape[0] <= costs.PLANAR
+    if "to bf16" in words or not floats:
         used[f"{name}.weight"] = half(weights[f"{name}.weight"])
     exact = next(iter(interpret(graph, used, seen).values()))
     size = sizes(graph, weights, inputs)
@@ -171,15 +185,15 @@ LAYERS = [
 @pytest.mark.parametrize("batch", [1, 6])
 @pytest.mark.parametrize("text", LAYERS)
 def test_layers(text: str, batch: int, way: str) -> None:
-    words = check(text, batch)
-    alone = way == "weights" or ("fc" in text and batch == 1)
+    words = check(text, batch, way)
+    alone = way in ("weights", "floats") or ("fc" in text and batch == 1)
     assert ("to bf16" in words) is not alone
 
 
 def test_long_sums_in_parts(way: str) -> None:
     """More terms than are summed at once, which pass through the output in single precision."""
-    check("input 1200x4x4; flatten -> fc(40)", 6)
-    check("input 1200x4x4; flatten -> fc(40)", 1)
+    check("input 1200x4x4; flatten -> fc(40)", 6, way)
+    check("input 1200x4x4; flatten -> fc(40)", 1, way)
 
 
 @settings(max_examples=25)
@@ -189,9 +203,14 @@ def test_long_sums_in_parts(way: str) -> None:
     size=st.tuples(st.integers(5, 17), st.integers(5, 17)),
     kernel=st.sampled_from(("1", "1s2", "3s2p1", "2", "2s2", "5s2p2", "1x5s2")),
     batch=st.integers(1, 3),
+    way=st.sampled_from(ROUNDED),
 )
-def test_odd_shapes(channels: int, filters: int, size: tuple[int, int], kernel: str, batch: int):
-    check(f"input {channels}x{size[0]}x{size[1]}; conv{kernel}({filters})", batch)
+def test_odd_shapes(
+    channels: int, filters: int, size: tuple[int, int], kernel: str, batch: int, way: str
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        force(patch, way)
+        check(f"input {channels}x{size[0]}x{size[1]}; conv{kernel}({filters})", batch, way)
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -206,7 +225,7 @@ def test_a_tensor_is_rounded_once_for_all_that_read_it(way: str) -> None:
     plan = cpu.compile(graph, drawn_weights(graph), batch=1, precision="bf16")
     rounded = [step.word for step in plan.steps].count("to bf16")
     # With products of matrices, the pool reads and writes what is rounded.
-    assert rounded == {"weights": 0, "pairs": 2, "matrices": 1}[way]
+    assert rounded == {"floats": 0, "weights": 0, "pairs": 2, "matrices": 1}[way]
 
 
 def test_winograd_and_depthwise_layers_stay_as_they_are(way: str) -> None:
@@ -216,18 +235,18 @@ def test_winograd_and_depthwise_layers_stay_as_they_are(way: str) -> None:
     assert worst(text, precision="bf16") == worst(text)
 
 
-def test_weights_take_half_the_memory(way: str) -> None:
+def test_rounded_weights_take_half_the_memory(way: str) -> None:
     graph = load("input 256x8x8; conv1(256) -> relu -> flatten -> fc(64)")
     whole, less = (
         cpu.compile(graph, drawn_weights(graph), batch=8, precision=precision).params_bytes
         for precision in ("fp32", "bf16")
     )
-    assert less < 0.51 * whole
+    assert less == whole if way == "floats" else less < 0.51 * whole
 
 
 def test_what_is_compiled_ahead_is_what_runs_take() -> None:
     graph = load("input 32x8x8; conv1(16) -> relu -> flatten -> fc(4)")
     plain, less = (set(kernels(graph, precision)) for precision in ("fp32", "bf16"))
     assert {pack_pairs, direct_short} <= less - plain
-    assert (round_blocks in less) is dots()
+    assert (round_blocks in less) is (dots() and (matrices() or not factors.floats_pay()))
     assert ({matrix, round_wide} <= less) is matrices()
