@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from llvmlite import binding
 from numba.core import types
 from numba.core.ccallback import CFunc
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 
 from netdsl.cpu.late import real
 
@@ -27,19 +31,67 @@ class Compiled(NamedTuple):
     holder: Any
 
 
+class Part(JITCodeLibrary):
+    """What Numba makes of a function, as a part of a kernel's code.
+
+    Numba optimises each function with all that it calls, makes machine code of it and brings that
+    into memory, before it does the same with those that call it, so a tile that a kernel calls
+    through four functions is compiled five times. Of a part none of this is done until it is said
+    to be the whole.
+    """
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        return 0
+
+    @property
+    def codegen(self) -> Any:
+        """Who would be told where the function's surroundings in Python are. It has none."""
+        return self
+
+    def set_env(self, name: str, env: Any) -> None:
+        pass
+
+    def address(self, name: str) -> int:
+        """Where a function of it lies, all of it being optimised and brought into memory."""
+        self.finalize()
+        super()._optimize_final_module()
+        super()._finalize_final_module()
+        return int(super().get_pointer_to_function(name))
+
+
+@contextmanager
+def _in_parts() -> Iterator[None]:
+    """Lets Numba make parts. Other Python threads, which may want whole functions, wait."""
+    codegen = cpu_target.target_context.codegen()
+    with global_compiler_lock:
+        before = codegen._library_class
+        codegen._library_class = Part
+        try:
+            yield
+        finally:
+            codegen._library_class = before
+
+
 def compiled(function: Callable[..., None]) -> Compiled:
     """Compiles a worker for this CPU."""
     binding.initialize_native_asmparser()  # for what tiles write in a CPU's own instructions
     options = {"nopython": True, "boundscheck": False, "error_model": "numpy"}
     args = (SIGNATURE.args, SIGNATURE.return_type)
     made = CFunc(real(function), args, locals={}, options=options)
-    made.compile()
-    library = made._library
+    with _in_parts():
+        made.compile()
+        library = made._library
+        address = library.address(made.native_name)
     module = library._final_module
     needs = [
         each.name
         for each in (*module.functions, *module.global_variables)
         if each.is_declaration and not each.name.startswith("llvm.")
     ]
-    code = library._get_compiled_object()
-    return Compiled(int(made.address), made.native_name, needs, bytes(code), made)
+    return Compiled(address, made.native_name, needs, bytes(library._get_compiled_object()), made)

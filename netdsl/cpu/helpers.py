@@ -27,7 +27,7 @@ MOST = 3
 fifth to a half of the whole."""
 
 ROOM = 512 << 20
-"""Bytes of memory that there are for each helper; they take some 230 MB."""
+"""Bytes of memory that there are for each helper; they take some 210 MB."""
 
 PATIENCE = 60
 """Seconds after which a helper that says nothing is waited for no longer."""
@@ -40,7 +40,7 @@ LONG = (
     "strassen",
     "narrow_max_pool",
 )
-"""Kernels that take seconds to compile, the longest first; others take less than one."""
+"""Kernels that take 1 to 4 s to compile, the longest first; others take less than one."""
 
 START = "import sys; sys.path[:] = sys.argv[1:]; from netdsl.cpu.helper import main; main()"
 """What a helper runs, told where this process finds its modules."""

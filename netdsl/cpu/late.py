@@ -34,7 +34,9 @@ def njit(**options: Any) -> Any:
         def make() -> Any:
             import numba
 
-            return numba.njit(**options)(real(function))
+            # Kernels alone call it: no way in from Python or C.
+            plain = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+            return numba.njit(**options, **plain)(real(function))
 
         return Late(make)
 
