@@ -14,8 +14,10 @@ the language turns it into a `Fault` with a span.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from netdsl.frozen import dataclass
 
 Severity = Literal["error", "warning"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from netdsl import resources
 from netdsl.faults import NetError, error
+from netdsl.frozen import dataclass
 from netdsl.graph import Graph
 from netdsl.ops import (
     Dropout,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
+from netdsl.frozen import dataclass
 from netdsl.ops import Shape, show
 from netdsl.scores import Guess
 

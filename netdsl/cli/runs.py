@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -27,6 +26,7 @@ from netdsl.faults import NetError, error
 from netdsl.formats.arrays import Arrays as ArrayFile
 from netdsl.formats.inputs import Broken, Item, Sample, items, stream
 from netdsl.formats.outputs import Saver, check_path, saving
+from netdsl.frozen import dataclass
 from netdsl.graph import Graph
 from netdsl.net import Net, check_settings
 from netdsl.runner import Arrays, Profiled, Runner, computed_in, filled, roomy_batch

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import typer
 
 from netdsl.faults import Fault, NetError, error
+from netdsl.frozen import dataclass
 from netdsl.lang import DEFAULT, LIFTED, Limits, read
 
 TEXT_OPTION = typer.Option("-e", metavar="TEXT", help="A net as text; `;` ends a statement.")

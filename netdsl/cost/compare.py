@@ -6,7 +6,6 @@ Memory is that of the outputs of convolutions and fully connected layers, as the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 from typing import Any
@@ -16,6 +15,7 @@ from netdsl.cost.group import Group, groups
 from netdsl.cost.rules import rules
 from netdsl.cost.sheet import Column, Sheet, memory, number, pixels, shape
 from netdsl.cost.tools import WEIGHTED
+from netdsl.frozen import dataclass
 
 LONGEST = 40
 QUANTITIES: dict[str, Callable[[Any], int]] = {

@@ -11,12 +11,12 @@ norm folded into the convolution before it and dropout gone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import prod
 
 from netdsl.cost import tools
 from netdsl.cost.count import Cost, Layer
 from netdsl.faults import error
+from netdsl.frozen import dataclass
 from netdsl.ops import Conv
 from netdsl.ops.base import nearest
 

@@ -7,12 +7,13 @@ All numbers are Python integers, so they are exact at any size. Multiply-adds (M
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from math import prod
 
 from netdsl.cost.receptive import receptive_fields
 from netdsl.faults import error
+from netdsl.frozen import dataclass
 from netdsl.graph import Aux, Graph, Node
 from netdsl.ops import Counts, Input, Op, Shape
 
@@ -117,7 +118,7 @@ class Head(Sums):
         return {"name": self.name, "params": self.params, "macs": self.macs}
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Cost(Sums):
     """A network's cost: its layers in order, their totals, its auxiliary heads apart."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import prod
 
 from netdsl.cost.count import Cost, Layer
 from netdsl.cost.receptive import receptive_fields
 from netdsl.cost.sheet import memory, number, pixels, shape
 from netdsl.faults import error
+from netdsl.frozen import dataclass
 from netdsl.ops import (
     AdaptiveAveragePool,
     AveragePool,

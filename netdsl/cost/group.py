@@ -8,13 +8,13 @@ text; what stands outside of blocks stands alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import groupby
 
 from netdsl.cost.count import Cost, Layer, Sums
 from netdsl.cost.sheet import Column, Sheet, memory, number, shape
 from netdsl.cost.tables import heading
 from netdsl.faults import error
+from netdsl.frozen import dataclass
 from netdsl.ops import Activation, Dropout, Flatten, Join, LocalResponseNorm, Norm, Shape
 
 GROUPINGS = ("layer", "stage", "block", "kind")

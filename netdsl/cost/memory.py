@@ -7,13 +7,13 @@ backward pass reads (each once, however many ops read it).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 
 from netdsl.cost.count import Cost, Layer
 from netdsl.cost.sheet import Column, Sheet, memory, number
 from netdsl.cost.tables import heading
 from netdsl.faults import error
+from netdsl.frozen import dataclass
 from netdsl.graph import Graph
 from netdsl.ops import Dropout, GroupNorm, InstanceNorm, LayerNorm
 

@@ -8,10 +8,10 @@ the widest counts. The result may exceed the input's size: the rest is padding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 
+from netdsl.frozen import dataclass
 from netdsl.graph import Graph, Node
 
 

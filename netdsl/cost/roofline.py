@@ -8,13 +8,13 @@ into what computes their input, as good engines do: they cost nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 
 from netdsl.cost.count import Cost, Layer
 from netdsl.cost.sheet import Column, Sheet, memory, number
 from netdsl.cost.tables import heading
 from netdsl.faults import error
+from netdsl.frozen import dataclass
 from netdsl.ops import Activation
 
 FREE = ("bn", "dropout", "flatten", "concat")

@@ -8,11 +8,11 @@ halves and the channels double, a stage costs the same as the one before.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
 
 from netdsl.cost.count import Cost
+from netdsl.frozen import dataclass
 from netdsl.ops import Activation, Conv, Norm, show
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

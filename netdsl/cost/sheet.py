@@ -6,11 +6,11 @@ Cells hold raw values (exact integers, shapes as tuples); a column says how a pe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Literal
 
+from netdsl.frozen import dataclass
 from netdsl.ops import show
 
 Show = Callable[[Any], str]

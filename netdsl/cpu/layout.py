@@ -29,12 +29,14 @@ three channels so. A vector (F,) is F channels over (1, 1, 1): contiguous, padde
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from netdsl.frozen import dataclass
 
 LANES = 16
 """Channels in a block, on every CPU; LLVM splits the vectors where registers are narrower."""

@@ -9,7 +9,7 @@ those of several neighbouring pixels, so a pixel's stand together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -30,6 +30,7 @@ from netdsl.cpu.layout import (
 )
 from netdsl.cpu.task import Needs, Places, Task
 from netdsl.cpu.views import SOURCE, TARGET, call, row_at, row_count, row_place, row_width
+from netdsl.frozen import dataclass
 from netdsl.graph import Graph, Node
 from netdsl.ops import Op, Shape
 from netdsl.ops.base import Bound

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cpu.layout import LANES, Buffer, Halo, aligned
+from netdsl.frozen import dataclass
 from netdsl.graph import Node
 from netdsl.graph.fused import Fused, parts
 from netdsl.ops import Shape

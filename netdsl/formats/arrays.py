@@ -9,7 +9,6 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import IO
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.faults import NetError, error
+from netdsl.frozen import dataclass
 from netdsl.ops import Shape
 
 NPY, ZIP = b"\x93NUMPY", b"PK\x03\x04"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from netdsl.faults import NetError, error
 from netdsl.formats.arrays import Arrays, is_arrays
+from netdsl.frozen import dataclass
 from netdsl.graph import Graph
 from netdsl.ops import Shape, show
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
+from netdsl.frozen import dataclass
 from netdsl.graph.graph import Graph, Node
 from netdsl.graph.passes import sole
 from netdsl.ops import Activation, Add, Input, MaxPool, Op, Parameter, Shape

@@ -7,11 +7,12 @@ Nodes are immutable and in topological order. A node's parameters are called `no
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import NamedTuple
 
 from netdsl.faults import Call, Span
+from netdsl.frozen import dataclass
 from netdsl.ops import Input, Op, Parameter, Shape
 from netdsl.ops.base import Value
 

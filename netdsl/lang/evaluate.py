@@ -7,11 +7,11 @@ cannot be known (an argument that is itself a fault) is UNKNOWN, and silences wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final, cast
 
 from netdsl.faults import Call, Span
+from netdsl.frozen import dataclass
 from netdsl.lang import syntax
 from netdsl.lang.report import Report
 from netdsl.lang.syntax import Text

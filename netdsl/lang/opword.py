@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 from netdsl.faults import OpFault, Span
+from netdsl.frozen import dataclass
 from netdsl.lang import syntax
 from netdsl.lang.evaluate import Unknown, evaluate, plain
 from netdsl.lang.insert import place

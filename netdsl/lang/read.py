@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from netdsl.faults import Fault, NetError, Source, Span
+from netdsl.frozen import dataclass
 from netdsl.graph import Graph
 from netdsl.lang import header, syntax
 from netdsl.lang.count import Counter

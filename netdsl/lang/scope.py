@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from fractions import Fraction
 from functools import reduce
 from operator import mul
 
 from netdsl.faults import Call, Span
+from netdsl.frozen import dataclass
 from netdsl.lang import syntax
 from netdsl.lang.evaluate import Computed, Surroundings
 from netdsl.lang.report import Report

@@ -7,8 +7,8 @@ break anywhere. Each statement is parsed alone, so a fault in one hides nothing 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from netdsl.frozen import dataclass
 from netdsl.lang.report import Full, Report
 from netdsl.limits import Limits
 

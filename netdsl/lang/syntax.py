@@ -5,10 +5,11 @@ Every node knows its span. Nodes compare by what they say, not by where they sta
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from netdsl.faults import Fault, Source, Span
+from netdsl.frozen import dataclass
 
 Sign = Literal["|", "+", "*"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache, lru_cache
 from itertools import islice
 from typing import Any
@@ -16,6 +16,7 @@ from lark import Lark, Token, Transformer
 from lark.exceptions import UnexpectedInput
 
 from netdsl import resources
+from netdsl.frozen import dataclass
 from netdsl.ops import HEADS
 from netdsl.ops.base import nearest
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod
 from typing import ClassVar, Literal, NamedTuple
 
 from netdsl.faults import OpFault
+from netdsl.frozen import dataclass
 from netdsl.ops.base import (
     Bound,
     Counts,

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from netdsl.faults import OpFault
+from netdsl.frozen import dataclass
 
 if TYPE_CHECKING:
     from fractions import Fraction

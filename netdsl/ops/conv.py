@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
 from netdsl.faults import OpFault
+from netdsl.frozen import dataclass
 from netdsl.ops.base import (
     Bound,
     Counts,

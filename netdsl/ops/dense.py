@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
+from netdsl.frozen import dataclass
 from netdsl.ops.base import (
     Bound,
     Counts,

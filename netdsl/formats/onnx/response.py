@@ -8,13 +8,13 @@ them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from netdsl.formats.onnx import patterns
 from netdsl.formats.onnx.call import Call, decimal
 from netdsl.formats.onnx.faults import Unsupported
 from netdsl.formats.onnx.step import SQUARE, Formula, Step, Tensor
 from netdsl.formats.onnx.view import N, View
+from netdsl.frozen import dataclass
 from netdsl.ops import LocalResponseNorm, Shape
 from netdsl.ops.base import Pair
 

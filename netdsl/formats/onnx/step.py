@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import count
 from math import prod
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from netdsl.faults import OpFault
 from netdsl.formats.onnx.faults import Unsupported
 from netdsl.formats.onnx.view import BATCH, Atom, Group, N, View
+from netdsl.frozen import dataclass
 from netdsl.ops import (
     Activation,
     Add,
@@ -38,7 +40,7 @@ Array = npt.NDArray[Any]
 Params = Mapping[str, Array]
 
 
-@dataclass(eq=False)
+@dataclasses.dataclass(eq=False)
 class Step:
     """A node to be: its op, what it reads, its parameters, the name of the ONNX node it is from.
 
