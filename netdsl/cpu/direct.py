@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf, prod
+from struct import Struct
 from typing import NamedTuple
 
 import numpy as np
@@ -251,15 +252,15 @@ def _parts(whole: Sum, over: Grid, across: int) -> Program:
     """A sum's parts, `longest` taps at most, so that rounding errors do not grow with its length.
     The first takes bias and residual, each later one adds what is in the output already, the last
     one clamps. across: blocks of filters of a tile."""
-    taps, each = len(whole.taps), whole.longest
+    taps, each, sums = len(whole.taps), whole.longest, whole.sums
     x_step, y_step, r_step = (view.steps[3] for view in over[1:])
     more, onward = over.residual.block, packed_floats(each, whole.kind)
     start = FROM_BIAS if whole.biases is not None else 0
     start |= ADD_RESIDUAL if whole.residual is not None else 0
     lines = 0 if cached(whole) else min(whole.block, onward) // LANES
     found = []
-    for i in range(whole.sums):
-        last = i == whole.sums - 1
+    for i in range(sums):
+        last = i == sums - 1
         here = turns(whole.kind, min(each, taps - i * each), whole.spare if last else 0)
         clamp = whole.clamp if last else (-inf, inf)
         blocks = (whole.block, over.target.block, more)
@@ -270,9 +271,13 @@ def _parts(whole: Sum, over: Grid, across: int) -> Program:
     return Program(found, whole.taps)
 
 
+FLOAT, BITS = Struct("f"), Struct("i")
+
+
 def bits(value: float) -> int:
     """A number's bits in single precision, as a descriptor holds it."""
-    return int(np.float32(value).view(np.int32))
+    (found,) = BITS.unpack(FLOAT.pack(value))
+    return int(found)
 
 
 def filter_runs(starts: Sequence[int]) -> list[tuple[int, int]]:

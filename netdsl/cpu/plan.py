@@ -250,7 +250,7 @@ class Making:
         tasks = [self._task(graph, node) for node in graph if isinstance(parts(node).base, Conv)]
         points = [task for task in tasks if choice(task).strassen]
         quarters = [task for task in tasks if cut(task)]
-        few = [some for some in (points, quarters) if not worth_compiling(some, tasks)]
+        few = [some for some in (points, quarters) if some and not worth_compiling(some, tasks)]
         self.plain = frozenset(task.node.name for some in few for task in some)
 
     def _take(self, graph: Graph) -> None:

@@ -111,17 +111,20 @@ def cut(tile: Tile, columns: int, overlap: bool, terms: float = inf) -> Row | No
     pixels, blocks = tile.shape
     if pixels > columns:
         return None
-    each, best = turn(tile, terms), None
-    for fewer in range(min(3, columns // pixels)):
-        count = columns // pixels - fewer
-        cycles, rest = ending(tile.kind, blocks, columns - count * pixels, terms)
-        cycles += count * each
-        if cycles < (best.turns if best else inf):
-            best = Row(tile, count, rest, columns, cycles)
+    each, most = turn(tile, terms), columns // pixels
+    known = _known(tile.kind, blocks, columns - max(most - 2, 1) * pixels, terms)
+    rows = [
+        (known[columns - count * pixels][0] + count * each, count)
+        for count in range(most, max(most - 3, 0), -1)
+    ]
+    cycles, whole = min(rows, key=lambda row: row[0])
     count = -(-columns // pixels)
-    if overlap and (best is None or count * each <= best.turns):
+    if overlap and count * each <= cycles:
         return Row(tile, count, (), columns, count * each)
-    return best
+    if cycles == inf:
+        return None
+    _, rest = ending(tile.kind, blocks, columns - whole * pixels, terms)
+    return Row(tile, whole, rest, columns, cycles)
 
 
 def ending(
@@ -129,9 +132,7 @@ def ending(
 ) -> tuple[float, tuple[Tile, ...]]:
     """The cheapest tiles across so many blocks that cover so many columns exactly, the widest
     first, and their cycles of a turn: infinitely many where none do."""
-    widths, known = _endings(kind, blocks, terms)
-    for more in range(len(known), columns + 1):
-        known[more] = _next(widths, known, more)
+    known = _known(kind, blocks, columns, terms)
     cycles, tile = known[columns]
     found = []
     while tile is not None:
@@ -143,6 +144,14 @@ def ending(
 
 Ending = tuple[float, Tile | None]
 """The least cycles for a number of columns, and one of its tiles."""
+
+
+def _known(kind: Kind, blocks: int, columns: int, terms: float) -> dict[int, Ending]:
+    """The endings of up to so many columns."""
+    widths, known = _endings(kind, blocks, terms)
+    for more in range(len(known), columns + 1):
+        known[more] = _next(widths, known, more)
+    return known
 
 
 @cache

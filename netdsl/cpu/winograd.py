@@ -19,14 +19,15 @@ a stride is so many channels more (strides.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
-from netdsl.cpu.costs import CACHED, OWN_CACHE, SHARED, rates, read, turn
+from netdsl.cpu.costs import CACHED, OWN_CACHE, SHARED, rates, turn
+from netdsl.cpu.costs import read as bring
 from netdsl.cpu.direct import block_floats
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Floats, Halo, Ints, Triple, aligned
@@ -121,10 +122,15 @@ class Winograd(NamedTuple):
         return summed(self.phases, self.size.inputs) * self.depth * self.blocks
 
     @property
+    def inner_blocks(self) -> int:
+        """Blocks of a product's inputs, which its outputs may take the place of."""
+        held = max(self.blocks, self.filter_blocks) if self.in_place else self.blocks
+        return self.halves * held
+
+    @property
     def inner_step(self) -> int:
         """Floats from one product's inputs to the next's, an odd number of cache lines."""
-        held = max(self.blocks, self.filter_blocks) if self.in_place else self.blocks
-        return LANES * (self.halves * held * self.read | 1)
+        return step(self.inner_blocks, self.read)
 
     @property
     def made_step(self) -> int:
@@ -132,7 +138,7 @@ class Winograd(NamedTuple):
         if self.in_place:
             return self.inner_step
         held = self.tile.shape.blocks if self.mode == BY_TILES else self.filter_blocks
-        return LANES * (self.halves * held * self.chunk | 1)
+        return step(self.halves * held, self.chunk)
 
     @property
     def in_place(self) -> bool:
@@ -180,6 +186,11 @@ class Winograd(NamedTuple):
     def own(self) -> int:
         """Of these, a thread's where products are written in place: one product's more."""
         return (self.products + 1) * self.inner_step + self.formed
+
+
+def step(blocks: int, tiles: int) -> int:
+    """Floats from one product's blocks of so many tiles to the next's."""
+    return LANES * (blocks * tiles | 1)
 
 
 def tiling(size: Size, lengths: Sequence[int]) -> tuple[int, int]:
@@ -245,8 +256,8 @@ class Layer(NamedTuple):
 def planned(size: Size, layer: Layer) -> Winograd:
     """The cheaper way through a layer. It is asked for many times while a net is planned, and nets
     repeat their layers."""
-    plain = _cheapest(size, layer, _order(size, layer))[0]
-    found = [plans[0] for plans in _by_strassen(size, layer)]
+    plain = _cheapest(size, layer, _order(size, layer))
+    found = [_cheapest(size, layer, order, strassen=True) for order in _strassen(size, layer)]
     best = min(found, key=cycles, default=plain)
     far = 4 * best.weight_floats > SHARED
     return best if cycles(best) < (WORTH_FAR if far else WORTH) * cycles(plain) else plain
@@ -258,19 +269,18 @@ def ways(size: Size, layer: Layer, count: int) -> list[Winograd]:
     and the same with products by Strassen's algorithm."""
     orders = [BY_TILES, PRODUCTS] if _can_go_by_tiles(size, layer) else [PRODUCTS]
     orders.sort(key=lambda order: order != _order(size, layer))
-    found = [_cheapest(size, layer, order, more=4) for order in orders]
-    found += _by_strassen(size, layer, more=4)
+    found = [_by_cost(size, layer, order, 4).first() for order in orders]
+    found += [_by_cost(size, layer, order, 4, True).first() for order in _strassen(size, layer)]
     found.sort(key=lambda plans: plans[0] != planned(size, layer))
     return [plan for plans in found for plan in _apart(plans, count)]
 
 
-def _by_strassen(size: Size, layer: Layer, more: int = 2) -> list[tuple[Winograd, ...]]:
-    """Plans with products by Strassen's algorithm, of each order for themselves."""
+def _strassen(size: Size, layer: Layer) -> list[int]:
+    """The orders in which Strassen's algorithm can make the products."""
     pairs = _tiles(size, layer) // 2
     if not layer.strassen or (layer.depth or 1) > 1 or pairs < FEWEST // 2:
         return []
-    orders = [BY_TILES, PRODUCTS] if pairs >= FEWEST // 2 * layer.parts else [PRODUCTS]
-    return [_cheapest(size, layer, order, more, strassen=True) for order in orders]
+    return [BY_TILES, PRODUCTS] if pairs >= FEWEST // 2 * layer.parts else [PRODUCTS]
 
 
 def _apart(plans: Iterable[Winograd], count: int) -> list[Winograd]:
@@ -298,13 +308,27 @@ def _order(size: Size, layer: Layer) -> int:
     """The cheaper order, by tiles only where there are many of them."""
     if not _can_go_by_tiles(size, layer):
         return PRODUCTS
-    return min((BY_TILES, PRODUCTS), key=lambda mode: cycles(_cheapest(size, layer, mode)[0]))
+    return min((BY_TILES, PRODUCTS), key=lambda mode: cycles(_cheapest(size, layer, mode)))
+
+
+class Alike(NamedTuple):
+    """Plans that differ only in how many tiles are done at a time, and so in the tile of their
+    products: one of them, and both of all."""
+
+    one: Winograd
+    each: Sequence[tuple[int, Tile]]
+
+    def first(self, count: int | None = None) -> list[Winograd]:
+        return [self.one._replace(chunk=chunk, tile=tile) for chunk, tile in self.each[:count]]
 
 
 @lru_cache(maxsize=1024)
-def _cheapest(
-    size: Size, layer: Layer, mode: int, more: int = 2, strassen: bool = False
-) -> tuple[Winograd, ...]:
+def _cheapest(size: Size, layer: Layer, mode: int, strassen: bool = False) -> Winograd:
+    """The cheapest plan."""
+    return _by_cost(size, layer, mode, strassen=strassen).first(1)[0]
+
+
+def _by_cost(size: Size, layer: Layer, mode: int, more: int = 2, strassen: bool = False) -> Alike:
     """Plans with several numbers of tiles at a time, the cheapest first."""
     parts, depth = layer.parts, layer.depth or 1
     walks, images = (1, layer.batch) if layer.depth is None else (layer.batch, layer.outputs[0])
@@ -332,15 +356,14 @@ def _cheapest(
 
     spare = -layer.channels % LANES if depth == 1 and not strassen else 0
 
-    def made(chunk: int) -> Winograd:
-        # By tiles a thread does all products, so however many they are the same tile is best.
-        shared = (products, parts) if mode == PRODUCTS else (1, 1)
-        tile = product_tile(chunk, filter_blocks // halves, *shared, quarters=strassen)
-        sizes = (layer.depth is not None, depth, blocks, filter_blocks, rows, columns, chunk)
-        how = (tile, parts, spare, strassen)
-        return Winograd(size, layer.phases, mode, walks, images, *sizes, *how)
-
-    return tuple(sorted(map(made, dict.fromkeys(lengths)), key=cycles))
+    # By tiles a thread does all products, so however many they are the same tile is best.
+    shared = (products, parts) if mode == PRODUCTS else (1, 1)
+    across = filter_blocks // halves
+    pairs = [(n, product_tile(n, across, *shared, strassen)) for n in dict.fromkeys(lengths)]
+    sizes = (layer.depth is not None, depth, blocks, filter_blocks, rows, columns, *pairs[0])
+    one = Winograd(size, layer.phases, mode, walks, images, *sizes, parts, spare, strassen)
+    cost = _cost(one)
+    return Alike(one, sorted(pairs, key=lambda pair: cost(*pair)))
 
 
 def _most(floats: int, products: int, blocks: int, halves: int = 1, least: int = 28) -> int:
@@ -350,48 +373,63 @@ def _most(floats: int, products: int, blocks: int, halves: int = 1, least: int =
 
 def cycles(plan: Winograd) -> float:
     """Roughly, the cycles of a thread."""
-    known, shape, chunk = rates(), plan.tile.shape, plan.chunk
-    across, along = plan.filter_tiles, -(-chunk // shape.pixels)
-    # A tile's weights come from the second level, which is not hidden quite.
-    each = turn(shape, (known.turn, known.loads))
-    terms = plan.terms
-    product = along * (LANES * terms * each + known.tile)
-    inside, outside = plan.read * plan.blocks, chunk * plan.filter_blocks
-    transforms = known.transform * (inside + outside)
-    weights = round(4 * plan.products * plan.filter_blocks * terms * LANES**2)
-    miss = known.missed
-    if plan.strassen:
+    return _cost(plan)(plan.chunk, plan.tile)
+
+
+def _cost(plan: Winograd) -> Callable[[int, Tile], float]:
+    """The cycles of plans like this one, by their tiles at a time and the tile of their products:
+    there are many of them, so what they share is worked out once."""
+    known, parts, by_tiles, strassen = rates(), plan.parts, plan.mode == BY_TILES, plan.strassen
+    products, blocks, terms, tiles = plan.products, plan.blocks, plan.terms, plan.tiles
+    walks, halves, filter_blocks = plan.walks, plan.halves, plan.filter_blocks
+    more, inner_blocks, in_place = plan.read - plan.chunk, plan.inner_blocks, plan.in_place
+    weights, miss = round(4 * products * filter_blocks * terms * LANES**2), known.missed
+    beside = (known.turn, known.loads)
+    if strassen:
         assert known.quarters is not None
         end, form, miss = known.quarters
-        product = along * 7 * (LANES * terms / 2 * each + end)
-        inside, outside, weights = 2 * inside, 2 * outside, 7 * weights // 4
-        transforms = 2 * transforms + form * inside
-    chunks = plan.walks * plan.chunks
-    if plan.mode == BY_TILES:
-        turns = plan.walks * -(-plan.chunks // plan.parts)
-        share = float(turns * plan.products)
-        # Threads that wait less for weights do not read them side by side.
-        waiting = read(weights, chunks if known.apart else turns)
-        over = missed(plan)
-        transforms += over * miss * (inside + outside)
-        product += over * 4 * LANES * inside / known.again
-    else:
-        share = chunks * plan.products / plan.parts
-        transforms += plan.parts * 2 * 4 * LANES * (inside + outside) / known.passing
-        waiting = read(weights, chunks)
-    products = share * across * product
-    if along >= known.alone or (plan.strassen and weights <= SHARED):
-        # Most of it hides, since tiles ask for weights ahead of time: see micro/product.py. Those
-        # of quarters take long enough for it, where weights need not come from memory.
-        products, waiting = max(products, waiting), known.unhidden * min(products, waiting)
-    steps = chunks * 3 if plan.mode == PRODUCTS else 1
-    return share * transforms + products + waiting + steps * known.wait
+        weights = 7 * weights // 4
+
+    def cost(chunk: int, tile: Tile) -> float:
+        (pixels, width), read = tile.shape, chunk + more
+        across, along = -(-filter_blocks // halves // width), -(-chunk // pixels)
+        # A tile's weights come from the second level, which is not hidden quite.
+        each = turn(tile.shape, beside)
+        product = along * (LANES * terms * each + known.tile)
+        inside, outside = read * blocks, chunk * filter_blocks
+        transforms = known.transform * (inside + outside)
+        if strassen:
+            product = along * 7 * (LANES * terms / 2 * each + end)
+            inside, outside = 2 * inside, 2 * outside
+            transforms = 2 * transforms + form * inside
+        chunks = walks * -(-tiles // chunk)
+        if by_tiles:
+            turns = walks * -(-tiles // chunk // parts)
+            share = float(turns * products)
+            # Threads that wait less for weights do not read them side by side.
+            waiting = bring(weights, chunks if known.apart else turns)
+            held = step(inner_blocks, read)
+            held += 0 if in_place else step(halves * width, chunk)
+            over = missed(products * held)
+            transforms += over * miss * (inside + outside)
+            product += over * 4 * LANES * inside / known.again
+        else:
+            share = chunks * products / parts
+            transforms += parts * 2 * 4 * LANES * (inside + outside) / known.passing
+            waiting = bring(weights, chunks)
+        sums = share * across * product
+        if along >= known.alone or (strassen and weights <= SHARED):
+            # Most of it hides, since tiles ask for weights ahead of time: see micro/product.py.
+            # Those of quarters take long enough for it, where weights need not come from memory.
+            sums, waiting = max(sums, waiting), known.unhidden * min(sums, waiting)
+        steps = 1 if by_tiles else chunks * 3
+        return share * transforms + sums + waiting + steps * known.wait
+
+    return cost
 
 
-def missed(plan: Winograd) -> float:
-    """The part of a chunk that a core's own cache has no room for, by tiles."""
-    step = plan.inner_step if plan.in_place else plan.inner_step + plan.made_step
-    held = plan.products * step
+def missed(held: int) -> float:
+    """The part of so many floats of a chunk that a core's own cache has no room for."""
     return max(0.0, 1 - rates().room * OWN_CACHE / held)
 
 

@@ -27,14 +27,18 @@ def axis_windows(w: Window, axis: int, size: int, outputs: int, count_pad: bool)
     kernel, stride, dilation = w.kernel[axis], w.stride[axis], w.dilation[axis]
     before, after = w.padding[axis]
     found = []
-    for i in range(outputs):
-        start = i * stride - before
-        taps = [start + t * dilation for t in range(kernel)]
-        inside = [t for t in taps if 0 <= t < size]
-        counted = [t for t in taps if t < size + after] if count_pad else inside
-        first, end = (inside[0], inside[-1] + 1) if inside else (0, 0)
-        found.append((first, end, len(counted)))
+    for start in range(-before, outputs * stride - before, stride):
+        taps = range(start, start + kernel * dilation, dilation)
+        skipped = max(0, -(start // dilation))
+        inside = taps[skipped : _below(taps, size)]
+        counted = _below(taps, size + after) if count_pad else len(inside)
+        found.append((inside[0], inside[-1] + 1, counted) if inside else (0, 0, counted))
     return found
+
+
+def _below(taps: range, end: int) -> int:
+    """How many taps come before an end."""
+    return len(range(taps.start, min(taps.stop, end), taps.step))
 
 
 def padded(mode: str, at: int, size: int) -> int:

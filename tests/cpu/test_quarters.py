@@ -37,7 +37,7 @@ def forced(monkeypatch):
     def force(layer, mode, chunk, size=SIZES[0], shape=None):
         layer.task = replace(layer.task, deep=True)
         known = choices.layer(layer.task, size)._replace(strassen=True)
-        plan = winograd._cheapest(size, known, mode, strassen=True)[0]
+        plan = winograd._cheapest(size, known, mode, strassen=True)
         chunk, parts = min(chunk, plan.tiles), plan.parts
         shared = (plan.products, parts) if mode == PRODUCTS else (1, 1)
         tile = product_tile(chunk, plan.filter_blocks // 2, *shared, quarters=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple
 
 from netdsl.cpu import amx
@@ -26,24 +26,24 @@ class Kind(IntEnum):
     # In registers that hold matrices (AMX):
     MATRIX = 32  # 32 channels as 16 pairs, and weights so too
 
-    @property
+    @cached_property
     def lanes(self) -> int:
         """Input channels that a tap's weights are for, 16 filters each."""
         sixteen = (Kind.PAIRED, Kind.HALVED, Kind.BYTES, Kind.ASKING)
         return 16 if self in sixteen else max(self.value, 1)
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Vectors of weights that a tap has for a block of 16 filters."""
         return self.lanes // (4 if self is Kind.BYTES else 2 if self in HALF else 1)
 
-    @property
+    @cached_property
     def unroll(self) -> int:
         """Of these, those that a turn of a tile's loop takes."""
         four = (Kind.BLOCKED, Kind.PAIRED, Kind.ASKING)
         return 4 if self in four else 2 if self is Kind.HALVED else 1
 
-    @property
+    @cached_property
     def scales(self) -> int:
         """Floats that stand before the weights of every `SCALED` channels: the filters' scales."""
         return 16 if self is Kind.BYTES else 0
