@@ -13,6 +13,7 @@ import mmap
 import struct
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 MAGIC = b"\x7fELF\x02\x01"
@@ -131,7 +132,8 @@ class Image:
         for section in self.sections:
             if section.kind == RELA and section.info in self.places:
                 self._relocate(image, base, section, find)
-        (wanted,) = (one for one in self.symbols if self.name(one) == symbol)
+        called = symbol.encode() + b"\0"
+        (wanted,) = (one for one in self.symbols if self.names.startswith(called, one.name))
         _let_run(base, self.sealed)
         _images.append(image)
         return self._address(wanted, base, find)
@@ -170,8 +172,13 @@ def _sections(code: bytes) -> list[Section]:
     return [Section(*form.unpack_from(code, start + i * size)) for i in range(count)]
 
 
+@cache
+def _library() -> ctypes.CDLL:
+    """The C library, which tells what went wrong."""
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _let_run(start: int, size: int) -> None:
     """Makes memory readable and runnable, no longer writable. Raises OSError."""
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(size), READ_AND_RUN):
+    if _library().mprotect(ctypes.c_void_p(start), ctypes.c_size_t(size), READ_AND_RUN):
         raise OSError(ctypes.get_errno(), "memory cannot be made to run")

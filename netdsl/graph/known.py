@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,9 @@ def place(text: str, file: str) -> Path:
 @cache
 def folder() -> Path:
     """Where graphs lie that this version made."""
-    sources = [path for room in ROOMS for path in (resources.HERE / room).glob("*.py")]
-    sources += [resources.HERE / "faults.py", *(resources.ROOT / "grammars").glob("*.lark")]
+    sources = [path for room in ROOMS for path in kept.below(resources.HERE / room)]
+    sources += [str(resources.HERE / name) for name in ("faults.py", "frozen.py")]
+    sources += kept.below(resources.ROOT / "grammars", ".lark")
     return resources.user_folder() / "netdsl" / f"nets-{kept.digest(sources)}"
 
 
@@ -101,14 +102,18 @@ def encoded(value: object) -> Any:
 def decoded(value: Any, source: Source) -> Any:
     """What `encoded` was given. source: the text that spans speak of."""
     if isinstance(value, list):
-        return tuple(decoded(one, source) for one in value)
+        return tuple(_each(value, source))
     if not isinstance(value, dict):
         return value
     ((name, inside),) = value.items()
-    if name == LIST:
-        return [decoded(one, source) for one in inside]
     if name == MAPPING:
-        return {key: decoded(one, source) for key, one in inside.items()}
+        return dict(zip(inside, _each(inside.values(), source), strict=True))
     if name == "Span":
         return Span(source, *inside)
-    return CLASSES[name](*(decoded(one, source) for one in inside))
+    found = _each(inside, source)
+    return found if name == LIST else CLASSES[name](*found)
+
+
+def _each(values: Iterable[Any], source: Source) -> list[Any]:
+    """All of some values; most are numbers and strings, which stay as they are."""
+    return [decoded(one, source) if type(one) in (list, dict) else one for one in values]
