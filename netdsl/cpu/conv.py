@@ -9,7 +9,7 @@ import numpy as np
 
 from netdsl.cpu import depthwise, matrix, phases, pixels, strassen, winograd, winograd_calls
 from netdsl.cpu.choices import by_matrices, choice
-from netdsl.cpu.costs import PLANAR
+from netdsl.cpu.costs import PLANAR, rates
 from netdsl.cpu.depthwise import by_rows
 from netdsl.cpu.direct import Sum, View, block_floats, describe, view
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Halo, Triple, axes3
@@ -253,8 +253,9 @@ def window_places(window: Window) -> list[Triple]:
 
 
 def fresh_places(window: Window) -> int:
-    """Places of the input that a window reads and its neighbours do not."""
-    return prod(map(min, window.kernel, window.stride))
+    """Places of the input that take room in a cache for a window and not for its neighbours: those
+    that it reads, and maybe those between."""
+    return prod(window.stride if rates().gaps else map(min, window.kernel, window.stride))
 
 
 def channel_steps(kind: Kind, channels: int) -> int:

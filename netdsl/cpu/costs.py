@@ -59,13 +59,13 @@ class Quarters(NamedTuple):
 class Rates(NamedTuple):
     """What a kind of CPU takes.
 
-    direct: a multiply-add of a direct sum. pairs: as a part of it, one of pairs of bfloat16, of
-    which an instruction makes two in each lane; halved: one where weights alone are in bfloat16.
-    reads: each of the loads of a turn of a product's tile, of which as many start in a clock as
-    multiply-adds do; 0 where they hide. turn, loads: such a turn beside either, and what it takes
-    more for each of its blocks, whose weights come from the second level; chosen: the same two
-    where the tile's shape is chosen. tile: a tile's start and end. transform: each of a tile's
-    inputs, there and back.
+    direct: a multiply-add of a direct sum, planes: where its input lies in planes. pairs: as a part
+    of it, one of pairs of bfloat16, of which an instruction makes two in each lane; halved: one
+    where weights alone are in bfloat16. reads: each of the loads of a turn of a product's tile, of
+    which as many start in a clock as multiply-adds do; 0 where they hide. turn, loads: such a turn
+    beside either, and what it takes more for each of its blocks, whose weights come from the second
+    level; chosen: the same two where the tile's shape is chosen. tile: a tile's start and end.
+    transform: each of a tile's inputs, there and back.
 
     near, far: bytes of weights a cycle for all threads together, from the cache that they share and
     from memory. passing: bytes a cycle from one step of Winograd's algorithm to the next, through
@@ -76,11 +76,13 @@ class Rates(NamedTuple):
 
     room: floats of a chunk by tiles that stay in the core's own cache, as a part of OWN_CACHE; what
     has no room there costs `missed` more for each of a tile's inputs, and again for each tile of
-    filters as many bytes as pass at `again` a cycle. strassen, quarters: None
-    where they were not measured.
+    filters as many bytes as pass at `again` a cycle. gaps: whether what lies between the places
+    that a strided layer reads takes room as well, since those that it reads fill every other set of
+    the cache alone. strassen, quarters: None where they were not measured.
     """
 
     direct: float
+    planes: float
     pairs: float
     halved: float
     reads: float
@@ -99,12 +101,14 @@ class Rates(NamedTuple):
     room: float
     missed: float
     again: float
+    gaps: bool
     strassen: Fewer | None
     quarters: Quarters | None = None
 
 
 WIDE = Rates(
     direct=1.0,
+    planes=1.0,
     pairs=0.5,
     halved=1.0,
     reads=0.0,
@@ -123,6 +127,7 @@ WIDE = Rates(
     room=1.0,
     missed=9.0,
     again=inf,
+    gaps=False,
     strassen=Fewer(sums=0.9, ends=10.0, made=4.0, bytes=5.0, wait=30e3),
     quarters=Quarters(70.0, 7.0, 2.0),
 )
@@ -135,6 +140,7 @@ than without Strassen's algorithm, the best ways 3.4% less."""
 
 NARROW = Rates(
     direct=1.0,
+    planes=1.0,
     pairs=0.5,
     halved=1.0,
     reads=0.0,
@@ -153,38 +159,44 @@ NARROW = Rates(
     room=2.0,
     missed=0.0,
     again=16.0,
+    gaps=False,
     strassen=None,
 )
 """A Zen 3 with AVX2; with narrower registers all but memory slows down alike."""
 
 FAST = Rates(
-    direct=1.4,
+    direct=1.1,
+    planes=1.4,
     pairs=2.0,
-    halved=1.4,
+    halved=1.5,
     reads=1.2,
     turn=2.0,
     loads=0.7,
     chosen=(2.0, 1.3),
-    tile=100.0,
-    transform=24.0,
+    tile=50.0,
+    transform=20.0,
     near=11.0,
     far=5.5,
     passing=8.5,
-    wait=40e3,
+    wait=32e3,
     unhidden=0.3,
     alone=1,
     apart=True,
-    room=0.55,
+    room=0.7,
     missed=27.0,
     again=inf,
+    gaps=True,
     strassen=None,
 )
 """An Emerald Rapids with AVX-512. By the least regret over 28 layers of VGG-16, ResNet-50, AlexNet
 and GoogLeNet at batches of 1 and 8 on two threads, each done in a dozen ways with weights that are
 not cached: the ways that the table takes need 1.5% more time than the best, in the geometric mean;
-by a Zen 4's numbers it was 4.3%. `pairs`: vdpbf16ps starts every other cycle, where multiply-adds
-start twice a cycle. `halved`: by fully connected layers of 5 to 64 samples; more than sums
-themselves take (1.1), for of floats as much of the waiting for weights hides behind them."""
+by a Zen 4's numbers it was 4.3%. `direct`, `room` and `gaps`: of another such machine, whose cores
+were shared less, after direct sums had become faster; over 169 layers, 2.3% more time than the
+best, before it was 3.1%; `tile`, `transform` and `wait` over 18 small layers alone besides.
+`pairs`: vdpbf16ps starts every other cycle, where multiply-adds start twice a cycle. `halved`: by
+fully connected layers of 5 to 64 samples; more than sums themselves take, for of floats as much of
+the waiting for weights hides behind them."""
 
 
 @cache
@@ -231,7 +243,8 @@ class Work(NamedTuple):
     @property
     def sums(self) -> float:
         """Cycles of all multiply-adds."""
-        return rates().direct * self.batch * prod(self.outputs) * self.terms / self.parts
+        each = rates().planes if self.lanes == 1 else rates().direct
+        return each * self.batch * prod(self.outputs) * self.terms / self.parts
 
     def direct(self, kind: Kind = Kind.BLOCKED) -> float:
         """Cycles of the direct sum: of floats, of pairs of bfloat16 (PAIRED), or with weights alone

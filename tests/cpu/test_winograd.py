@@ -298,7 +298,7 @@ def test_exact_and_unsuited_layers_are_summed_directly():
 def test_error_of_long_sums(monkeypatch):
     """512 channels, as in VGG: a few times the rounding of single precision."""
     monkeypatch.setattr("netdsl.cpu.choices.SIZES", (Size(4, 3),))
-    layer = Layer(conv(32, 3), (512, 14, 14))
+    layer = Layer(conv(32, 3), (512, 28, 28))
     layer.arrays[0] = np.maximum(layer.arrays[0], 0)
     assert quick_plan(layer.task).size == Size(4, 3)
     assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 1.5e-5
