@@ -11,6 +11,7 @@ layer of few channels goes by Winograd's algorithm on the phases of its input (p
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
@@ -33,13 +34,20 @@ ROUGH = {Size(4, 5): 5, Size(5, 4): 8}
 add up in squares: one of 4 direct sums' roundings, as F(4x4, 5x5) errs, among n of 1 makes
 (n - 1 + 16) / n, which is 4, twice the error of direct sums alone, where n is 5."""
 
+ROUGHER, WASTE = (Size(5, 3),), 1.2
+"""The sizes that err twice as much as F(4x4, 3x3). They are taken where the tiles of that make so
+many times the outputs that there are, as in images of 13 and 14 pixels."""
+
 DEEP = 10
-"""Layers that a net has at least where products are made by Strassen's algorithm, which errs 1.75
-times as much as F(4x4, 3x3) does without."""
+"""Layers that a net has at least where `ROUGHER` sizes are taken or products made by Strassen's
+algorithm, which errs 1.75 times as much as F(4x4, 3x3) does without."""
 
 WORTH_COMPILING = 0.25
 """The part of a net's multiply-adds that a kernel does at least where others could do them too: the
 first run of a net compiles what it needs, and some seconds are much for a hundredth of its time."""
+
+POOL = 2.4
+"""Cycles of a thread to pool each of a layer's outputs, a step of its own."""
 
 HEAVIEST, HEAVIER = 16 << 20, 4 << 20
 """Floats that a strided layer's transformed weights may take, up to 11 times those of a 3x3 kernel,
@@ -88,6 +96,8 @@ def algorithms(task: Task) -> list[Algorithm]:
     sizes = [] if direct else _sizes(op, channels)
     if task.whole.pool is not None:
         sizes = [size for size in sizes if size.pools]
+    if not (task.deep and _wasteful(task)):
+        sizes = [size for size in sizes if size not in ROUGHER]
     if task.shallow:
         sizes = [size for size in sizes if size not in ROUGH]
     fewer = strassen.suits(task)
@@ -114,6 +124,12 @@ def _split_cycles(task: Task, plan: Winograd) -> float:
     if not phases.suit(op, task.shapes[0][0]):
         return 0.0
     return phases.CYCLES * phases.buffer(plan, op.window, task).floats / task.threads
+
+
+def _wasteful(task: Task) -> bool:
+    """Whether many of the outputs of 4x4 tiles are none of the image's."""
+    made = task.made[-2:]
+    return prod(-(-n // 4) * 4 for n in made) >= WASTE * prod(made)
 
 
 def by_matrices(task: Task) -> bool:
@@ -151,7 +167,7 @@ def shallow(graph: Graph) -> bool:
 
 
 def deep(graph: Graph) -> bool:
-    """Whether a net has layers enough for Strassen's algorithm."""
+    """Whether a net has layers enough for Strassen's algorithm and for `ROUGHER` sizes."""
     ops = (parts(n).base for n in graph)
     return sum(isinstance(op, Conv | ConvTranspose | Linear) for op in ops) >= DEEP
 
@@ -232,7 +248,9 @@ def layer(task: Task, size: Size) -> winograd.Layer:
 def _may_cut(task: Task, size: Size, channels: int) -> bool:
     """Whether Strassen's algorithm may make a layer's products: of halves that are whole blocks.
     Padding lanes would not stay zero: what they hold cancels out but for its rounding."""
-    if rates().quarters is None or not quartered() or not task.deep or size not in CUT:
+    if rates().quarters is None or not quartered() or size not in CUT:
+        return False
+    if not (task.deep and task.points):
         return False
     filters = _conv(task).filters
     blocks = -(-channels // LANES)
@@ -251,7 +269,12 @@ def pools(task: Task, pool: MaxPool) -> bool:
     if not inside or pool.window.dilation != (1, 1):
         return False
     quick = choice(task).quick
-    return quick is not None and quick.size.pools
+    if quick is None or quick.size.pools:
+        return quick is not None
+    fused = replace(task.node, op=replace(task.whole, pool=pool))
+    together = algorithms(replace(task, node=fused))[0]
+    apart = algorithms(task)[0].cycles + POOL * task.batch * prod(task.made) / task.threads
+    return together.size is not None and together.cycles < apart
 
 
 def _conv(task: Task) -> Conv:

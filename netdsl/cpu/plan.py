@@ -267,8 +267,7 @@ class Making:
         """The task of a node, in single precision where rounding gains nothing, with the way that
         tuning chose for it, where it did."""
         how = (self.batch, self.threads, self.exact, None, self.precision, self.fc_weights)
-        fewer = node.name not in self.plain
-        net = (self.shallow, self.deep and fewer, fewer)
+        net = (self.shallow, self.deep, node.name not in self.plain)
         task = settled(Task(node, graph.input_shapes(node), *how, *net))
         if not self.choices or not isinstance(task.whole.base, Conv):
             return task

@@ -30,8 +30,8 @@ class Task:
     precision: what factors are rounded to, fp32 or bf16. fc_weights: what weights of fully
     connected layers are kept in (fp32, bf16 or int8), where that is not as `precision` says.
     shallow: whether the net has too few layers for the errors of rough sizes, see choices.py; deep:
-    whether it has enough for those of Strassen's algorithm in Winograd's products, and points:
-    whether 1x1 layers may go by it: both where that does enough of the net.
+    whether it has enough for those of rougher ones and of Strassen's algorithm, and points: whether
+    that does enough of the net to make products.
     """
 
     node: Node

@@ -10,7 +10,7 @@ from layer import Layer, convolved, error
 
 from netdsl import find
 from netdsl.cpu import costs
-from netdsl.cpu.choices import choice, ways
+from netdsl.cpu.choices import algorithms, choice, pools, ways
 from netdsl.cpu.conv import conv_needs, plan_conv
 from netdsl.cpu.plan import Making
 from netdsl.cpu.plan import compile as compile_plan
@@ -18,7 +18,7 @@ from netdsl.cpu.table import takes
 from netdsl.graph.fused import fuse
 from netdsl.graph.passes import lowered
 from netdsl.graph.weights import initialise
-from netdsl.ops import Conv, Op, Relu, Window
+from netdsl.ops import Conv, MaxPool, Op, Relu, Window
 from netdsl.reference import interpret
 
 
@@ -78,6 +78,35 @@ def test_nets_of_few_layers_do_without_the_size_that_errs_most(text: str, rough:
     ways = [step.way.split()[0] for step in plan.steps if step.word.startswith(WIDE)]
     assert ways
     assert ("winograd4" in ways) == rough, ways
+
+
+def sized(pixels: int, deep: bool = True, exact: bool = False) -> list[str]:
+    """The algorithms for a layer of so many pixels along each axis, in a deep net or another."""
+    window = Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    layer = Layer(Conv(256, window), (256, pixels, pixels), 8, exact=exact)
+    return [one.name for one in algorithms(replace(layer.task, deep=deep))]
+
+
+@pytest.mark.parametrize("pixels", [13, 14])
+def test_small_images_by_tiles_of_five_in_deep_nets(pixels: int) -> None:
+    """They cover 14 pixels by 9 tiles where those of 4x4 take 16."""
+    assert sized(pixels)[0] == "winograd5"
+    assert "winograd5" not in sized(pixels, deep=False)
+    assert "winograd5" not in sized(pixels, exact=True)
+
+
+@pytest.mark.parametrize("pixels", [12, 28, 30, 56])
+def test_no_tiles_of_five_where_those_of_four_waste_little(pixels: int) -> None:
+    assert "winograd5" not in sized(pixels)
+
+
+@pytest.mark.parametrize(("pixels", "together"), [(14, False), (28, True), (56, True)])
+def test_pools_are_fused_where_that_costs_less(pixels: int, together: bool) -> None:
+    """Tiles of five do not pool, so a small image is pooled by a step of its own."""
+    window = Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    layer = Layer(Conv(512, window), (512, pixels, pixels), 8)
+    pool = MaxPool(Window((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)))
+    assert pools(replace(layer.task, deep=True), pool) == together
 
 
 @pytest.mark.parametrize(("more", "way"), [(5, "direct"), (6, "winograd5")])

@@ -25,6 +25,7 @@ POINTS = {
     4: (Fraction(1),),
     5: (Fraction(1, 2), Fraction(5, 4)),
     6: (Fraction(5, 8), Fraction(3, 2)),
+    7: (Fraction(1, 4), Fraction(7, 8), Fraction(13, 8)),
     8: (Fraction(1, 2), Fraction(1), Fraction(2)),
 }
 

@@ -53,7 +53,8 @@ class Size(NamedTuple):
         return self.outputs % 2 == 0
 
 
-SIZES = (Size(4, 3), Size(2, 3), Size(4, 5), Size(2, 5), Size(4, 2), Size(2, 2), Size(5, 4))
+NUMBERS = ((4, 3), (2, 3), (4, 5), (2, 5), (4, 2), (2, 2), (5, 4), (5, 3))
+SIZES = tuple(Size(outputs, taps) for outputs, taps in NUMBERS)
 """What kernels are compiled for; a size's place here is its number at run time."""
 
 CUT = (Size(4, 3), Size(2, 3))
