@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -78,13 +79,33 @@ def _in_parts() -> Iterator[None]:
             codegen._library_class = before
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is raised at the end where LLVM, calling Python back, would print and forget it."""
+    lost, before = [], sys.unraisablehook
+
+    def hook(ignored: Any) -> None:
+        if issubclass(ignored.exc_type, KeyboardInterrupt):
+            lost.append(ignored.exc_type)
+        else:
+            before(ignored)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+    if lost:
+        raise KeyboardInterrupt
+
+
 def compiled(function: Callable[..., None]) -> Compiled:
     """Compiles a worker for this CPU."""
     binding.initialize_native_asmparser()  # for what tiles write in a CPU's own instructions
     options = {"nopython": True, "boundscheck": False, "error_model": "numpy"}
     args = (SIGNATURE.args, SIGNATURE.return_type)
     made = CFunc(real(function), args, locals={}, options=options)
-    with _in_parts():
+    with _interruptible(), _in_parts():
         made.compile()
         library = made._library
         address = library.address(made.native_name)

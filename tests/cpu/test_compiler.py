@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+
 import numpy as np
 import pytest
 from numba import njit
@@ -70,3 +73,30 @@ def test_a_kernel_that_is_wrong_leaves_numba_as_it_was() -> None:
     with pytest.raises(Exception, match="nothing"):
         compiled(wrong)
     assert cpu_target.target_context.codegen()._library_class is JITCodeLibrary
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, ValueError])
+def test_an_interrupt_in_a_callback_is_not_lost(
+    raised: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As LLVM's calls of Python lose it. Whatever else is lost there is left to others."""
+    others: list[object] = []
+    whole = CPUCodeLibrary._optimize_final_module
+
+    def call() -> None:
+        raise raised
+
+    def disturbed(self: CPUCodeLibrary) -> None:
+        ctypes.CFUNCTYPE(None)(call)()
+        whole(self)
+
+    monkeypatch.setattr(CPUCodeLibrary, "_optimize_final_module", disturbed)
+    monkeypatch.setattr(sys, "unraisablehook", lambda one: others.append(one.exc_type))
+    hook = sys.unraisablehook
+    if raised is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            compiled(clip)
+    else:
+        assert compiled(clip).address
+    assert others == ([] if raised is KeyboardInterrupt else [raised])
+    assert sys.unraisablehook is hook
