@@ -34,13 +34,14 @@ ROUGH = {Size(4, 5): 5, Size(5, 4): 8}
 add up in squares: one of 4 direct sums' roundings, as F(4x4, 5x5) errs, among n of 1 makes
 (n - 1 + 16) / n, which is 4, twice the error of direct sums alone, where n is 5."""
 
-ROUGHER, WASTE = (Size(5, 3),), 1.2
-"""The sizes that err twice as much as F(4x4, 3x3). They are taken where the tiles of that make so
-many times the outputs that there are, as in images of 13 and 14 pixels."""
+ROUGHER, WASTE = {Size(5, 3): 8}, 1.2
+"""The sizes that err twice as much as F(4x4, 3x3), and how many layers a net has at least where
+they are taken: in images of which tiles of 4x4 outputs make so many times the outputs that there
+are, as of 13 and 14 pixels."""
 
 DEEP = 10
-"""Layers that a net has at least where `ROUGHER` sizes are taken or products made by Strassen's
-algorithm, which errs 1.75 times as much as F(4x4, 3x3) does without."""
+"""Layers that a net has at least where products are made by Strassen's algorithm, which errs 1.75
+times as much as F(4x4, 3x3) does without."""
 
 WORTH_COMPILING = 0.25
 """The part of a net's multiply-adds that a kernel does at least where others could do them too: the
@@ -96,8 +97,8 @@ def algorithms(task: Task) -> list[Algorithm]:
     sizes = [] if direct else _sizes(op, channels)
     if task.whole.pool is not None:
         sizes = [size for size in sizes if size.pools]
-    if not (task.deep and _wasteful(task)):
-        sizes = [size for size in sizes if size not in ROUGHER]
+    least = task.layers if _wasteful(task) else 0
+    sizes = [size for size in sizes if ROUGHER.get(size, 0) <= least]
     if task.shallow:
         sizes = [size for size in sizes if size not in ROUGH]
     fewer = strassen.suits(task)
@@ -157,19 +158,17 @@ def by_phases(op: Conv, channels: int) -> Phases:
 def shallow(graph: Graph) -> bool:
     """Whether a net has too few layers to hide the errors of rough sizes among their roundings."""
     bases = [(parts(n).base, graph.input_shapes(n)) for n in graph if not isinstance(n.op, Input)]
-    count = sum(isinstance(op, Conv | ConvTranspose | Linear) for op, _ in bases)
     needed = [
         max((ROUGH.get(size, 0) for size in _sizes(op, shape[0])), default=0)
         for op, (shape, *_) in bases
         if isinstance(op, Conv)
     ]
-    return count < sum(needed)
+    return layers(graph) < sum(needed)
 
 
-def deep(graph: Graph) -> bool:
-    """Whether a net has layers enough for Strassen's algorithm and for `ROUGHER` sizes."""
-    ops = (parts(n).base for n in graph)
-    return sum(isinstance(op, Conv | ConvTranspose | Linear) for op in ops) >= DEEP
+def layers(graph: Graph) -> int:
+    """How many layers of sums a net has, among whose roundings the errors of one hide."""
+    return sum(isinstance(parts(n).base, Conv | ConvTranspose | Linear) for n in graph)
 
 
 def cut(task: Task) -> bool:
@@ -250,7 +249,7 @@ def _may_cut(task: Task, size: Size, channels: int) -> bool:
     Padding lanes would not stay zero: what they hold cancels out but for its rounding."""
     if rates().quarters is None or not quartered() or size not in CUT:
         return False
-    if not (task.deep and task.points):
+    if task.layers < DEEP or not task.points:
         return False
     filters = _conv(task).filters
     blocks = -(-channels // LANES)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cpu import arrange, chains, memory, region, stripes, threads, tuned
-from netdsl.cpu.choices import choice, cut, deep, pools, shallow, worth_compiling
+from netdsl.cpu.choices import choice, cut, layers, pools, shallow, worth_compiling
 from netdsl.cpu.factors import settled
 from netdsl.cpu.halves import moved_up
 from netdsl.cpu.launch import Progress, Worker, prepare, watched
@@ -231,7 +231,7 @@ class Making:
         self.choices = choices
         self.exact, self.precision, self.fc_weights = exact, precision, fc_weights
         self.params = LooseParams()
-        self.shallow, self.deep = shallow(graph), deep(graph)
+        self.shallow, self.layers = shallow(graph), layers(graph)
         self.plain: frozenset[str] = frozenset()
         self.halves: frozenset[str] = frozenset()
         graph = fuse_pools(graph, lambda graph, layer, pool: pools(self._task(graph, layer), pool))
@@ -267,7 +267,7 @@ class Making:
         """The task of a node, in single precision where rounding gains nothing, with the way that
         tuning chose for it, where it did."""
         how = (self.batch, self.threads, self.exact, None, self.precision, self.fc_weights)
-        net = (self.shallow, self.deep, node.name not in self.plain)
+        net = (self.shallow, self.layers, node.name not in self.plain)
         task = settled(Task(node, graph.input_shapes(node), *how, *net))
         if not self.choices or not isinstance(task.whole.base, Conv):
             return task

@@ -29,9 +29,9 @@ class Task:
     choice: the name of the way to do it that was measured to be best, see choices.py.
     precision: what factors are rounded to, fp32 or bf16. fc_weights: what weights of fully
     connected layers are kept in (fp32, bf16 or int8), where that is not as `precision` says.
-    shallow: whether the net has too few layers for the errors of rough sizes, see choices.py; deep:
-    whether it has enough for those of rougher ones and of Strassen's algorithm, and points: whether
-    that does enough of the net to make products.
+    shallow: whether the net has too few layers for the errors of rough sizes, see choices.py;
+    layers: how many it has, and points: whether Strassen's algorithm does enough of the net to make
+    products.
     """
 
     node: Node
@@ -43,7 +43,7 @@ class Task:
     precision: str = "fp32"
     fc_weights: str | None = None
     shallow: bool = False
-    deep: bool = False
+    layers: int = 0
     points: bool = True
 
     @cached_property

@@ -80,18 +80,18 @@ def test_nets_of_few_layers_do_without_the_size_that_errs_most(text: str, rough:
     assert ("winograd4" in ways) == rough, ways
 
 
-def sized(pixels: int, deep: bool = True, exact: bool = False) -> list[str]:
-    """The algorithms for a layer of so many pixels along each axis, in a deep net or another."""
+def sized(pixels: int, layers: int = 8, exact: bool = False) -> list[str]:
+    """The algorithms for a layer of so many pixels along each axis, in a net of so many layers."""
     window = Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
     layer = Layer(Conv(256, window), (256, pixels, pixels), 8, exact=exact)
-    return [one.name for one in algorithms(replace(layer.task, deep=deep))]
+    return [one.name for one in algorithms(replace(layer.task, layers=layers))]
 
 
 @pytest.mark.parametrize("pixels", [13, 14])
-def test_small_images_by_tiles_of_five_in_deep_nets(pixels: int) -> None:
+def test_small_images_by_tiles_of_five_in_nets_of_eight_layers(pixels: int) -> None:
     """They cover 14 pixels by 9 tiles where those of 4x4 take 16."""
     assert sized(pixels)[0] == "winograd5"
-    assert "winograd5" not in sized(pixels, deep=False)
+    assert "winograd5" not in sized(pixels, layers=7)
     assert "winograd5" not in sized(pixels, exact=True)
 
 
@@ -106,7 +106,7 @@ def test_pools_are_fused_where_that_costs_less(pixels: int, together: bool) -> N
     window = Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
     layer = Layer(Conv(512, window), (512, pixels, pixels), 8)
     pool = MaxPool(Window((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)))
-    assert pools(replace(layer.task, deep=True), pool) == together
+    assert pools(replace(layer.task, layers=8), pool) == together
 
 
 @pytest.mark.parametrize(("more", "way"), [(5, "direct"), (6, "winograd5")])

@@ -38,7 +38,7 @@ def forced(monkeypatch):
         monkeypatch.setattr(winograd, "rates", lambda: costs.WIDE)
 
     def force(layer, mode, chunk, size=SIZES[0], shape=None):
-        layer.task = replace(layer.task, deep=True)
+        layer.task = replace(layer.task, layers=10)
         known = choices.layer(layer.task, size)._replace(strassen=True)
         plan = winograd._cheapest(size, known, mode, strassen=True)
         chunk, parts = min(chunk, plan.tiles), plan.parts
@@ -172,7 +172,7 @@ def test_ways_worth_measuring():
     if winograd.rates().quarters is None:
         pytest.skip("not measured on such a CPU")
     layer = Layer(conv(256), (256, 56, 56), 8)
-    task = replace(layer.task, deep=True)
+    task = replace(layer.task, layers=10)
     found = [way.name for way in choices.ways(task)]
     assert len(set(found)) == len(found)
     assert {name.split(" of ")[0] for name in found if "strassen" in name} == {
@@ -181,14 +181,15 @@ def test_ways_worth_measuring():
     }
     assert found[0] == choices.choice(task).name
     assert not strassen(names(layer))
-    assert not strassen(names(layer, deep=True, exact=True))
-    assert not strassen(names(layer, deep=True, precision="bf16"))
-    assert not strassen(names(Layer(conv(250), (256, 56, 56), 8), deep=True))
-    assert not strassen(names(Layer(conv(256), (240, 56, 56), 8), deep=True))
-    rough = names(Layer(conv(256, 5, 2), (256, 56, 56), 8), deep=True)
+    assert not strassen(names(layer, layers=10, exact=True))
+    assert not strassen(names(layer, layers=10, precision="bf16"))
+    assert not strassen(names(Layer(conv(250), (256, 56, 56), 8), layers=10))
+    assert not strassen(names(Layer(conv(256), (240, 56, 56), 8), layers=10))
+    rough = names(Layer(conv(256, 5, 2), (256, 56, 56), 8), layers=10)
     assert not any(name.startswith("winograd4 strassen") for name in rough)
 
 
-def test_vgg_is_deep_and_alexnet_is_not():
-    assert choices.deep(find.graph_of("vgg16"))
-    assert not choices.deep(find.graph_of("alexnet"))
+def test_layers_that_a_net_has():
+    """Those that sum: VGG-16's name counts them, and AlexNet's are too few for this."""
+    assert choices.layers(find.graph_of("vgg16")) == 16
+    assert choices.layers(find.graph_of("alexnet")) == 8 < choices.DEEP

@@ -117,7 +117,7 @@ def test_both_ways_and_every_size(size, mode, monkeypatch):
     """Whatever would be chosen: by tiles and by products, each size."""
     monkeypatch.setattr(winograd, "_order", lambda size, layer: mode)
     monkeypatch.setattr("netdsl.cpu.choices.SIZES", (size,))
-    monkeypatch.setattr("netdsl.cpu.choices.ROUGHER", ())
+    monkeypatch.setattr("netdsl.cpu.choices.ROUGHER", {})
     layer = Layer(conv(48, size.taps), (33, 25, 22), 2, True, Relu(), spare=1)
     plan = quick_plan(layer.task)
     assert plan is not None
@@ -246,7 +246,7 @@ def test_pooled(shape, size, mode, monkeypatch):
 @pytest.mark.parametrize("size", [size for size in SIZES if not size.pools])
 def test_tiles_of_odd_sides_do_not_pool(size, monkeypatch):
     monkeypatch.setattr("netdsl.cpu.choices.SIZES", (size,))
-    monkeypatch.setattr("netdsl.cpu.choices.ROUGHER", ())
+    monkeypatch.setattr("netdsl.cpu.choices.ROUGHER", {})
     task = Layer(conv(40, size.taps), (33, 26, 20)).task
     assert quick_plan(task) is not None
     assert not pools(task, HALVES)
