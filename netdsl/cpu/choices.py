@@ -53,7 +53,7 @@ POOL = 2.4
 HEAVIEST, HEAVIER = 16 << 20, 4 << 20
 """Floats that a strided layer's transformed weights may take, up to 11 times those of a 3x3 kernel,
 and for each sample, where that is more. ResNet-50's last 3x3 of stride 2 takes another 100 MB, for
-0.7% of the net's time at batch 8."""
+0.7% of the net's time at batch 8 on a Zen 4."""
 
 MORE_SHAPES = 3
 """Tiles of direct sums that are worth measuring beside the one that is taken by its cost."""

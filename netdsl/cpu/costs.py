@@ -191,12 +191,13 @@ FAST = Rates(
 """An Emerald Rapids with AVX-512. By the least regret over 28 layers of VGG-16, ResNet-50, AlexNet
 and GoogLeNet at batches of 1 and 8 on two threads, each done in a dozen ways with weights that are
 not cached: the ways that the table takes need 1.5% more time than the best, in the geometric mean;
-by a Zen 4's numbers it was 4.3%. `direct`, `room` and `gaps`: of another such machine, whose cores
-were shared less, after direct sums had become faster; over 169 layers, 2.3% more time than the
-best, before it was 3.1%; `tile`, `transform` and `wait` over 18 small layers alone besides.
-`pairs`: vdpbf16ps starts every other cycle, where multiply-adds start twice a cycle. `halved`: by
-fully connected layers of 5 to 64 samples; more than sums themselves take, for of floats as much of
-the waiting for weights hides behind them."""
+by a Zen 4's numbers it was 4.3%. `direct`, `room`, `tile`, `transform` and `wait`: of another such
+machine, whose cores were shared less, after direct sums had become faster; over 187 layers, small
+ones among them, 2.8% more time than the best, before it was 3.5%. `near`: so that layers of 256
+channels and 14 pixels go by products of F(5x5, 3x3). `pairs`: vdpbf16ps starts every other cycle,
+where multiply-adds start twice a cycle. `halved`: by fully connected layers of 5 to 64 samples,
+beside a `direct` of 1.4, and reckoned anew for this one; more than sums themselves take, for of
+floats as much of the waiting for weights hides behind them."""
 
 
 @cache
