@@ -69,7 +69,9 @@ def apply(builder: ir.IRBuilder, matrix: Matrix, values: Values) -> Values:
             found[i] = combine(builder, terms)
         else:
             even, odd = combine(builder, terms[::2]), combine(builder, terms[1::2])
-            found[i], found[twin] = builder.fadd(even, odd), builder.fsub(even, odd)
+            found[i] = builder.fadd(even, odd)
+            same = matrix[twin][::2] == row[::2]
+            found[twin] = builder.fsub(even, odd) if same else builder.fsub(odd, even)
     return [found[i] for i in range(len(matrix))]
 
 
@@ -106,12 +108,14 @@ def _groups(matrix: Matrix) -> list[list[int]]:
 
 
 def _twin(matrix: Matrix, i: int) -> int | None:
-    """A later row that differs from row i in the sign of its odd entries, if there is one."""
+    """A later row that differs from row i in the sign of every other entry, if there is one: of the
+    odd ones, or where the number of points is odd of the even ones."""
     if not any(matrix[i][::2]) or not any(matrix[i][1::2]):
         return None
     wanted = tuple(-v if j % 2 else v for j, v in enumerate(matrix[i]))
+    either = wanted, tuple(-v for v in wanted)
     later = range(i + 1, len(matrix))
-    return next((k for k in later if matrix[k] == wanted), None)
+    return next((k for k in later if matrix[k] in either), None)
 
 
 def sandwich(builder: ir.IRBuilder, matrix: Matrix, grid: list[Values]) -> list[Values]:
