@@ -12,7 +12,7 @@ import numpy as np
 from netdsl.cpu.direct import bits
 from netdsl.cpu.layout import LANES, Buffer, Call, Triple
 from netdsl.cpu.micro import Kind, code
-from netdsl.cpu.micro.fields import SIZES, TILE_FIELDS, output_form, turns
+from netdsl.cpu.micro.fields import LINES, SIZES, TILE_FIELDS, output_form, turns
 from netdsl.cpu.winograd import APART, Winograd
 from netdsl.cpu.winograd_kernel import BY_TILES, INPUTS, OUTPUTS, PRODUCTS, TILE, winograd
 from netdsl.cpu.winograd_quarters import winograd_quarters
@@ -128,7 +128,8 @@ def _tile_fields(plan: Winograd, blocks: range, table: int) -> tuple[int, ...]:
     if plan.strassen:
         made, down = plan.chunk * LANES, plan.filter_blocks * plan.chunk * LANES
         head = (turns(Kind.BLOCKED, plan.blocks // 2), table, LANES, LANES, made)
-        return (*head, plan.strides[0], 2 * made, down, 0, *map(bits, (-inf, inf)))
+        further = LANES * LINES if plan.chunk <= plan.tile.shape.pixels else 0
+        return (*head, plan.strides[0], 2 * made, down, further, *map(bits, (-inf, inf)))
     first, count = plan.depth * blocks.start, plan.depth * len(blocks)
     made = plan.chunk * LANES
     return (

@@ -23,7 +23,7 @@ from netdsl.cpu.micro import (
     transform_cut_output,
     transform_filter,
 )
-from netdsl.cpu.micro.fields import LINES
+from netdsl.cpu.micro.fields import FURTHER, LINES
 from netdsl.cpu.winograd_kernel import (
     BIASES,
     BLOCK,
@@ -113,7 +113,7 @@ def weights_of(d, k, f):  # type: ignore[no-untyped-def]
 @njit(boundscheck=False, error_model="numpy")
 def multiply(arena, params, d, k, f, inner, made, formed):  # type: ignore[no-untyped-def]
     """Product k of a whole chunk with weights of a tile of filter blocks. Tiles ask for the weights
-    that follow as those of `winograd_kernel.multiply` do."""
+    that follow as those of `winograd_kernel.multiply` do; a single tile asks for all of them."""
     step = LANES * LINES
     half = 7 * d[TILE] * step
     weights = weights_of(d, k, f)
@@ -126,7 +126,7 @@ def multiply(arena, params, d, k, f, inner, made, formed):  # type: ignore[no-un
         at = 16 * d[d[COLUMN_TABLE] + i]
         x, z = inner + k * d[INNER + 2] + at, formed + at
         ahead = following + min(i, 2) * half
-        each = step if i < 2 else 0
+        each = step + d[TILE + FURTHER] if i < 2 else 0
         run_quarters(
             d[NUMBER], arena, params, past(d, TILE), x, weights, target + at, ahead, each, z
         )

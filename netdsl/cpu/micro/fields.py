@@ -20,9 +20,10 @@ FROM_BIAS, ADD_RESIDUAL, ASK_RESIDUAL = 1, 2, 4
 """What `START` may hold, added up; 0 starts from zero. The last one only asks for the residual
 ahead of time, where the CPU asks for such (`shapes.asks`)."""
 
-RIGHT, LOWER = R_STEP, R_BLOCK
+RIGHT, LOWER, FURTHER = R_STEP, R_BLOCK, START
 """Of a tile that makes quarters (`quarters.py`), floats from one to the one beside it and to the
-one below, in the places of what it has no use for."""
+one below, and from the lines that a turn asks for to as many others, in the places of what it has
+no use for."""
 
 LINES = 2
 """Cache lines that a turn of a product's tile asks for (`product.py`), of each block of filters:

@@ -34,7 +34,11 @@ class Product(Writer):
 
     def begin(self, turn: ir.Value, across: ir.Value) -> None:
         b = self.builder
-        first = b.add(self.bias, b.mul(turn, self.residual))
+        self.ask_from(b.add(self.bias, b.mul(turn, self.residual)), across)
+
+    def ask_from(self, first: ir.Value, across: ir.Value) -> None:
+        """Asks for some lines of each block of filters."""
+        b = self.builder
         for block in range(self.shape.blocks):
             start = b.gep(self.params, [b.add(first, self.times(across, block))])
             for line in range(LINES):

@@ -34,7 +34,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from netdsl.cpu.compiler import FLOATS, INTS
-from netdsl.cpu.micro.fields import LOWER, RIGHT, TURNS, Y_BLOCK
+from netdsl.cpu.micro.fields import FURTHER, LOWER, RIGHT, TURNS, Y_BLOCK
 from netdsl.cpu.micro.product import Product
 from netdsl.cpu.micro.sandwich import at, function, load, store
 from netdsl.cpu.micro.shapes import Kind, Tile, quartered
@@ -55,6 +55,13 @@ class Quarters(Product):
     told from one of the inputs by an odd number in the table, one more than its distance."""
 
     arguments = 6
+
+    def begin(self, turn: ir.Value, across: ir.Value) -> None:
+        """Where a row is one tile, it asks for all lines of the next panel, not for every other."""
+        b = self.builder
+        first = b.add(self.bias, b.mul(turn, self.residual))
+        for far in (ir.Constant(LONG, 0), self.field(FURTHER)):
+            self.ask_from(b.add(first, far), across)
 
     def source(self, far: ir.Value) -> ir.Value:
         b = self.builder
