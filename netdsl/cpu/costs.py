@@ -67,6 +67,10 @@ class Rates(NamedTuple):
     level; chosen: the same two where the tile's shape is chosen. tile: a tile's start and end.
     transform: each of a tile's inputs, there and back.
 
+    tight: samples for each thread up to which a large fully connected layer is faster with its
+    weights in fewer bits (tight.py): measured on a Zen 4, for AVX2 too. An Emerald Rapids takes as
+    many instructions and longer to bring weights from memory, but was not measured.
+
     near, far: bytes of weights a cycle for all threads together, from the cache that they share and
     from memory. passing: bytes a cycle from one step of Winograd's algorithm to the next, through
     that cache; wait: what a step takes beside, of the threads for each other. unhidden: the part of
@@ -91,6 +95,7 @@ class Rates(NamedTuple):
     chosen: tuple[float, float]
     tile: float
     transform: float
+    tight: float
     near: float
     far: float
     passing: float
@@ -117,6 +122,7 @@ WIDE = Rates(
     chosen=(2.7, 0.0),
     tile=20.0,
     transform=4.0,
+    tight=2.0,
     near=52.0,
     far=22.0,
     passing=15.0,
@@ -149,6 +155,7 @@ NARROW = Rates(
     chosen=(2.0, 0.0),
     tile=40.0,
     transform=8.0,
+    tight=0.5,
     near=16.0,
     far=9.0,
     passing=10.0,
@@ -175,6 +182,7 @@ FAST = Rates(
     chosen=(2.0, 1.3),
     tile=50.0,
     transform=20.0,
+    tight=2.0,
     near=9.0,
     far=5.5,
     passing=8.5,

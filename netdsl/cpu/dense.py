@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from itertools import product
 
+import numpy as np
+
 from netdsl.cpu import matrix
 from netdsl.cpu.choices import by_matrices
 from netdsl.cpu.conv import add_biases, all_biases, channel_steps, clamp, kind_for, tap_offsets
 from netdsl.cpu.direct import Sum, View, block_floats, describe
+from netdsl.cpu.factors import tight
 from netdsl.cpu.layout import LANES, Buffer, Call, Floats, Triple
 from netdsl.cpu.micro import SHORT, Kind
 from netdsl.cpu.pack import packed_weights
 from netdsl.cpu.short import shortened
 from netdsl.cpu.task import Needs, Places, Task
+from netdsl.cpu.tight import EXACT, begun, tightened
 from netdsl.ops import Linear
 
 
@@ -31,6 +35,10 @@ def plan_dense(task: Task, places: Places) -> list[Call]:
     if kind is Kind.BLOCKED and task.batch <= FEW and padded(channels, len(places_read)):
         kind = Kind.PLANAR
     taps = taps_of(source, kind, channels, places_read)
+    if kind is Kind.BLOCKED and tight(task):
+        calls = plan_tight(task, places, weights, taps)
+        if calls:
+            return calls
     weights, starts = matrix.whole_blocks(target, weights, [0] * -(-op.filters // LANES))
     block = block_floats(len(taps), kind)
     whole = Sum(
@@ -50,6 +58,33 @@ def plan_dense(task: Task, places: Places) -> list[Call]:
     if kind is Kind.MATRIX:
         return [matrix.describe(whole, task.threads, places)]
     return [describe(whole, task.threads)]
+
+
+def plan_tight(task: Task, places: Places, weights: Floats, taps: list[int]) -> list[Call]:
+    """The same calls with weights that are tight; none where these do not fit."""
+    source, target, params = places.inputs[0], places.output, places.params
+    block = block_floats(len(taps), Kind.TIGHT)
+    near = max(taps) + LANES <= EXACT
+    found = tightened(weights, block, task.threads, params.room) if near else None
+    if found is None:
+        return []
+    residual = samples(places.inputs[1]) if task.whole.residual else None
+    whole = Sum(
+        kind=Kind.TIGHT,
+        counts=(1, 1, 1, source.batch),
+        source=samples(source),
+        target=samples(target),
+        taps=taps,
+        starts=[0] * -(-len(weights) // LANES),
+        weights=params.add(found.packed),
+        block=block,
+        residual=samples(target),
+        scale=params.add(np.full(1, found.scale)),
+        spare=-weights.shape[1] % LANES if weights.shape[2] == 1 else 0,
+        clamp=clamp(task.whole.activation),
+    )
+    first = begun(found.misfits, whole, params, add_biases(places), residual, task.threads)
+    return [first, describe(whole, task.threads)]
 
 
 def dense_needs(task: Task) -> Needs:

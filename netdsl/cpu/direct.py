@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from netdsl.cpu.costs import OWN_CACHE
-from netdsl.cpu.direct_kernel import direct, direct_short
+from netdsl.cpu.direct_kernel import direct, direct_short, direct_tight
 from netdsl.cpu.launch import Worker
 from netdsl.cpu.layout import LANES, Buffer, Call, Triple
 from netdsl.cpu.micro import HALF, SCALED, SHORT, Kind, Shape, code, twice
@@ -72,9 +72,10 @@ class Sum(NamedTuple):
     counts: samples, planes, rows and columns of outputs. taps: where each tap lies from the first,
     in floats. starts: for each block of filters, where its first channels lie from the input's
     start. weights: where they start in params, block: the floats from one block of filters to the
-    next; biases: None for none. spare: lanes of the last tap
-    that hold no channel. clamp: the least and the largest output. fresh: floats of input that a
-    place reads and its neighbours do not; all its taps' where that is 0.
+    next; biases: None for none. scale: where that of tight weights is, whose sums start from what
+    their output holds. spare: lanes of the last tap that hold no channel. clamp: the least and the
+    largest output. fresh: floats of input that a place reads and its neighbours do not; all its
+    taps' where that is 0.
     """
 
     kind: Kind
@@ -87,6 +88,7 @@ class Sum(NamedTuple):
     block: int
     biases: int | None = None
     residual: View | None = None
+    scale: int | None = None
     spare: int = 0
     clamp: tuple[float, float] = (-inf, inf)
     fresh: int = 0
@@ -185,14 +187,14 @@ def describe(whole: Sum, parts: int, shape: Shape | None = None) -> Call:
     """The call that computes a sum on `parts` threads, by tiles of a shape where it fits."""
     over, kind = grid(whole), whole.kind
     runs = [count for _, count in filter_runs(whole.starts)]
-    # A sum in parts passes through the output, so no place may belong to two tiles.
-    overlap = len(whole.taps) <= whole.longest
+    # What passes through the output, as a sum in parts does, may not belong to two tiles.
+    overlap = len(whole.taps) <= whole.longest and kind is not Kind.TIGHT
     terms = max(1, len(whole.taps) * kind.lanes)
     rows = prod(over.counts[:3])
     row = choose(kind, over.counts[3], rows, runs, parts, overlap, shape, terms)
     together = group(whole, rows * row.length, row.shape.pixels, parts)
     program = _parts(whole, over, row.shape.blocks)
-    work = direct_short if kind in SHORT else direct
+    work = direct_tight if kind is Kind.TIGHT else direct_short if kind in SHORT else direct
     return assembled(work, whole, over, row, together, program, parts)
 
 
@@ -219,7 +221,7 @@ def assembled(
         over.counts[:3],
         (row.length, column_table, len(filter_tiles), filter_table),
         (together, whole.weights, whole.block),
-        (whole.biases or 0,),
+        (whole.biases or whole.scale or 0,),
         *((view.start, *view.steps[:3]) for view in over[1:]),
         (len(steps), step_table, row.shape.blocks, filter_table + 2 * len(filter_tiles)),
         *((s.tile[0], taps_at + s.table - t, *s.tile[1:]) for s, t in zip(steps, at, strict=True)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
-from netdsl.cpu.micro import past, prefetch, run_short, run_tile
+from netdsl.cpu.micro import past, prefetch, run_short, run_tight, run_tile
 from netdsl.cpu.micro.fields import R_BLOCK, R_STEP, X_STEP, Y_BLOCK, Y_STEP
 from netdsl.cpu.walks import (
     ACROSS,
@@ -137,6 +137,15 @@ def short_tile(  # type: ignore[no-untyped-def]
     fetch(params, d, step, w, nth, count, 3)
 
 
+@njit(forceinline=True)
+def tight_tile(  # type: ignore[no-untyped-def]
+    arena, params, d, step, t, number, x, w, y, added, block, nth, count, source
+):
+    """Runs a tile with tight weights, which finds their scale in the place of biases."""
+    run_tight(number, arena, params, t, x, w, y, d[BIASES], added)
+    fetch(params, d, step, w, nth, count, 3)
+
+
 @worker
 def direct(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """Sums over taps for all places of a grid and all filters."""
@@ -147,3 +156,9 @@ def direct(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
 def direct_short(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """The same with weights of fewer bits, a worker of its own since few ever want its tiles."""
     sum_up(arena, params, d, part, parts, short_tile)
+
+
+@worker
+def direct_tight(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """The same with tight weights (tight.py)."""
+    sum_up(arena, params, d, part, parts, tight_tile)

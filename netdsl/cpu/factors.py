@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from netdsl.cpu.costs import PLANAR, Work, rates
+from netdsl.cpu.costs import PLANAR, SHARED, Work, rates
 from netdsl.cpu.layout import LANES, axes3
-from netdsl.cpu.micro import Kind, dots, matrices
+from netdsl.cpu.micro import Kind, dots, matrices, tiles
 from netdsl.cpu.task import Task
 from netdsl.ops import Conv, Linear
 
@@ -40,6 +40,23 @@ def cheapest(task: Task) -> Kind:
     layer = work(task)
     kinds = (*([Kind.PAIRED] if dots() else []), Kind.HALVED, Kind.BLOCKED)
     return min(kinds, key=layer.direct)
+
+
+TOGETHER = 4
+"""Blocks of filters that tiles of several samples go across."""
+
+
+def tight(task: Task) -> bool:
+    """Whether a fully connected layer's weights are to lose bits and no digits (tight.py): where
+    they come from memory, threads wait for nothing else, and a tile has all samples, so that each
+    weight is widened once."""
+    op = task.whole.base
+    if not isinstance(op, Linear) or (task.fc_weights or task.precision) != "fp32":
+        return False
+    once = max(tile.shape.pixels for tile in tiles() if tile.kind is Kind.TIGHT)
+    few = task.batch <= min(once, rates().tight * task.threads)
+    whole = task.batch == 1 or -(-op.filters // LANES) % TOGETHER == 0
+    return few and whole and 4 * op.filters * prod(task.shapes[0]) > SHARED
 
 
 def work(task: Task) -> Work:

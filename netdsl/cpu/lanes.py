@@ -48,3 +48,6 @@ store_bytes = late("netdsl.cpu.half", "store_bytes")
 store_half = late("netdsl.cpu.half", "store_half")
 store_halves = late("netdsl.cpu.half", "store_halves")
 store_woven = late("netdsl.cpu.half", "store_woven")
+
+misfits = late("netdsl.cpu.tight_bits", "misfits")
+tighten = late("netdsl.cpu.tight_bits", "tighten")

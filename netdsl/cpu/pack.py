@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from netdsl.cpu.lanes import paired
+from netdsl.cpu.late import njit
 from netdsl.cpu.launch import BODY, WORKER, launch, share, worker
 from netdsl.cpu.layout import LANES, Floats, aligned
 from netdsl.cpu.micro import HALF, Kind
@@ -21,16 +22,24 @@ def pack_blocks(weights, packed, d, part, parts):  # type: ignore[no-untyped-def
     filters, channels, taps, lanes = d[FILTERS], d[CHANNELS], d[TAPS], d[LANE_COUNT]
     row = channels * taps
     for block in range(share(d[BLOCKS], part, parts), share(d[BLOCKS], part + 1, parts)):
-        first, count = 16 * block, min(16, filters - 16 * block)
+        count = min(16, filters - 16 * block)
         for b in range(d[CHANNEL_BLOCKS]):
-            for lane in range(min(lanes, channels - b * lanes)):
-                source = first * row + (b * lanes + lane) * taps
-                target = block * d[BLOCK] + (b * taps * lanes + lane) * 16
-                for _ in range(taps):
-                    for f in range(count):
-                        packed[target + f] = weights[source + f * row]
-                    source += 1
-                    target += 16 * lanes
+            source = 16 * block * row + b * lanes * taps
+            target = block * d[BLOCK] + b * taps * lanes * 16
+            here = min(lanes, channels - b * lanes)
+            transpose(weights, packed, source, target, row, count, here, taps, lanes)
+
+
+@njit(boundscheck=False, error_model="numpy")
+def transpose(weights, packed, source, target, row, count, here, taps, lanes):  # type: ignore[no-untyped-def]
+    """Packs some channels of a block of filters, `count` of them, that are `row` floats apart."""
+    for lane in range(here):
+        at, to = source + lane * taps, target + lane * 16
+        for _ in range(taps):
+            for f in range(count):
+                packed[to + f] = weights[at + f * row]
+            at += 1
+            to += 16 * lanes
 
 
 @worker

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from netdsl.cpu import arrange, chains, memory, region, stripes, threads, tuned
 from netdsl.cpu.choices import choice, cut, layers, pools, shallow, worth_compiling
-from netdsl.cpu.factors import settled
+from netdsl.cpu.factors import settled, tight
 from netdsl.cpu.halves import moved_up
 from netdsl.cpu.launch import Progress, Worker, prepare, watched
 from netdsl.cpu.layout import Call, aligned
@@ -281,6 +281,7 @@ class Making:
         half = [k for r in rounded for k in r.half_kernels]
         less = self.fc_weights in ("bf16", "int8")
         short = [k for r in recipes for k in r.short] if less else []
+        short += [k for t in self.tasks.values() if tight(t) for k in recipe(t.node).tight]
         more = [*stripes.KERNELS, *half] if self.striped else half
         return [*ports, *(k for r in recipes for k in r.kernels), *more, *short]
 

@@ -24,6 +24,7 @@ from netdsl.cpu import (
     rounding,
     short,
     strassen_kernel,
+    tight,
     transposed,
     winograd_kernel,
     winograd_quarters,
@@ -85,7 +86,7 @@ class Recipe(NamedTuple):
     memory. over: which of its inputs it may write over, if nothing reads them after it. half: the
     kernels that it may take besides, where weights are in bfloat16; matrix: and where the CPU
     multiplies matrices of it. short: the same where weights of fully connected layers are asked for
-    in fewer bits.
+    in fewer bits; tight: where they are to be in fewer of themselves (`factors.tight`).
     """
 
     kernels: tuple[Worker, ...]
@@ -95,6 +96,7 @@ class Recipe(NamedTuple):
     half: tuple[Worker, ...] = ()
     short: tuple[Worker, ...] = ()
     matrix: tuple[Worker, ...] = ()
+    tight: tuple[Worker, ...] = ()
 
     @property
     def half_kernels(self) -> tuple[Worker, ...]:
@@ -107,6 +109,7 @@ QUICK = (winograd_kernel.transform_filters, winograd_kernel.winograd, phases.spl
 QUARTERS = (winograd_quarters.transform_quarters, winograd_quarters.winograd_quarters)
 APART = (depthwise.depthwise,)
 SUMS = (pack.pack_blocks, direct_kernel.direct)
+TIGHT_SUMS = (tight.pack_tight, tight.begin, direct_kernel.direct_tight)
 HALF_SUMS = (pack.pack_pairs, direct_kernel.direct_short)
 SHORT_SUMS = (short.to_bytes, short.to_halves, direct_kernel.direct_short)
 ROUNDING = (rounding.round_blocks, rounding.round_planes)
@@ -133,7 +136,13 @@ RECIPES: dict[type[Op], Recipe] = {
     ),
     ConvTranspose: Recipe(SUMS, transposed.plan_transposed, transposed.transposed_needs),
     Linear: Recipe(
-        SUMS, dense.plan_dense, dense.dense_needs, half=HALF_SUMS, short=SHORT_SUMS, matrix=MATRIX
+        SUMS,
+        dense.plan_dense,
+        dense.dense_needs,
+        half=HALF_SUMS,
+        short=SHORT_SUMS,
+        matrix=MATRIX,
+        tight=TIGHT_SUMS,
     ),
     Rounded: Recipe(ROUNDING, rounding.plan_rounded, rounding.rounded_needs, matrix=WIDE_ROUNDING),
     MaxPool: MAXIMUM,

@@ -44,7 +44,7 @@ def test_layers_on_narrow_registers(tmp_path):
     """The layers' own tests, in a process that compiles for AVX2."""
     features = without("avx512")
     assert run(features, tmp_path, ["-c", ASKED]).strip() == "False 6"
-    tests = ["conv", "winograd", "rounding", "short", "pools", "response"]
+    tests = ["conv", "winograd", "rounding", "short", "tight", "pools", "response"]
     tests = [f"test_{name}.py" for name in tests]
     run(features, tmp_path, ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests])
 

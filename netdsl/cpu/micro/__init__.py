@@ -30,6 +30,7 @@ run_product = late("netdsl.cpu.micro.product", "run_product")
 run_quarters = late("netdsl.cpu.micro.quarters", "run_quarters")
 run_row = late("netdsl.cpu.micro.rows", "run_row")
 run_short = late("netdsl.cpu.micro.tile", "run_short")
+run_tight = late("netdsl.cpu.micro.tile", "run_tight")
 run_tile = late("netdsl.cpu.micro.tile", "run_tile")
 past = late("netdsl.cpu.micro.tile", "past")
 prefetch = late("netdsl.cpu.micro.tile", "prefetch")
@@ -62,6 +63,7 @@ __all__ = [
     "run_quarters",
     "run_row",
     "run_short",
+    "run_tight",
     "run_tile",
     "tiles",
     "transform_cut_input",

@@ -23,25 +23,29 @@ class Kind(IntEnum):
     HALVED = 24  # 16 channels as they are, and weights as 8 pairs
     # With numbers of a quarter of the bits (int8), those of four channels in the place of a float:
     BYTES = 20  # 16 channels as they are, and weights as bytes, to be scaled
+    # With all digits of a float in 28 bits, those of eight channels in the place of seven floats:
+    TIGHT = 14  # 16 channels as they are, and weights so, to be scaled (tight.py)
     # In registers that hold matrices (AMX):
     MATRIX = 32  # 32 channels as 16 pairs, and weights so too
 
     @cached_property
     def lanes(self) -> int:
         """Input channels that a tap's weights are for, 16 filters each."""
-        sixteen = (Kind.PAIRED, Kind.HALVED, Kind.BYTES, Kind.ASKING)
+        sixteen = (Kind.PAIRED, Kind.HALVED, Kind.BYTES, Kind.TIGHT, Kind.ASKING)
         return 16 if self in sixteen else max(self.value, 1)
 
     @cached_property
     def rows(self) -> int:
         """Vectors of weights that a tap has for a block of 16 filters."""
+        if self is Kind.TIGHT:
+            return self.lanes * 7 // 8
         return self.lanes // (4 if self is Kind.BYTES else 2 if self in HALF else 1)
 
     @cached_property
     def unroll(self) -> int:
         """Of these, those that a turn of a tile's loop takes."""
         four = (Kind.BLOCKED, Kind.PAIRED, Kind.ASKING)
-        return 4 if self in four else 2 if self is Kind.HALVED else 1
+        return 4 if self in four else {Kind.HALVED: 2, Kind.TIGHT: 7}.get(self, 1)
 
     @cached_property
     def scales(self) -> int:
@@ -159,6 +163,7 @@ AVX512 = (
     *_tiles(Kind.DEPTHWISE, (28, 1), (14, 1), (7, 1), (4, 1), (1, 1)),
     *_tiles(Kind.HALVED, (7, 3), (4, 4), (3, 3), (2, 4), (1, 8), (1, 4), (1, 1)),
     *_tiles(Kind.BYTES, (7, 3), (6, 4), (4, 4), (3, 3), (2, 4), (1, 8), (1, 4), (1, 3), (1, 1)),
+    *_tiles(Kind.TIGHT, (4, 4), (3, 4), (2, 4), (1, 4), (1, 1)),
 )
 DOTS = (
     *_tiles(Kind.PAIRED, (14, 2), (13, 2), (12, 2), (7, 3), (6, 4), (5, 3)),
@@ -180,6 +185,7 @@ NARROW = (
     *_tiles(Kind.DEPTHWISE, (7, 1), (4, 1), (1, 1)),
     *_tiles(Kind.HALVED, (4, 1), (1, 2), (1, 1)),
     *_tiles(Kind.BYTES, (6, 1), (4, 1), (2, 2), (1, 4), (1, 3), (1, 2), (1, 1)),
+    *_tiles(Kind.TIGHT, (1, 2), (1, 1)),
 )
 
 

@@ -20,7 +20,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from netdsl.cpu.compiler import FLOATS, INTS
-from netdsl.cpu.micro import vectors
+from netdsl.cpu.micro import tight, vectors
 from netdsl.cpu.micro.fields import (
     ADD_RESIDUAL,
     ASK_RESIDUAL,
@@ -204,7 +204,7 @@ class Writer(vectors.Writer):
         offset = b.load(b.gep(self.table, [tap]))
         if per_tap > 1:
             part = b.and_(turn, ir.Constant(LONG, per_tap - 1))
-            offset = b.add(offset, self.times(part, unroll * self.width))
+            offset = b.add(offset, self.times(part, self.reach))
         pixels = [
             b.gep(b.gep(self.xs, [self.times(self.x_step, p)]), [offset])
             for p in range(self.shape.pixels)
@@ -212,23 +212,26 @@ class Writer(vectors.Writer):
         here = b.gep(weights, [self.times(turn, unroll * LANES)])
         self.begin(turn, self.across)
         values = [list(row) for row in phis]
-        for i in range(unroll):
-            values = self.step(values, pixels, here, i)
-        following = b.add(turn, ir.Constant(LONG, 1))
+        if self.kind is Kind.TIGHT:
+            values = self.eight(values, pixels, here)
+        else:
+            for i in range(unroll):
+                values = self.step(values, pixels, here, i)
+        last, following = b.block, b.add(turn, ir.Constant(LONG, 1))
         again = b.cbranch(b.icmp_signed("<", following, end), loop, after)
         again.set_metadata("llvm.loop", self.not_unrolled())
         turn.add_incoming(first, before)
-        turn.add_incoming(following, loop)
+        turn.add_incoming(following, last)
         for row, start, new in zip(phis, sums, values, strict=True):
             for phi, v, u in zip(row, start, new, strict=True):
                 phi.add_incoming(v, before)
-                phi.add_incoming(u, loop)
+                phi.add_incoming(u, last)
         b.position_at_end(after)
         return values
 
     def parts(self, sums: Sums, weights: ir.Value, turns: ir.Value) -> Sums:
         """The same part by part, each scaled when it is done by what stands before its weights."""
-        b, each = self.builder, ir.Constant(LONG, SCALED // (self.kind.unroll * self.width))
+        b, each = self.builder, ir.Constant(LONG, SCALED // self.reach)
         before, loop, after = b.block, b.append_basic_block(), b.append_basic_block()
         b.branch(loop)
         b.position_at_end(loop)
@@ -275,6 +278,54 @@ class Writer(vectors.Writer):
                 for i, factor in enumerate(factors):
                     result[i][p] = self.muladd(channels, factor, result[i][p])
         return result
+
+    def eight(self, values: Sums, pixels: Values, weights: ir.Value) -> Sums:
+        """The share of every sum that eight channels have, whose weights are tight: in a loop over
+        seven rows, in whose registers only what was gathered of the eighth is kept besides."""
+        b, whole = self.builder, ir.VectorType(INT, LANES)
+        scale = self.spread(b.load(b.gep(self.params, [self.bias])))
+        before, loop, after = b.block, b.append_basic_block(), b.append_basic_block()
+        b.branch(loop)
+        b.position_at_end(loop)
+        k, phis = b.phi(LONG), [[b.phi(VECTOR) for _ in row] for row in values]
+        bits = [b.phi(whole) for _ in values]
+        here = b.gep(weights, [self.times(k, LANES)])
+        places = [self.vector(here, self.times(self.across, i)) for i in range(self.shape.blocks)]
+        rows = [b.bitcast(self.load(place), whole) for place in places]
+        for place in places:
+            ask(b, b.gep(place, [ir.Constant(LONG, tight.AHEAD)]), SECOND_LEVEL)
+        factors = [b.fmul(tight.own(b, row), scale) for row in rows]
+        found = self.times_channel(phis, pixels, k, factors)
+        gathered = [tight.gathered(b, old, row) for old, row in zip(bits, rows, strict=True)]
+        following = b.add(k, ir.Constant(LONG, 1))
+        again = b.icmp_signed("<", following, ir.Constant(LONG, tight.SEVEN))
+        b.cbranch(again, loop, after).set_metadata("llvm.loop", self.not_unrolled())
+        k.add_incoming(ir.Constant(LONG, 0), before)
+        k.add_incoming(following, loop)
+        for phi, new in zip(bits, gathered, strict=True):
+            phi.add_incoming(ir.Constant(whole, [0] * LANES), before)
+            phi.add_incoming(new, loop)
+        for row, start, new in zip(phis, values, found, strict=True):
+            for phi, v, u in zip(row, start, new, strict=True):
+                phi.add_incoming(v, before)
+                phi.add_incoming(u, loop)
+        b.position_at_end(after)
+        factors = [b.fmul(tight.eighth(b, kept), scale) for kept in gathered]
+        return self.times_channel(found, pixels, ir.Constant(LONG, tight.SEVEN), factors)
+
+    def times_channel(self, values: Sums, pixels: Values, k: ir.Value, factors: Values) -> Sums:
+        """The share of every sum that the k-th channel has, with these weights."""
+        result = [list(sums) for sums in values]
+        for p, place in enumerate(pixels):
+            channels = self.channels(self.builder.gep(place, [k]))
+            for i, factor in enumerate(factors):
+                result[i][p] = self.muladd(channels, factor, result[i][p])
+        return result
+
+    @property
+    def reach(self) -> int:
+        """Floats of an input that a turn of the loop is for."""
+        return tight.EIGHT if self.kind is Kind.TIGHT else self.kind.unroll * self.width
 
     @property
     def width(self) -> int:
@@ -395,6 +446,8 @@ lie in the arena; w, bias: the first block's weights and biases in params.
 """
 run_short = intrinsic(runner(tile_function, *SHORT))
 """The same for the kinds with weights of fewer bits than a float has."""
+run_tight = intrinsic(runner(tile_function, Kind.TIGHT))
+"""The same for weights that have all of theirs; bias: where they have their scale."""
 
 
 @intrinsic
