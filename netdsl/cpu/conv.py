@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 from math import inf, prod
 
@@ -145,29 +146,33 @@ def quick_calls(task: Task, plan: Winograd, ends: winograd_calls.Ends) -> list[C
 
 def plan_strassen(task: Task, places: Places, shape: Shape | None = None) -> list[Call]:
     """The calls of Strassen's algorithm, by tiles of this shape where one is given and fits."""
-    weights, source, target = places.weights["weight"], places.inputs[0], places.output
+    source, target, params = places.inputs[0], places.output, places.params
     op = task.whole.base
     assert isinstance(op, Conv)
-    filters, channels = weights.shape[:2]
-    quarters = strassen.quarters(weights.reshape(filters, channels, 1))
-    block = strassen.block(strassen.halves_of(channels, filters))
-    packed = packed_weights(quarters, Kind.ASKING, block, task.threads, places.params.room)
-    bounds = np.repeat(np.array(clamp(task.whole.activation), np.float32), LANES)
+    filters, channels = places.weights["weight"].shape[:2]
+    weights = places.weights["weight"].reshape(filters, channels, 1)
+
+    def packed(kind: Kind, weights: Floats) -> tuple[int, int]:
+        block = block_floats(weights.shape[1] // LANES, kind)
+        return params.add(packed_weights(weights, kind, block, task.threads, params.room)), block
+
+    half = strassen.halves_of(channels, filters)
+    at, block = packed(Kind.POINTS, strassen.quarters(weights, half.lengths))
     whole = Sum(
-        kind=Kind.ASKING,
+        kind=Kind.POINTS,
         counts=(target.batch, *target.size),
         source=walk(source, op.window),
         target=view(target),
         taps=tap_offsets(source, channels // LANES, [(0, 0, 0)]),
         starts=[0] * (filters // LANES),
-        weights=places.params.add(packed),
+        weights=at,
         block=block,
         biases=all_biases(places, filters // LANES),
         residual=view(places.inputs[1]) if task.whole.residual else None,
         clamp=clamp(task.whole.activation),
     )
-    ends = strassen.Ends(places.scratch, places.params.add(bounds))
-    return strassen.describe(whole, ends, task.threads, shape)
+    plain = partial(packed, Kind.BLOCKED, weights)
+    return strassen.describe(whole, plain, places.scratch, task.threads, shape)
 
 
 def walk(source: Buffer, window: Window) -> View:

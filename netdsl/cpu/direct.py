@@ -22,7 +22,7 @@ from netdsl.cpu.direct_kernel import direct, direct_short, direct_tight
 from netdsl.cpu.launch import Worker
 from netdsl.cpu.layout import LANES, Buffer, Call, Triple
 from netdsl.cpu.micro import HALF, SCALED, SHORT, Kind, Shape, code, twice
-from netdsl.cpu.micro.fields import ADD_RESIDUAL, FROM_BIAS, TILE_FIELDS, turns
+from netdsl.cpu.micro.fields import ADD_RESIDUAL, FROM_BIAS, turns
 from netdsl.cpu.tiling import Row, choose, starts
 from netdsl.cpu.walks import OWN, STEP
 
@@ -140,9 +140,9 @@ class Step(NamedTuple):
 
     tile: the fields of its tiles but for where the table of taps is. table: which taps are its own,
     of all that are listed. start, weights, to, beside: floats from where input, weights, output and
-    residual start. formed: whether it reads what Strassen's algorithm has formed. again: whether it
-    adds what is in the output to it. ahead: floats from its weights to those that come next, and
-    lines: cache lines of them, of each block of filters, to ask for ahead of time.
+    residual start. again: whether it adds what is in the output to it. ahead: floats from its
+    weights to those that come next, and lines: cache lines of them, of each block of filters, to
+    ask for ahead of time.
     """
 
     tile: tuple[int, ...]
@@ -151,7 +151,6 @@ class Step(NamedTuple):
     weights: int = 0
     to: int = 0
     beside: int = 0
-    formed: bool = False
     again: bool = False
     ahead: int = 0
     lines: int = 0
@@ -210,12 +209,13 @@ def assembled(
     ]
     tiles = prod(over.counts[:3]) * row.length
     steps = program.steps
-    taps_at = OWN + TILE_FIELDS * len(steps)
+    each = len(steps[0].tile) + 1
+    taps_at = OWN + each * len(steps)
     step_table = taps_at + len(program.taps)
     column_table = step_table + STEP * len(steps)
     filter_table = column_table + 2 * row.length + 1
     codes = [code(row.tile)] * row.whole + [code(tile) for tile in row.rest]
-    at = [OWN + TILE_FIELDS * i for i in range(len(steps))]
+    at = [OWN + each * i for i in range(len(steps))]
     fields = (
         (0, max(1, min(parts, tiles * len(filter_tiles)))),
         over.counts[:3],

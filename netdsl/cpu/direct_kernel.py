@@ -16,7 +16,6 @@ from netdsl.cpu.walks import (
     COLUMN_TABLE,
     COLUMNS,
     FILTERS,
-    FORMED,
     FROM,
     GROUP,
     INPUT,
@@ -34,7 +33,6 @@ from netdsl.cpu.walks import (
     WEIGHT,
     WEIGHTS,
     row_at,
-    row_width,
     strip,
 )
 
@@ -66,9 +64,8 @@ def group_end(d, at, right):  # type: ignore[no-untyped-def]
 
 
 @njit(boundscheck=False, error_model="numpy")
-def sums(arena, params, d, at, stop, step, made, source, run):  # type: ignore[no-untyped-def]
-    """One step's sums for a thread's share of a group. made: where sums of inputs lie that were
-    formed; run: runs a tile, source being for it alone."""
+def sums(arena, params, d, at, stop, step, run):  # type: ignore[no-untyped-def]
+    """One step's sums for a thread's share of a group. run: runs a tile."""
     fields, again = d[step + TILE], d[step + AGAIN]
     t, columns, table = past(d, fields), d[COLUMNS], d[COLUMN_TABLE]
     x_step, y_step, r_step = d[fields + X_STEP], d[fields + Y_STEP], d[fields + R_STEP]
@@ -81,9 +78,8 @@ def sums(arena, params, d, at, stop, step, made, source, run):  # type: ignore[n
         w = d[WEIGHTS] + block * d[BLOCK] + d[step + WEIGHT]
         while i < end:
             row, left = i // columns, i % columns
-            x_at = made + 16 * row * row_width(d) if d[step + FORMED] else row_at(d, row, INPUT)
+            x_at = row_at(d, row, INPUT) + x_more
             y_at, r_at = row_at(d, row, OUTPUT) + y_more, row_at(d, row, RESIDUAL) + r_more
-            x_at += x_more
             for cell in range(left, min(columns, left + end - i)):
                 x, number = d[table + 2 * cell], d[table + 2 * cell + 1]
                 inputs, outputs = x_at + x * x_step, y_at + x * y_step
@@ -103,7 +99,6 @@ def sums(arena, params, d, at, stop, step, made, source, run):  # type: ignore[n
                     block,
                     nth,
                     count,
-                    source,
                 )
             i += columns - left
 
@@ -115,13 +110,13 @@ def sum_up(arena, params, d, part, parts, run):  # type: ignore[no-untyped-def]
     while begin < right:
         stop = group_end(d, begin, right)
         for s in range(d[STEPS]):
-            sums(arena, params, d, begin, stop, d[STEP_TABLE] + s * STEP, 0, 0, run)
+            sums(arena, params, d, begin, stop, d[STEP_TABLE] + s * STEP, run)
         begin = stop
 
 
 @njit(forceinline=True)
 def floats_tile(  # type: ignore[no-untyped-def]
-    arena, params, d, step, t, number, x, w, y, added, block, nth, count, source
+    arena, params, d, step, t, number, x, w, y, added, block, nth, count
 ):
     """Runs a tile with weights in single precision."""
     run_tile(number, arena, params, t, x, w, y, d[BIASES] + 16 * block, added)
@@ -130,7 +125,7 @@ def floats_tile(  # type: ignore[no-untyped-def]
 
 @njit(forceinline=True)
 def short_tile(  # type: ignore[no-untyped-def]
-    arena, params, d, step, t, number, x, w, y, added, block, nth, count, source
+    arena, params, d, step, t, number, x, w, y, added, block, nth, count
 ):
     """Runs a tile with weights of fewer bits."""
     run_short(number, arena, params, t, x, w, y, d[BIASES] + 16 * block, added)
@@ -139,7 +134,7 @@ def short_tile(  # type: ignore[no-untyped-def]
 
 @njit(forceinline=True)
 def tight_tile(  # type: ignore[no-untyped-def]
-    arena, params, d, step, t, number, x, w, y, added, block, nth, count, source
+    arena, params, d, step, t, number, x, w, y, added, block, nth, count
 ):
     """Runs a tile with tight weights, which finds their scale in the place of biases."""
     run_tight(number, arena, params, t, x, w, y, d[BIASES], added)

@@ -15,27 +15,25 @@ quarters do, and Winograd the fewest sums to make:
                                             and then Y11 += A12 B21
 
 Sums of weights are made once, when a net is planned; they take 7/4 of the weights' memory. Sums of
-inputs are made for a group of tiles at a time, in the core's own cache. The products are the tiles
-of direct sums, and everything is summed up where the outputs lie, in two passes:
-
-    Y11 = A11 B11, Y22 = S2 T2, Y12 = S1 T1, Y21 = S3 T3    each sum part by part (direct.py)
-    mix: the sums above, with biases and residual
-    Y11 += A12 B21, Y12 += S4 B22, Y21 += A22 T4
+inputs are made for a group of tiles at a time, in the core's own cache. Then a tile makes the same
+places and filters of all four quarters (`micro/points.py`), and writes each once. Products of many
+channels are summed up in parts, as direct sums are: a tile does all of some channels before the
+next, and adds what it finds in the outputs.
 
 The halves of the places are those of an image, never two samples: a NaN of one stays in it. A row
-or a place that is left over has no like: it takes Y1 = A11 B1 + A12 B2 and Y2 = S1 B1 + A22 (B2 -
-B1), four products with the same weights.
+or a place that is left over has no like: it goes by direct sums, with weights of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import accumulate
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from math import inf, prod
 from typing import NamedTuple
 
 import numpy as np
 
+from netdsl.cpu import direct
 from netdsl.cpu.costs import SHARED_BY_FILTERS
 from netdsl.cpu.direct import (
     NEAREST,
@@ -46,33 +44,32 @@ from netdsl.cpu.direct import (
     View,
     assembled,
     bits,
-    block_floats,
     cached,
     merged,
 )
-from netdsl.cpu.layout import LANES, Call, Floats
-from netdsl.cpu.micro import Kind, Shape
-from netdsl.cpu.micro.fields import ADD_RESIDUAL, ASK_RESIDUAL, turns
+from netdsl.cpu.layout import LANES, Call, Floats, Triple
+from netdsl.cpu.micro import Kind, Shape, quartered
+from netdsl.cpu.micro.fields import ADD_RESIDUAL, FROM_BIAS, turns
 from netdsl.cpu.strassen_kernel import strassen
 from netdsl.cpu.task import Task
 from netdsl.cpu.tiling import choose
 from netdsl.ops import Conv
 
-A11, S2, S1, S3, A12, S4, A22 = range(7)
-"""The order of the weights."""
 
-
-def quarters(weights: Floats) -> Floats:
-    """(filters, channels, 1) weights as (filters / 2, 7 channels / 2, 1): what the seven products
-    take, side by side. Sums are rounded once."""
+def quarters(weights: Floats, lengths: Sequence[int]) -> Floats:
+    """(filters, channels, 1) weights as (filters / 2, 7 channels / 2, 1): for each part of a sum,
+    of so many blocks of channels, what the seven products take, in the order in which tiles make
+    them. Sums are rounded once."""
     filters, channels = weights.shape[:2]
     wide = weights.astype(np.float64).reshape(2, filters // 2, -1, 2, LANES)
     shape = (filters // 2, channels // 2, 1)
     a11, a12, a21, a22 = (wide[i, :, :, j].reshape(shape) for i in range(2) for j in range(2))
     s1 = a21 + a22
     s2 = s1 - a11
-    found = {A11: a11, S2: s2, S1: s1, S3: a11 - a21, A12: a12, S4: a12 - s2, A22: a22}
-    return np.concatenate([found[i] for i in range(7)], axis=1).astype(np.float32)
+    made = [a11, s2, s1, a12 - s2, a11 - a21, a22, a12]
+    ends = [LANES * n for n in accumulate(lengths, initial=0)]
+    parts = [one[:, start:end] for start, end in pairwise(ends) for one in made]
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def suits(task: Task) -> bool:
@@ -81,19 +78,19 @@ def suits(task: Task) -> bool:
     op = task.whole.base
     if not isinstance(op, Conv) or op.groups > 1 or prod(op.window.kernel) > 1:
         return False
-    if task.exact or task.precision != "fp32" or task.whole.pool is not None:
+    if not quartered() or task.exact or task.precision != "fp32" or task.whole.pool is not None:
         return False
     whole = task.shapes[0][0] % (2 * LANES) == op.filters % (2 * LANES) == 0
     return whole and prod(task.made[1:]) > 1
 
 
-PLACES = 56
-"""Places of a group, with as many likes: four tiles to read a panel of weights. With fewer the
-weights pass more often, and of twice as many the sums of inputs fill the second cache."""
+PLACES, FEWER = 56, 28
+"""Places of a group, with as many likes: four tiles to read a panel of weights, or two where a
+layer has more channels than filters, whose sums of inputs then leave the second cache more room."""
 
-
-MADE_BLOCK = LANES * (PLACES | 1)
-"""Floats from one block of a sum of inputs to the next, an odd number of cache lines."""
+APART = 1024
+"""Floats before and behind a thread's sums of inputs. A core asks for more than it reads, and takes
+them from the other core that writes there."""
 
 
 class Halves(NamedTuple):
@@ -109,14 +106,24 @@ class Halves(NamedTuple):
         return [self.channels * (i + 1) // count - self.channels * i // count for i in range(count)]
 
     @property
-    def made(self) -> int:
-        """Floats of a sum of inputs, of which there are four."""
-        return self.channels * MADE_BLOCK
+    def places(self) -> int:
+        """Places of a group at most."""
+        return FEWER if self.channels > self.filters else PLACES
 
     @property
-    def panel(self) -> int:
-        """Floats of a block of filters' weights for one product."""
-        return self.channels * LANES * LANES
+    def made_block(self) -> int:
+        """Floats from one block of a sum of inputs to the next, an odd number of cache lines."""
+        return LANES * (self.places | 1)
+
+    @property
+    def made(self) -> int:
+        """Floats of a sum of inputs, of which there are four."""
+        return self.channels * self.made_block
+
+    @property
+    def own(self) -> int:
+        """Floats of a thread's scratch."""
+        return 4 * self.made + 2 * APART
 
 
 def halves_of(channels: int, filters: int) -> Halves:
@@ -126,43 +133,41 @@ def halves_of(channels: int, filters: int) -> Halves:
 
 def scratch(task: Task) -> int:
     """Floats of scratch for all threads' sums of inputs."""
-    return task.threads * 4 * halves_of(task.shapes[0][0], task.made[0]).made
+    return task.threads * halves_of(task.shapes[0][0], task.made[0]).own
 
 
-def block(half: Halves) -> int:
-    """Floats of a block of filters' packed quarters."""
-    return block_floats(7 * half.channels, Kind.ASKING)
-
-
-class Ends(NamedTuple):
-    """Where a layer keeps sums of inputs, and in params the bounds of its result, 16 times each."""
-
-    scratch: int
-    bounds: int
-
-
-def describe(whole: Sum, ends: Ends, parts: int, shape: Shape | None = None) -> list[Call]:
+def describe(whole: Sum, plain: Plain, scratch: int, parts: int, shape: Shape | None) -> list[Call]:
     """The calls of a sum, whose weights are packed `quarters`, on `parts` threads, by tiles of a
-    shape where it fits. whole: the sum as if they were not."""
+    shape where it fits. whole: the sum as if they were not; plain: packs the weights themselves,
+    for places that have no like; scratch: where sums of inputs may lie."""
     half = Halves(len(whole.taps) // 2, len(whole.starts) // 2)
-    return [_call(whole, half, part, ends, parts, shape) for part in _parts(whole)]
+    cut = _cut(whole)
+    calls = [_call(whole, half, cut.over, cut.apart, scratch, parts, shape)]
+    if cut.left is not None:
+        weights, block = plain()
+        sizes, source, target, residual = cut.left
+        added = None if whole.residual is None else residual
+        alone = whole._replace(kind=Kind.BLOCKED, weights=weights, block=block, counts=sizes)
+        alone = alone._replace(source=source, target=target, residual=added)
+        calls.append(direct.describe(alone, parts))
+    return calls
 
 
-class Part(NamedTuple):
-    """Some of a sum's places: a walk over those of the first half, and the floats to a place's like
-    in input, output and residual, 0 where places have none."""
+Plain = Callable[[], tuple[int, int]]
+"""Gives where packed weights lie in params, and the floats of a block of filters."""
+
+
+class Cut(NamedTuple):
+    """A layer's places: a walk over those of the first half; the floats to a place's like in input,
+    output and residual; a walk over the places that have none, if there are any."""
 
     over: Grid
-    apart: tuple[int, ...]
-
-    @property
-    def paired(self) -> bool:
-        return any(self.apart)
+    apart: Triple
+    left: Grid | None
 
 
-def _parts(whole: Sum) -> Iterator[Part]:
-    """The places that have a like, then the ones left over, if any. Halves are those of the longest
-    rows of an image, or of its rows, or of its planes."""
+def _cut(whole: Sum) -> Cut:
+    """Halves are those of the longest rows of an image, or of its rows, or of its planes."""
     views = [whole.source, whole.target, whole.residual or whole.target]
     counts, walks = merged((1, *whole.counts[1:]), views)
     axis = next(i for i in (1, 2, 3) if counts[i] > 1)
@@ -179,124 +184,88 @@ def _parts(whole: Sum) -> Iterator[Part]:
         sizes, (source, target, residual) = merged((whole.counts[0], z, y, x), moved)
         return Grid(sizes, source, target, residual)
 
-    yield Part(some(0, half), tuple(half * walk.steps[axis] for walk in walks))
-    if left:
-        yield Part(some(2 * half, 1), (0, 0, 0))
+    right, across, beside = (half * walk.steps[axis] for walk in walks)
+    return Cut(some(0, half), (right, across, beside), some(2 * half, 1) if left else None)
 
 
 def _call(
-    whole: Sum, half: Halves, part: Part, ends: Ends, parts: int, shape: Shape | None
+    whole: Sum,
+    half: Halves,
+    over: Grid,
+    apart: Triple,
+    scratch: int,
+    parts: int,
+    shape: Shape | None,
 ) -> Call:
-    """The call for some of the places."""
-    over, terms = part.over, half.channels * LANES
-    rows = prod(over.counts[:3])
+    """The call for the places that have a like."""
+    rows, terms = prod(over.counts[:3]), half.channels * LANES
     row = choose(whole.kind, over.counts[3], rows, [half.filters], parts, False, shape, terms)
-    each = _together([tile.shape.pixels for tile in (*[row.tile] * row.whole, *row.rest)])
+    each = _together(
+        [tile.shape.pixels for tile in (*[row.tile] * row.whole, *row.rest)], half.places
+    )
     groups = -(-rows * row.length // each)
     if groups > 1 or half.filters < SHARED_BY_FILTERS:
         groups = -(-groups // parts) * parts
     together = min(each, -(-rows * row.length // groups))
     some = whole._replace(starts=whole.starts[: half.filters])
-    program = _program(some, half, part, ends)
+    program = _program(some, half, over, apart, scratch)
     return assembled(strassen, some, over, row, together, program, parts)
 
 
-def _together(widths: list[int]) -> int:
-    """The most neighbouring tiles that never have more than PLACES, in rows of such widths."""
-    row = widths * (PLACES // sum(widths) + 2)
+def _together(widths: list[int], places: int) -> int:
+    """The most neighbouring tiles that never have more places than that, in rows of such widths."""
+    row = widths * (places // sum(widths) + 2)
     ends = [0, *accumulate(row)]
 
     def fits(count: int) -> bool:
-        return all(ends[i + count] - ends[i] <= PLACES for i in range(len(row) - count + 1))
+        return all(ends[i + count] - ends[i] <= places for i in range(len(row) - count + 1))
 
-    return next(count for count in range(PLACES, 0, -1) if count <= len(row) and fits(count))
-
-
-class Product(NamedTuple):
-    """One of the seven products: which weights and which quarter of the inputs, or which of their
-    sums, it takes, and the quarter of the outputs that it is added to. A quarter is a half of the
-    channels or filters (0, 1), and a half of the places."""
-
-    weights: int
-    inputs: tuple[int, int] | int
-    outputs: tuple[int, int]
+    return next(count for count in range(places, 0, -1) if count <= len(row) and fits(count))
 
 
-T1, T2, T3, T4 = range(4)
-BEFORE = (
-    Product(A11, (0, 0), (0, 0)),
-    Product(S2, T2, (1, 1)),
-    Product(S1, T1, (0, 1)),
-    Product(S3, T3, (1, 0)),
-)
-AFTER = (
-    Product(A12, (1, 0), (0, 0)),
-    Product(S4, (1, 1), (0, 1)),
-    Product(A22, T4, (1, 0)),
-)
-"""Those before the outputs' quarters are mixed, and after."""
-
-ALONE = (Product(A11, (0, 0), (0, 0)), Product(S1, (0, 0), (1, 0)))
-ALONE_AFTER = (Product(A12, (1, 0), (0, 0)), Product(A22, T1, (1, 0)))
-"""The same for places that have no like."""
-
-
-def _program(some: Sum, half: Halves, part: Part, ends: Ends) -> Program:
-    """All products, each part by part. some: the sum for the first half of the filters."""
-    before, after = (BEFORE, AFTER) if part.paired else (ALONE, ALONE_AFTER)
-    lengths = half.lengths
-    source, target, residual = part.over[1:]
-    right, across, beside = part.apart
-    asked = turns(some.kind, max(lengths)) * LANES
-    taps = [*some.taps[: 2 * max(lengths) : 2], *(b * MADE_BLOCK for b in range(max(lengths)))]
+def _program(some: Sum, half: Halves, over: Grid, apart: Triple, scratch: int) -> Program:
+    """The parts of the sum, one after the other. some: that for the first half of the filters."""
+    source, right = over.source, apart[0]
     fields = (
-        *(int(part.paired), len(before) * len(lengths), half.channels),
-        *(ends.scratch, 4 * half.made, half.made, MADE_BLOCK),
-        *(half.filters * LANES, int(some.residual is not None), ends.bounds),
-        *(4 * half.channels, source.block // 2, asked),
+        *(half.channels, scratch + APART, half.own, half.made, half.made_block),
+        *(4 * half.channels, source.block // 2),
         *(right, source.block, 2 * source.block, source.steps[3]),
-        *(across, half.filters * target.block, target.block, target.steps[3]),
-        *(beside, half.filters * residual.block, residual.block, residual.steps[3]),
     )
-    steps = [
-        _step(some, half, part, product, k)
-        for product in (*before, *after)
-        for k in range(len(lengths))
-    ]
-    return Program(steps, taps, fields)
+    ends = accumulate(half.lengths, initial=0)
+    spans = [range(*pair) for pair in pairwise(ends)]
+    taps = [tap for span in spans for tap in _taps(half, source, right, span)]
+    return Program([_step(some, half, over, apart, span) for span in spans], taps, fields)
 
 
-def _step(some: Sum, half: Halves, part: Part, product: Product, k: int) -> Step:
-    """The k-th part of a product."""
-    source, target, residual = part.over[1:]
-    first, count = sum(half.lengths[:k]), half.lengths[k]
-    after, formed = product.weights in (A12, S4, A22), isinstance(product.inputs, int)
-    last = after and first + count == half.channels
-    again = after or k > 0
-    start, added = ADD_RESIDUAL if again else 0, target
-    if some.residual is not None and not again:
-        start, added = ASK_RESIDUAL, residual
+def _taps(half: Halves, source: View, right: int, span: range) -> Iterator[int]:
+    """Those of the products in their order: of B11, T2, T1, B22, T3, T4 and B21, some blocks of
+    channels of each. An odd number is of a sum, see `micro/quarters.py`."""
+    for quarter in ((0, 0), 1, 0, (1, 1), 2, 3, (1, 0)):
+        for b in span:
+            if isinstance(quarter, int):
+                yield quarter * half.made + b * half.made_block + 1
+            else:
+                yield (2 * b + quarter[0]) * source.block + quarter[1] * right
 
-    def quarter(view: View, blocks: int, apart: int, which: tuple[int, int]) -> int:
-        return which[0] * blocks * view.block + which[1] * apart
 
-    if isinstance(product.inputs, int):
-        read = product.inputs * half.made + first * MADE_BLOCK
-    else:
-        read = quarter(source, 1, part.apart[0], product.inputs) + 2 * first * source.block
+def _step(some: Sum, half: Halves, over: Grid, apart: Triple, span: range) -> Step:
+    """A part of the sum, of some blocks of channels: the first takes biases and residual, later
+    ones add what is there, the last one's results are bounded."""
+    _, source, target, added = over
+    _, across, beside = apart
+    start = FROM_BIAS | (ADD_RESIDUAL if some.residual is not None else 0)
+    if span.start > 0:
+        start, added, beside = ADD_RESIDUAL, target, across
+    clamp = some.clamp if span.stop == half.channels else (-inf, inf)
     return Step(
         tile=(
-            *(turns(some.kind, count), LANES if formed else source.steps[3]),
-            *(target.steps[3], added.steps[3], some.block, target.block, added.block, start),
-            *map(bits, some.clamp if last else (-inf, inf)),
+            *(turns(some.kind, len(span)), source.steps[3], target.steps[3], added.steps[3]),
+            *(some.block, target.block, added.block, start, *map(bits, clamp)),
+            *(across, half.filters * target.block, beside, half.filters * added.block),
+            *(half.filters * LANES, source.block // 2),
         ),
-        table=max(half.lengths) if formed else 0,
-        start=read,
-        weights=product.weights * half.panel + first * LANES * LANES,
-        to=quarter(target, half.filters, part.apart[1], product.outputs),
-        beside=quarter(residual, half.filters, part.apart[2], product.outputs),
-        formed=formed,
-        again=again,
-        ahead=count * LANES * LANES,
-        lines=0 if cached(some) else count * LANES,
+        table=7 * span.start,
+        weights=7 * span.start * LANES * LANES,
+        again=span.start > 0,
+        ahead=int(not cached(some)),
     )

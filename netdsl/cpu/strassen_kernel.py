@@ -1,4 +1,5 @@
-"""What Strassen's algorithm does between its products, on a group of tiles of a direct sum.
+"""Strassen's algorithm for 1x1 convolutions, as compiled code: sums of a group's inputs, and tiles
+that make all four quarters of their outputs (`micro/points.py`).
 
 The quarters are those of `strassen.py`: a place of the group stands for itself in the first half of
 the places and for its like in the second, a block of channels for itself and the one behind it, a
@@ -7,14 +8,31 @@ filter for itself and its like in the second half.
 
 from __future__ import annotations
 
-from netdsl.cpu.direct_kernel import fetch, group_end, portion, sums
-from netdsl.cpu.lanes import load, store, where_less
+from netdsl.cpu.direct_kernel import group_end, portion
+from netdsl.cpu.lanes import load, store
 from netdsl.cpu.late import njit
 from netdsl.cpu.launch import worker
-from netdsl.cpu.micro import run_asking
+from netdsl.cpu.micro import past, run_points
+from netdsl.cpu.micro.fields import (
+    ASKS,
+    LINES,
+    R_BLOCK,
+    R_STEP,
+    TURNS,
+    X_STEP,
+    Y_BLOCK,
+    Y_STEP,
+)
 from netdsl.cpu.walks import (
-    ACROSS,
+    AGAIN,
+    AHEAD,
     BIASES,
+    BLOCK,
+    COLUMN_TABLE,
+    COLUMNS,
+    FILTER_TABLE,
+    FILTERS,
+    FROM,
     HALVES,
     INPUT,
     OUTPUT,
@@ -22,6 +40,9 @@ from netdsl.cpu.walks import (
     STEP,
     STEP_TABLE,
     STEPS,
+    TILE,
+    WEIGHT,
+    WEIGHTS,
     group_of,
     row_at,
     row_width,
@@ -29,65 +50,105 @@ from netdsl.cpu.walks import (
     strip,
 )
 
-# Strassen's own fields: whether places have their like; steps before the quarters are mixed; blocks
-# of channels of a half; scratch for sums of inputs, a thread's, and the floats to the next
-# thread's, the next sum and the next block of channels; the biases' second half; whether there is a
-# residual; the bounds of the result, in params; stretches of inputs to ask for side by side, how
-# far apart they are, and how much of each a tile asks for; then of input, output and residual the
-# floats to a place's like, to a block's like, to the next block and the next place.
-PAIRED, BEFORE, CHANNELS, MADE, MADE_EACH, MADE_NEXT, MADE_BLOCK = range(7)
-BIASES_BELOW, ADDED, BOUNDS, STRETCHES, STRETCH, ASKED = range(7, 13)
-OF_INPUT, OF_OUTPUT, OF_RESIDUAL = 13, 17, 21
-APART, BELOW, NEXT_BLOCK, NEXT_PLACE = range(4)
-
-
-@njit(boundscheck=False, error_model="numpy")
-def first_place(d, at):  # type: ignore[no-untyped-def]
-    """The row of the first place of a group, and the place in it."""
-    first, _ = group_of(d, at)
-    row, x, _, _ = segment(d, first, first + 1)
-    return row, x
-
-
-@njit(boundscheck=False, error_model="numpy")
-def asking_tile(  # type: ignore[no-untyped-def]
-    arena, params, d, step, t, number, x, w, y, added, block, nth, count, source
-):
-    """Runs a tile that asks for inputs of the next group, after others of this group that did."""
-    h = d[HALVES]
-    order = source[1] + nth
-    place = source[0] + order % d[h + STRETCHES] * d[h + STRETCH]
-    place += order // d[h + STRETCHES] * d[h + ASKED]
-    run_asking(number, arena, params, t, x, w, y, place, added)
-    fetch(params, d, step, w, nth, count, 2)
+# Strassen's own fields: blocks of channels of a half; scratch for sums of inputs, a thread's, and
+# the floats to the next thread's, the next sum and the next block of channels; stretches of inputs
+# to ask for, and how far apart they are; the floats to the input of a place's like, of the block
+# beside it, of the next block of its half and the next place.
+CHANNELS, MADE, MADE_EACH, MADE_NEXT, MADE_BLOCK, STRETCHES, STRETCH = range(7)
+APART, BELOW, NEXT_BLOCK, NEXT_PLACE = range(7, 11)
 
 
 @worker
 def strassen(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """A part's share of the tiles: of a group first the sums of inputs, then for some filters at a
-    time all products."""
+    time all tiles, part of the sum by part."""
     begin, right = portion(d, part, parts)
     h = d[HALVES]
     while begin < right:
         stop = group_end(d, begin, right)
-        row, x = first_place(d, begin)
+        first, _ = group_of(d, begin)
+        row, x, _, _ = segment(d, first, first + 1)
         # Where the sums of inputs for the first place of the first row would lie.
         made = d[h + MADE] + part * d[h + MADE_EACH] - 16 * (row * row_width(d) + x)
         form(arena, d, begin, made)
-        if stop < right:
-            row, x = first_place(d, stop)
-        source = row_at(d, row, INPUT) + x * d[h + OF_INPUT + NEXT_PLACE]
-        order = 0
+        asked, following = 0, stop if stop < right else begin
         while begin < stop:
             _, count, _ = strip(d, begin, stop)
-            end = begin + count
             for s in range(d[STEPS]):
-                if s == d[h + BEFORE]:
-                    mix(arena, params, d, begin, end)
-                step = d[STEP_TABLE] + s * STEP
-                sums(arena, params, d, begin, end, step, made, (source, order), asking_tile)
-                order += count
-            begin = end
+                asked = tiles(arena, params, d, begin, stop, s, made, following, asked)
+            begin += count
+
+
+@njit(boundscheck=False, error_model="numpy")
+def weights_at(d, pair, s):  # type: ignore[no-untyped-def]
+    """Where the weights of a step start, for the filters that an entry of their table says."""
+    return d[WEIGHTS] + d[pair] * d[BLOCK] + d[d[STEP_TABLE] + s * STEP + WEIGHT]
+
+
+@njit(boundscheck=False, error_model="numpy")
+def asked_at(d, following, asked):  # type: ignore[no-untyped-def]
+    """Of the inputs of the group that follows the one after those that were asked for: where it
+    lies, the places left of its stretch and those of all; 0 places where all were asked for."""
+    h = d[HALVES]
+    i, size = group_of(d, following)
+    end = i + size
+    while i < end:
+        row, left, count, i = segment(d, i, end)
+        if asked < count * d[h + STRETCHES]:
+            stretch, place = asked // count, asked % count
+            x = row_at(d, row, INPUT) + (left + place) * d[h + NEXT_PLACE]
+            return x + stretch * d[h + STRETCH], count - place, count
+        asked -= count * d[h + STRETCHES]
+    return d[INPUT], 0, 0
+
+
+@njit(boundscheck=False, error_model="numpy")
+def tiles(arena, params, d, at, stop, s, made, following, asked):  # type: ignore[no-untyped-def]
+    """One step of the tiles from `at` on that share their filters. Tiles ask for the weights that
+    follow as those of Winograd's products do, and for the inputs of the group that follows; asked:
+    how many of these were asked for. Gives how many then are."""
+    i, count, pair = strip(d, at, stop)
+    step = d[STEP_TABLE] + s * STEP
+    fields, again, block = d[step + TILE], d[step + AGAIN], d[pair]
+    t, columns, table = past(d, fields), d[COLUMNS], d[COLUMN_TABLE]
+    x_step, y_step, r_step = d[fields + X_STEP], d[fields + Y_STEP], d[fields + R_STEP]
+    weights, biases = weights_at(d, pair, s), d[BIASES] + 16 * block
+    if s + 1 < d[STEPS]:
+        ahead = weights_at(d, pair, s + 1)
+    elif pair + 2 < d[FILTER_TABLE] + 2 * d[FILTERS]:
+        ahead = weights_at(d, pair + 2, 0)
+    else:
+        ahead = weights_at(d, d[FILTER_TABLE], 0)
+    lines = 16 * LINES
+    half = 7 * d[fields + TURNS] * lines
+    y_more, r_more = block * d[fields + Y_BLOCK], block * d[fields + R_BLOCK]
+    for nth in range(count):
+        row, cell = (i + nth) // columns, (i + nth) % columns
+        x, number = d[table + 2 * cell], d[table + 2 * cell + 1]
+        inputs = row_at(d, row, INPUT) + x * x_step + d[step + FROM]
+        outputs = row_at(d, row, OUTPUT) + x * y_step + y_more
+        residual = outputs if again else row_at(d, row, RESIDUAL) + x * r_step + r_more
+        formed = made + 16 * (row * row_width(d) + x)
+        place, left, run = asked_at(d, following, asked)
+        run_points(
+            number,
+            arena,
+            params,
+            t,
+            inputs,
+            weights,
+            outputs,
+            ahead + min(nth, 2) * half,
+            lines if nth < 2 and d[step + AHEAD] else 0,
+            formed,
+            biases,
+            residual,
+            place,
+            left,
+            run,
+        )
+        asked += 7 * d[fields + TURNS] * ASKS
+    return asked
 
 
 @njit(boundscheck=False, error_model="numpy")
@@ -98,108 +159,28 @@ def form(arena, d, at, made):  # type: ignore[no-untyped-def]
     end = i + size
     while i < end:
         row, left, count, i = segment(d, i, end)
-        x = row_at(d, row, INPUT) + left * d[h + OF_INPUT + NEXT_PLACE]
+        x = row_at(d, row, INPUT) + left * d[h + NEXT_PLACE]
         y = made + 16 * (row * row_width(d) + left)
         for _ in range(d[h + CHANNELS]):
             form_block(arena, d, x, y, count)
-            x += d[h + OF_INPUT + NEXT_BLOCK]
+            x += d[h + NEXT_BLOCK]
             y += d[h + MADE_BLOCK]
 
 
 @njit(boundscheck=False, error_model="numpy")
 def form_block(arena, d, x, y, count):  # type: ignore[no-untyped-def]
-    """Those of some places in one block of channels: all four, or of places without their like the
-    one that they take."""
+    """Those of some places in one block of channels."""
     h = d[HALVES]
-    view = h + OF_INPUT
-    apart, below, hop = d[view + APART], d[view + BELOW], d[view + NEXT_PLACE]
+    apart, below, hop = d[h + APART], d[h + BELOW], d[h + NEXT_PLACE]
     second, third = d[h + MADE_NEXT], 2 * d[h + MADE_NEXT]
     for _ in range(count):
         here, under = load(arena, x), load(arena, x + below)
-        if d[h + PAIRED]:
-            there, across = load(arena, x + apart), load(arena, x + apart + below)
-            more = there - here
-            most = across - more
-            store(arena, y, more)
-            store(arena, y + second, most)
-            store(arena, y + third, across - there)
-            store(arena, y + second + third, under - most)
-        else:
-            store(arena, y, under - here)
+        there, across = load(arena, x + apart), load(arena, x + apart + below)
+        more = there - here
+        most = across - more
+        store(arena, y, more)
+        store(arena, y + second, most)
+        store(arena, y + third, across - there)
+        store(arena, y + second + third, under - most)
         x += hop
         y += 16
-
-
-@njit(boundscheck=False, error_model="numpy")
-def mix(arena, params, d, at, stop):  # type: ignore[no-untyped-def]
-    """The quarters of a thread's outputs from the first products, which they hold."""
-    y_view, r_view = d[HALVES] + OF_OUTPUT, d[HALVES] + OF_RESIDUAL
-    while at < stop:
-        i, count, pair = strip(d, at, stop)
-        at += count
-        end = i + count
-        while i < end:
-            row, left, count, i = segment(d, i, end)
-            for block in range(d[pair], d[pair] + d[ACROSS]):
-                y = row_at(d, row, OUTPUT) + left * d[y_view + NEXT_PLACE]
-                r = row_at(d, row, RESIDUAL) + left * d[r_view + NEXT_PLACE]
-                y += block * d[y_view + NEXT_BLOCK]
-                r += block * d[r_view + NEXT_BLOCK]
-                upper = load(params, d[BIASES] + 16 * block)
-                lower = load(params, d[BIASES] + 16 * block + d[d[HALVES] + BIASES_BELOW])
-                if d[d[HALVES] + PAIRED]:
-                    quarters(arena, params, d, y, r, upper, lower, count)
-                else:
-                    halves(arena, d, y, r, upper, lower, count)
-
-
-@njit(boundscheck=False, error_model="numpy")
-def quarters(arena, params, d, y, r, upper, lower, count):  # type: ignore[no-untyped-def]
-    """The four quarters of some places in one block of filters, the last of them complete."""
-    h = d[HALVES]
-    low, high = load(params, d[h + BOUNDS]), load(params, d[h + BOUNDS] + 16)
-    apart, below, hop = (
-        d[h + OF_OUTPUT + APART],
-        d[h + OF_OUTPUT + BELOW],
-        d[h + OF_OUTPUT + NEXT_PLACE],
-    )
-    r_apart, r_below, r_hop = (
-        d[h + OF_RESIDUAL + APART],
-        d[h + OF_RESIDUAL + BELOW],
-        d[h + OF_RESIDUAL + NEXT_PLACE],
-    )
-    for _ in range(count):
-        first, last = load(arena, y), load(arena, y + apart + below)
-        left, right = load(arena, y + below), load(arena, y + apart)
-        both = first + last
-        left, last = both + left, both + left + right
-        right = both + right
-        first, right, left, last = first + upper, right + upper, left + lower, last + lower
-        if d[h + ADDED]:
-            first += load(arena, r)
-            right += load(arena, r + r_apart)
-            left += load(arena, r + r_below)
-            last += load(arena, r + r_apart + r_below)
-        last = where_less(last, low, low, last)
-        last = where_less(high, last, high, last)
-        store(arena, y, first)
-        store(arena, y + apart, right)
-        store(arena, y + below, left)
-        store(arena, y + apart + below, last)
-        y += hop
-        r += r_hop
-
-
-@njit(boundscheck=False, error_model="numpy")
-def halves(arena, d, y, r, upper, lower, count):  # type: ignore[no-untyped-def]
-    """Both halves of the filters of some places that have no like."""
-    h = d[HALVES]
-    for _ in range(count):
-        above, under = load(arena, y) + upper, load(arena, y + d[h + OF_OUTPUT + BELOW]) + lower
-        if d[h + ADDED]:
-            above += load(arena, r)
-            under += load(arena, r + d[h + OF_RESIDUAL + BELOW])
-        store(arena, y, above)
-        store(arena, y + d[h + OF_OUTPUT + BELOW], under)
-        y += d[h + OF_OUTPUT + NEXT_PLACE]
-        r += d[h + OF_RESIDUAL + NEXT_PLACE]

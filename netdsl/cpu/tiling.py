@@ -177,7 +177,7 @@ def _next(widths: list[tuple[int, float, Tile]], known: dict[int, Ending], colum
 def turn(tile: Tile, terms: float = inf) -> float:
     """Cycles of a turn of its loop within a layer, its share of the tile's end with it."""
     cycles = tile.shape.cycles(tile.kind)
-    if tile.kind not in (Kind.BLOCKED, Kind.ASKING):
+    if tile.kind not in (Kind.BLOCKED, Kind.POINTS):
         return cycles + OVERHEAD
     return cycles * tile.shape.pace + tile.shape.end / terms
 

@@ -21,11 +21,11 @@ PLACES = (INPUT, OUTPUT, RESIDUAL)
 """Where a descriptor says where things start."""
 
 # Of a step: where the fields of its tiles are; how far from their starts it reads, has its weights,
-# writes and has a residual; whether it reads what Strassen's algorithm has formed; whether it adds
-# what is in the output already in place of the residual; how far the weights that come next lie
-# from these, and the cache lines of them to ask for ahead of time.
-TILE, FROM, WEIGHT, TO, BESIDE, FORMED, AGAIN, AHEAD, LINES = range(9)
-STEP = 9
+# writes and has a residual; whether it adds what is in the output already in place of the residual;
+# how far the weights that come next lie from these, and the cache lines of them to ask for ahead of
+# time.
+TILE, FROM, WEIGHT, TO, BESIDE, AGAIN, AHEAD, LINES = range(8)
+STEP = 8
 
 
 @njit(boundscheck=False, error_model="numpy")

@@ -12,8 +12,8 @@ from assembly import SPILL, compiled, multiplied, multiplies, spilled
 from llvmlite import ir
 
 from netdsl.cpu.micro import Kind, code, sandwich, tiles
-from netdsl.cpu.micro.asking import asking_function
-from netdsl.cpu.micro.fields import LINES, SIZES, Size
+from netdsl.cpu.micro.fields import ASKS, LINES, SIZES, Size
+from netdsl.cpu.micro.points import points_function
 from netdsl.cpu.micro.product import product_function, product_name
 from netdsl.cpu.micro.quarters import quarters_function
 from netdsl.cpu.micro.sandwich import input_function, output_function
@@ -29,6 +29,8 @@ TARGETS = {
     "zen2": (NARROW, "x86_64-unknown-linux-gnu", "znver2"),
 }
 BASELINE = "x86-64"
+SMALLEST = Tile(Shape(1, 1), Kind.POINTS)
+"""Of which LLVM makes several loops, with the tile's start among them."""
 
 
 def of(chosen, triple, cpu):
@@ -43,7 +45,7 @@ def of(chosen, triple, cpu):
 
 def function_of(tile):
     """What writes a tile."""
-    return asking_function if tile.kind is Kind.ASKING else tile_function
+    return points_function if tile.kind is Kind.POINTS else tile_function
 
 
 @cache
@@ -53,10 +55,11 @@ def for_target(name):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_sum_leaves_its_register(target):
-    functions = for_target(target)
+    functions = dict(for_target(target))
     chosen = TARGETS[target][0]
     products = {product_name(tile) for tile in chosen if tile.kind is Kind.BLOCKED}
     assert set(functions) == {name_of(tile) for tile in chosen} | products
+    functions.pop(name_of(SMALLEST), None)
     assert [name for name, lines in functions.items() if spilled(lines)] == []
 
 
@@ -75,6 +78,8 @@ def test_sums_of_quarters_leave_their_registers_only_to_be_kept(target):
 def test_written_tiles_keep_addresses_in_registers(target):
     functions = for_target(target)
     for tile in filter(written_out, TARGETS[target][0]):
+        if tile.kind is Kind.POINTS:  # which asks for three things besides
+            continue
         lines = functions[name_of(tile)]
         at = multiplies(lines)
         assert not any("(%rsp" in line for line in lines[at[0] : at[-1] + 1]), tile
@@ -100,6 +105,8 @@ def test_a_multiply_add_for_each_sum_and_lane(target, split):
     inner loop, and the eighth), and no more unrolling."""
     functions = for_target(target)
     for tile in TARGETS[target][0]:
+        if tile == SMALLEST:
+            continue
         sums = tile.shape.pixels * tile.shape.blocks * split
         turns = 2 if tile.kind is Kind.TIGHT else 4 if tile.kind.lanes == 16 else 1
         assert len(multiplies(functions[name_of(tile)])) == sums * turns, tile
@@ -120,19 +127,31 @@ def test_a_tile_of_outputs_asks_for_those_of_the_next(pooled, asked, monkeypatch
 
 
 def test_a_written_tile_asks_for_its_outputs_and_its_residual():
-    """Once each, before its sums, or not at all; some ask for a line each turn besides."""
+    """Once each, before its sums, or not at all."""
     functions = for_target("zen4")
     for tile in TARGETS["zen4"][0]:
+        if tile.kind is Kind.POINTS:
+            continue
         lines = functions[name_of(tile)]
         asked = [i for i, line in enumerate(lines) if "prefetch" in line]
         vectors = tile.shape.pixels * tile.shape.blocks
         ends = 2 * vectors if ends_asked_for(tile) else 0
-        more = {Kind.ASKING: 1, Kind.TIGHT: tile.shape.blocks}.get(tile.kind, 0)
+        more = tile.shape.blocks if tile.kind is Kind.TIGHT else 0
         assert len(asked) == ends + more, tile
         assert not ends or asked[ends - 1] < multiplies(lines)[0]
     chosen = [Tile(Shape(14, 2), Kind.BLOCKED), Tile(Shape(10, 2), Kind.PLANAR)]
     assert [ends_asked_for(tile) for tile in chosen] == [asks()] * 2
     assert not ends_asked_for(Tile(Shape(1, 8), Kind.BLOCKED))
+
+
+def test_a_tile_of_points_asks_turn_by_turn():
+    """For weights, for inputs, and of a pixel for outputs and residual."""
+    functions = for_target("zen4")
+    for tile in TARGETS["zen4"][0]:
+        if tile.kind is Kind.POINTS and tile != SMALLEST:
+            asked = sum("prefetch" in line for line in functions[name_of(tile)])
+            ends = 2 * tile.shape.blocks if asks() else 0
+            assert asked == LINES * tile.shape.blocks + ASKS + ends, tile
 
 
 @pytest.mark.parametrize("target", ["zen4", "sapphire"])
@@ -179,6 +198,7 @@ def test_it_compiles_for_neon_and_for_a_cpu_without_multiply_add():
 @pytest.mark.parametrize("kind", Kind)
 def test_the_smallest_tile_of_each_kind_is_there(kind):
     tables = {Kind.PAIRED: [DOTS], Kind.PLANAR_PAIR: [DOTS], Kind.MATRIX: [MATRICES]}
+    tables[Kind.POINTS] = [AVX512]
     for chosen in tables.get(kind, [AVX512, NARROW]):
         assert (1, 1) in [tuple(t.shape) for t in chosen if t.kind is kind]
 

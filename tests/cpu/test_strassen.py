@@ -10,10 +10,13 @@ import pytest
 from layer import Layer, convolved, error
 
 from netdsl.cpu import strassen
-from netdsl.cpu.choices import choice, ways
+from netdsl.cpu.choices import Choice, choice, ways
 from netdsl.cpu.conv import conv_needs, plan_conv
 from netdsl.cpu.costs import Rates, Work, rates
+from netdsl.cpu.micro.shapes import AVX512, Kind, Tile, wide
 from netdsl.ops import Conv, Relu, Relu6, Window
+
+pytestmark = pytest.mark.skipif(not wide(), reason="these tiles take AVX-512")
 
 
 @pytest.fixture
@@ -121,37 +124,40 @@ def test_no_sample_reads_another(preferred: None) -> None:
 
 
 def test_weights_give_the_product_of_which_they_are_quarters() -> None:
-    """Seven products of them and of the sums of inputs, put together as the docstring says."""
+    """Seven products of them and of the sums of inputs, put together as the docstring says; each
+    part of the channels by itself."""
     random = np.random.default_rng(5)
-    a, b = random.normal(size=(6, 64)), random.normal(size=(64, 10))
-    made = strassen.quarters(a.astype(np.float32)[:, :, None]).astype(np.float64)[..., 0]
-    weights = {i: made[:, 32 * i : 32 * i + 32] for i in range(7)}
-    halves = b.reshape(2, 2, 16, 10)  # every other block of channels is of the second half
-    upper, lower = halves[:, 0].reshape(32, 10), halves[:, 1].reshape(32, 10)
-    b11, b12, b21, b22 = upper[:, :5], upper[:, 5:], lower[:, :5], lower[:, 5:]
-    t1, t3 = b12 - b11, b22 - b12
-    t2 = b22 - t1
-    inputs = {
-        strassen.A11: b11,
-        strassen.S2: t2,
-        strassen.S1: t1,
-        strassen.S3: t3,
-        strassen.A12: b21,
-        strassen.S4: b22,
-        strassen.A22: b21 - t2,
-    }
-    p = {i: weights[i] @ inputs[i] for i in range(7)}
-    both = p[strassen.A11] + p[strassen.S2]
-    found = np.block(
-        [
-            [p[strassen.A11] + p[strassen.A12], both + p[strassen.S1] + p[strassen.S4]],
-            [
-                both + p[strassen.S3] + p[strassen.A22],
-                both + p[strassen.S3] + p[strassen.S1],
-            ],
-        ]
-    )
+    a, b = random.normal(size=(6, 96)), random.normal(size=(96, 10))
+    made = strassen.quarters(a[:, :, None].astype(np.float32), [1, 2])[..., 0].astype(np.float64)
+    found = np.zeros((6, 10))
+    halves = b.reshape(3, 2, 16, 10)  # every other block of channels is of the second half
+    for at, blocks in ((0, slice(0, 1)), (7 * 16, slice(1, 3))):
+        upper, lower = (halves[blocks, i].reshape(-1, 10) for i in range(2))
+        b11, b12, b21, b22 = upper[:, :5], upper[:, 5:], lower[:, :5], lower[:, 5:]
+        t1, t3 = b12 - b11, b22 - b12
+        t2 = b22 - t1
+        weights = np.split(made[:, at : at + 7 * len(upper)], 7, axis=1)
+        inputs = (b11, t2, t1, b22, t3, b21 - t2, b21)
+        a11, s2, s1, s4, s3, a22, a12 = (w @ x for w, x in zip(weights, inputs, strict=True))
+        u = a11 + s2
+        found += np.block([[a11 + a12, u + s1 + s4], [u + s3 + a22, u + s3 + s1]])
     np.testing.assert_allclose(found, a @ b, atol=1e-5)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("tile", [tile for tile in AVX512 if tile.kind is Kind.POINTS])
+def test_every_tile(
+    preferred: None, monkeypatch: pytest.MonkeyPatch, tile: Tile, residual: bool
+) -> None:
+    """Of layers of several groups, and with strides; 1088 channels are summed up in parts."""
+    pixels, blocks = tile.shape
+    chosen = Choice(shape=tile.shape, strassen=True)
+    for channels, stride in ((96, 2), (1088, 1)):
+        op = Conv(2 * 16 * 2 * blocks, point(stride, stride))
+        shape = (channels, stride * 6, stride * 2 * pixels)
+        layer = Layer(op, shape, 3, residual, Relu(), spare=1)
+        monkeypatch.setattr("netdsl.cpu.conv.choice", lambda task: chosen)
+        assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 1e-5
 
 
 def test_error_beside_that_of_one_long_sum(preferred: None) -> None:
@@ -192,6 +198,14 @@ def test_layers_that_have_no_whole_halves(
     assert not strassen.suits(Layer(op, (channels, 8, 8)).task)
 
 
+def test_cpus_without_such_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others' registers do not hold them."""
+    layer = Layer(Conv(64, point(1, 1)), (64, 8, 8))
+    assert strassen.suits(layer.task)
+    monkeypatch.setattr(strassen, "quartered", tuple)
+    assert not strassen.suits(layer.task)
+
+
 def test_exact_layers_are_summed_directly(preferred: None) -> None:
     layer = Layer(Conv(64, point(1, 1)), (64, 8, 8), exact=True)
     assert choice(layer.task).name == "direct"
@@ -206,15 +220,21 @@ def test_tuning_measures_it() -> None:
 
 
 def test_large_layers_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it was measured: at a batch of 8, not of 1 nor of few channels."""
+    """Where it was measured: not those of few channels, nor of few places for many weights."""
     from netdsl.cpu import costs
 
     monkeypatch.setattr(costs, "rates", lambda: costs.WIDE)
     names = [
-        choice(Layer(Conv(filters, point(1, 1)), (channels, 14, 14), batch).task).name
-        for channels, filters, batch in ((1024, 256, 8), (1024, 256, 1), (64, 64, 8))
+        choice(Layer(Conv(filters, point(1, 1)), (channels, size, size), batch).task).name
+        for channels, filters, size, batch in (
+            (1024, 256, 14, 8),
+            (1024, 256, 14, 1),
+            (512, 2048, 7, 8),
+            (512, 2048, 7, 1),
+            (64, 64, 56, 8),
+        )
     ]
-    assert names == ["strassen", "direct", "direct"]
+    assert names == ["strassen", "strassen", "strassen", "direct", "direct"]
 
 
 def test_parts_of_a_sum_are_short_and_even() -> None:
@@ -238,8 +258,9 @@ def test_groups_have_room_for_their_places() -> None:
     random = np.random.default_rng()
     for _ in range(200):
         widths = [int(n) for n in random.integers(1, 29, random.integers(1, 9))]
-        count = strassen._together(widths)
+        places = int(random.choice([strassen.PLACES, strassen.FEWER]))
+        count = strassen._together(widths, places)
         many = widths * 60
         sums = [sum(many[i : i + count]) for i in range(len(widths))]
         more = [sum(many[i : i + count + 1]) for i in range(len(widths))]
-        assert max(sums) <= strassen.PLACES < max(more), widths
+        assert max(sums) <= places < max(more), widths

@@ -24,7 +24,7 @@ from netdsl.cpu.micro.shapes import (
 configure = late("netdsl.cpu.micro.matrix", "configure")
 form_quarters = late("netdsl.cpu.micro.quarters", "form_quarters")
 release = late("netdsl.cpu.micro.matrix", "release")
-run_asking = late("netdsl.cpu.micro.asking", "run_asking")
+run_points = late("netdsl.cpu.micro.points", "run_points")
 run_matrix = late("netdsl.cpu.micro.matrix", "run_matrix")
 run_product = late("netdsl.cpu.micro.product", "run_product")
 run_quarters = late("netdsl.cpu.micro.quarters", "run_quarters")
@@ -57,8 +57,8 @@ __all__ = [
     "prefetch",
     "quartered",
     "release",
-    "run_asking",
     "run_matrix",
+    "run_points",
     "run_product",
     "run_quarters",
     "run_row",

@@ -16,14 +16,20 @@ from netdsl.cpu.micro.shapes import Kind
 # between which results are clamped.
 TURNS, TABLE, X_STEP, Y_STEP, R_STEP, W_BLOCK, Y_BLOCK, R_BLOCK, START, LOW, HIGH = range(11)
 TILE_FIELDS = 11
-FROM_BIAS, ADD_RESIDUAL, ASK_RESIDUAL = 1, 2, 4
-"""What `START` may hold, added up; 0 starts from zero. The last one only asks for the residual
-ahead of time, where the CPU asks for such (`shapes.asks`)."""
+FROM_BIAS, ADD_RESIDUAL = 1, 2
+"""What `START` may hold, added up; 0 starts from zero."""
 
 RIGHT, LOWER, FURTHER = R_STEP, R_BLOCK, START
 """Of a tile that makes quarters (`quarters.py`), floats from one to the one beside it and to the
 one below, and from the lines that a turn asks for to as many others, in the places of what it has
 no use for."""
+
+ASKS = 2
+"""Cache lines of inputs that a turn of a tile that ends quarters asks for (`points.py`)."""
+
+OUT_RIGHT, OUT_LOWER, R_RIGHT, R_LOWER, BIAS_LOWER, STRETCH = range(TILE_FIELDS, TILE_FIELDS + 6)
+"""What such a tile reads besides: the same of outputs and of the residual, floats to the biases of
+the lower quarters, and from one stretch of inputs that it asks for to the next."""
 
 LINES = 2
 """Cache lines that a turn of a product's tile asks for (`product.py`), of each block of filters:

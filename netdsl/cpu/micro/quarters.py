@@ -37,9 +37,9 @@ from netdsl.cpu.compiler import FLOATS, INTS
 from netdsl.cpu.micro.fields import FURTHER, LOWER, RIGHT, TURNS, Y_BLOCK
 from netdsl.cpu.micro.product import Product
 from netdsl.cpu.micro.sandwich import at, function, load, store
-from netdsl.cpu.micro.shapes import Kind, Tile, quartered
+from netdsl.cpu.micro.shapes import Tile, quartered
 from netdsl.cpu.micro.tile import Values, call_one
-from netdsl.cpu.micro.turn import Loop
+from netdsl.cpu.micro.turn import Loop, Operands
 from netdsl.cpu.micro.vectors import FLOAT, LANES, LONG
 
 PRODUCTS = 7
@@ -63,21 +63,33 @@ class Quarters(Product):
         for far in (ir.Constant(LONG, 0), self.field(FURTHER)):
             self.ask_from(b.add(first, far), across)
 
-    def source(self, far: ir.Value) -> ir.Value:
+    def source(self, far: ir.Value) -> tuple[ir.Value, ir.Value]:
         b = self.builder
         formed = b.gep(self.arena, [b.sub(self.places[5], ir.Constant(LONG, 1))])
         odd = b.trunc(far, ir.IntType(1))
-        return b.gep(b.select(odd, formed, self.xs), [far])
+        return b.gep(b.select(odd, formed, self.xs), [far]), self.x_step
 
     def write(self) -> None:
-        b, turns = self.builder, self.field(TURNS)
-        room = b.alloca(ir.ArrayType(ir.IntType(8), KEPT + 3 * self.size))
+        self.reserve(KEPT, self.ends())
+        found, blocks = self.seven(), self.shape.blocks
+        self.store([found[block::blocks] for block in range(blocks)])
+        self.builder.ret_void()
+
+    def reserve(self, kept: int, words: Values) -> None:
+        """The tile's room. kept: where in it P, U and W are kept; words: what it holds from ENDS
+        on."""
+        b = self.builder
+        room = b.alloca(ir.ArrayType(ir.IntType(8), kept + 3 * self.size))
         room.align = 4 * LANES
         self.room = b.bitcast(room, LONG.as_pointer())
-        each = Kind.BLOCKED.rows // Kind.BLOCKED.unroll
-        taps = b.lshr(turns, ir.Constant(LONG, each.bit_length() - 1))
-        for i, word in enumerate((taps, taps, ir.Constant(LONG, 0), *self.ends())):
+        each = self.kind.rows // self.kind.unroll
+        taps = b.lshr(self.field(TURNS), ir.Constant(LONG, each.bit_length() - 1))
+        for i, word in enumerate((taps, taps, ir.Constant(LONG, 0), *words)):
             b.store(word, b.gep(self.room, [ir.Constant(LONG, i)]))
+
+    def seven(self) -> Values:
+        """The sums after all products, as the text between them leaves them."""
+        b = self.builder
         loop = Loop(
             b,
             self.tile,
@@ -85,16 +97,12 @@ class Quarters(Product):
             self.source,
             self.table,
             b.gep(self.params, [self.w]),
-            self.x_step,
             self.across,
             self.not_unrolled(),
             self.between,
         )
-        pixels, blocks = self.shape
-        start = [ir.Constant(self.type, [0.0] * LANES)] * (pixels * blocks)
-        found = loop.write(start, self.times(turns, PRODUCTS))
-        self.store([found[block::blocks] for block in range(blocks)])
-        b.ret_void()
+        start = [ir.Constant(self.type, [0.0] * LANES)] * (self.shape.pixels * self.shape.blocks)
+        return loop.write(start, self.times(self.field(TURNS), PRODUCTS))
 
     @property
     def size(self) -> int:
@@ -110,10 +118,15 @@ class Quarters(Product):
             found.append(b.ptrtoint(b.gep(self.arena, [place]), LONG))
         return found
 
+    def text(self, tile: Tile, size: int) -> Between:
+        """What happens between two products."""
+        return Between(tile, size)
+
     def between(self, sums: Values) -> Values:
         """The sums after a tap, where it is a product's last as they go on with the next."""
-        b, text = self.builder, Between(self.tile, self.size)
-        given = ir.LiteralStructType([self.type] * (len(sums) + 1) + [LONG])
+        b, text = self.builder, self.text(self.tile, self.size)
+        on_the_way = [self.type] * text.vectors + [LONG] * text.numbers
+        given = ir.LiteralStructType([self.type] * len(sums) + on_the_way)
         kind = ir.FunctionType(given, [self.type] * len(sums) + [self.room.type])
         code = ir.InlineAsm(kind, text.text, text.constraints, side_effect=True)
         made = b.call(code, [*sums, self.room])
@@ -121,39 +134,45 @@ class Quarters(Product):
 
 
 class Between:
-    """The text of what happens between two products, with its operands: given the sums, a vector
-    and a number on the way; taken the sums as they were, and the tile's room."""
+    """The text of what happens between two products, with its operands: given the sums, vectors
+    and numbers on the way; taken the sums as they were, and the tile's room."""
+
+    vectors, numbers, kept_at = 1, 1, KEPT
 
     def __init__(self, tile: Tile, size: int) -> None:
         pixels, blocks = tile.shape
-        count = pixels * blocks
         self.pixels, self.blocks, self.size = pixels, blocks, size
-        self.sums = [f"${i}" for i in range(count)]
-        self.vector, self.number, self.room = f"${count}", f"${count + 1}", f"${2 * count + 2}"
+        operands = Operands()
+        self.sums = operands.add("=v", pixels * blocks)
+        self.vector, *self.bounds = operands.add("=&v", self.vectors)
+        self.number, *self.addresses = operands.add("=&r", self.numbers)
+        operands.constraints += [str(i) for i in range(len(self.sums))]
+        (self.room,) = operands.add("r")
         self.lines: list[str] = []
         self.write()
         self.text = "\n".join(self.lines)
-        operands = ["=v"] * count + ["=&v", "=&r"] + [str(i) for i in range(count)]
-        self.constraints = ",".join([*operands, "r", "~{memory}", "~{flags}"])
+        self.constraints = ",".join([*operands.constraints, "~{memory}", "~{flags}"])
 
     def write(self) -> None:
         number, room = self.number, self.room
         self.lines += [f"decq {LEFT}({room})", "jnz 9f"]
         self.lines += [f"movq {TAPS}({room}), {number}", f"movq {number}, {LEFT}({room})"]
         self.lines += [f"movq {DONE}({room}), {number}", f"incq {DONE}({room})"]
-        self.lines += [
-            f"cmpq $$3, {number}",
-            "je 3f",
-            "ja 4f",
-            f"testq {number}, {number}",
-            "jz 2f",
-        ]
+        self.lines += [f"cmpq $$3, {number}", "jae 3f", f"testq {number}, {number}", "jz 2f"]
         self.lines += [f"imulq $${self.size}, {number}, {number}", f"addq {room}, {number}"]
         self.add(-1, number)  # P, or U
         self.keep(0, number)  # U, or W
         self.lines += ["jmp 8f", "2:"]
         self.keep(0, room)  # P
         self.lines += ["jmp 8f", "3:"]
+        self.end()
+        self.lines += ["8:", *(f"vpxord {v}, {v}, {v}" for v in self.sums), "9:"]
+
+    def end(self) -> None:
+        """What happens from the fourth product on: the first stores a quarter, the next one and
+        makes X, then one, and the last leaves Y11 in its registers."""
+        number, room = self.number, self.room
+        self.lines += ["ja 4f"]
         self.add(2, room)
         self.put(0)
         self.lines += ["jmp 8f", "4:", f"cmpq $$5, {number}", "ja 6f", "je 5f"]
@@ -163,15 +182,13 @@ class Between:
         self.lines += ["jmp 8f", "5:"]
         self.add(2, room)
         self.put(2)
-        self.lines.append("8:")
-        self.lines += [f"vpxord {v}, {v}, {v}" for v in self.sums]
-        self.lines += ["jmp 9f", "6:"]
+        self.lines += ["jmp 8f", "6:"]
         self.add(0, room)
-        self.lines.append("9:")
+        self.lines += ["jmp 9f"]
 
     def kept(self, which: int, i: int) -> int:
         """Where a vector of P, U or W is kept, X in the place of W."""
-        return KEPT + which * self.size + 4 * LANES * i
+        return self.kept_at + which * self.size + 4 * LANES * i
 
     def keep(self, which: int, base: str) -> None:
         """Keeps the sums."""

@@ -16,7 +16,7 @@ class Kind(IntEnum):
     BLOCKED = 16  # 16 channels, each for all filters
     PLANAR = 1  # one channel, for all filters
     DEPTHWISE = 0  # 16 channels, each for the filter of its own number
-    ASKING = 48  # 16 channels, each for all filters, and a line that is read later (asking.py)
+    POINTS = 48  # 16 channels, each for all filters, of quarters of a 1x1 layer (points.py)
     # With numbers of half the bits (bfloat16), two neighbouring channels in the place of a float:
     PAIRED = 8  # 16 channels as 8 pairs, and weights so too
     PLANAR_PAIR = 2  # a pair of channels, and weights so too
@@ -31,7 +31,7 @@ class Kind(IntEnum):
     @cached_property
     def lanes(self) -> int:
         """Input channels that a tap's weights are for, 16 filters each."""
-        sixteen = (Kind.PAIRED, Kind.HALVED, Kind.BYTES, Kind.TIGHT, Kind.ASKING)
+        sixteen = (Kind.PAIRED, Kind.HALVED, Kind.BYTES, Kind.TIGHT, Kind.POINTS)
         return 16 if self in sixteen else max(self.value, 1)
 
     @cached_property
@@ -44,7 +44,7 @@ class Kind(IntEnum):
     @cached_property
     def unroll(self) -> int:
         """Of these, those that a turn of a tile's loop takes."""
-        four = (Kind.BLOCKED, Kind.PAIRED, Kind.ASKING)
+        four = (Kind.BLOCKED, Kind.PAIRED, Kind.POINTS)
         return 4 if self in four else {Kind.HALVED: 2, Kind.TIGHT: 7}.get(self, 1)
 
     @cached_property
@@ -157,7 +157,7 @@ AVX512 = (
     *_tiles(Kind.BLOCKED, (14, 2), (13, 2), (12, 2), (8, 3), (7, 3), (6, 4), (5, 3)),
     *_tiles(Kind.BLOCKED, (7, 4), (9, 3), (5, 4), (4, 6), (4, 4), (3, 3), (2, 8), (1, 8)),
     *_tiles(Kind.BLOCKED, (28, 1), (16, 1), (14, 1), (7, 1), (3, 2), (1, 4), (1, 3), (1, 1)),
-    *_tiles(Kind.ASKING, (14, 2), (7, 4), (6, 4), (5, 4), (4, 4), (1, 4), (7, 1), (1, 1)),
+    *_tiles(Kind.POINTS, (14, 2), (7, 4), (6, 4), (5, 4), (4, 4), (1, 4), (7, 1), (1, 1)),
     *_tiles(Kind.PLANAR, (10, 2), (9, 3), (6, 4), (4, 2), (28, 1), (14, 1), (4, 1)),
     *_tiles(Kind.PLANAR, (1, 8), (1, 4), (1, 1)),
     *_tiles(Kind.DEPTHWISE, (28, 1), (14, 1), (7, 1), (4, 1), (1, 1)),
@@ -180,7 +180,6 @@ MATRICES = _tiles(Kind.MATRIX, (2, 2), (4, 1), (1, 4), (3, 1), (1, 3), (2, 1), (
 more hide the latency of a product."""
 NARROW = (
     *_tiles(Kind.BLOCKED, (6, 1), (5, 1), (4, 1), (3, 1), (2, 1), (2, 2), (1, 4), (1, 1)),
-    *_tiles(Kind.ASKING, (6, 1), (4, 1), (2, 1), (1, 1)),
     *_tiles(Kind.PLANAR, (5, 1), (4, 1), (2, 2), (1, 4), (1, 1)),
     *_tiles(Kind.DEPTHWISE, (7, 1), (4, 1), (1, 1)),
     *_tiles(Kind.HALVED, (4, 1), (1, 2), (1, 1)),

@@ -23,7 +23,6 @@ from netdsl.cpu.compiler import FLOATS, INTS
 from netdsl.cpu.micro import tight, vectors
 from netdsl.cpu.micro.fields import (
     ADD_RESIDUAL,
-    ASK_RESIDUAL,
     FROM_BIAS,
     HIGH,
     LOW,
@@ -99,7 +98,7 @@ class Writer(vectors.Writer):
     def ask_for_ends(self, start: ir.Value) -> None:
         """Asks for what the tile's end adds and for the places it writes, which the sums give time
         to come from memory."""
-        more = self.builder.and_(start, ir.Constant(LONG, ADD_RESIDUAL | ASK_RESIDUAL))
+        more = self.builder.and_(start, ir.Constant(LONG, ADD_RESIDUAL))
         with self.builder.if_then(self.builder.icmp_signed("!=", more, ir.Constant(LONG, 0))):
             self.ask_for(self.residuals())
         self.ask_for(self.outputs())
@@ -180,16 +179,16 @@ class Writer(vectors.Writer):
             self.source,
             self.table,
             weights,
-            self.x_step,
             self.across,
             self.not_unrolled(),
         )
         found = loop.write([value for column in zip(*sums, strict=True) for value in column], turns)
         return [found[block :: self.shape.blocks] for block in range(self.shape.blocks)]
 
-    def source(self, far: ir.Value) -> ir.Value:
-        """Where the first pixel of a tap lies that the table says to be so far."""
-        return self.builder.gep(self.xs, [far])
+    def source(self, far: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Where the first pixel of a tap lies that the table says to be so far, and the floats to
+        the next."""
+        return self.builder.gep(self.xs, [far]), self.x_step
 
     def loop(self, sums: Sums, weights: ir.Value, first: ir.Value, end: ir.Value) -> Sums:
         """The sums after these turns, one at least: some of a tap's rows of weights a turn."""

@@ -30,7 +30,7 @@ from netdsl.cpu.micro.vectors import FLOAT, LANES, LONG
 REGISTERS = 32
 MULTIPLY_ADD = {
     Kind.BLOCKED: "vfmadd231ps",
-    Kind.ASKING: "vfmadd231ps",
+    Kind.POINTS: "vfmadd231ps",
     Kind.PAIRED: "vdpbf16ps",
 }
 VECTOR = ir.VectorType(FLOAT, LANES)
@@ -153,18 +153,17 @@ class Loop(NamedTuple):
     """What a loop over taps, and in it one over a tap's turns, is written with.
 
     begin: writes what a turn, whose number it is told, does first. source: where the tile's first
-    pixel lies for a tap of which the table says so much; weights: those of the first tap. step,
-    across: floats from one pixel's input, and one block's weights, to the next. once: what keeps
-    LLVM from unrolling a loop. between: writes what becomes of the sums after each tap.
+    pixel lies for a tap of which the table says so much, and the floats from there to the next
+    pixel; weights: those of the first tap, across: floats from one block's to the next. once: what
+    keeps LLVM from unrolling a loop. between: writes what becomes of the sums after each tap.
     """
 
     builder: ir.IRBuilder
     tile: Tile
     begin: Callable[[ir.Value], None]
-    source: Callable[[ir.Value], ir.Value]
+    source: Callable[[ir.Value], tuple[ir.Value, ir.Value]]
     table: ir.Value
     weights: ir.Value
-    step: ir.Value
     across: ir.Value
     once: ir.MDValue
     between: Callable[[Values], Values] = list
@@ -180,14 +179,14 @@ class Loop(NamedTuple):
         outer = tap, first, _, *_ = [b.phi(value.type) for value in start]
         following = b.add(first, _number(self.tile.kind.rows // rows))
         end = b.select(b.icmp_signed("<", following, turns), following, turns)
-        x = self.source(b.load(tap))
+        x, step = self.source(b.load(tap))
         b.branch(inner)
         b.position_at_end(inner)
         state = place, turn, w, *sums = [b.phi(value.type) for value in (x, *outer[1:])]
         self.begin(turn)
-        done = b.add(turn, _number(1))
+        last, done = b.block, b.add(turn, _number(1))
         further = [b.gep(place, [_number(rows)]), done, b.gep(w, [_number(rows * LANES)])]
-        further += self.turned(sums, place, w)
+        further += self.turned(sums, place, w, step)
         again = b.cbranch(b.icmp_signed("<", done, end), inner, onward)
         again.set_metadata("llvm.loop", self.once)
         b.position_at_end(onward)
@@ -197,18 +196,18 @@ class Loop(NamedTuple):
         again.set_metadata("llvm.loop", self.once)
         for phi, old, new in zip(state, (x, *outer[1:]), further, strict=True):
             phi.add_incoming(old, taps)
-            phi.add_incoming(new, inner)
+            phi.add_incoming(new, last)
         for phi, old, new in zip(outer, start, onto, strict=True):
             phi.add_incoming(old, here)
             phi.add_incoming(new, onward)
         b.position_at_end(after)
         return found
 
-    def turned(self, sums: Values, x: ir.Value, w: ir.Value) -> Values:
+    def turned(self, sums: Values, x: ir.Value, w: ir.Value, step: ir.Value) -> Values:
         """The sums after a turn."""
-        near = isinstance(self.step, ir.Constant)
+        near = isinstance(step, ir.Constant)
         turn = Turn(self.tile, near)
-        steps = [self.builder.shl(floats, _number(2)) for floats in (self.step, self.across)]
+        steps = [self.builder.shl(floats, _number(2)) for floats in (step, self.across)]
         arguments = [*sums, x, w, *steps]
         kind = ir.FunctionType(ir.LiteralStructType(turn.given), [v.type for v in arguments])
         code = ir.InlineAsm(kind, turn.text, turn.constraints, side_effect=False)
