@@ -51,6 +51,10 @@ class Chain(NamedTuple):
     def names(self) -> tuple[str, ...]:
         return tuple(task.node.name for task in self.tasks)
 
+    def of(self, tasks: Mapping[str, Task]) -> Chain:
+        """The same of other tasks, by name."""
+        return self._replace(tasks=tuple(tasks[name] for name in self.names))
+
     def ranges(self) -> Iterator[list[tuple[int, int, int]]]:
         """For each thread, its stripes: the sample, and the first and end of its rows."""
         last, threads = self.tasks[-1], self.tasks[-1].threads

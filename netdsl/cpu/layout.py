@@ -163,6 +163,12 @@ class Buffer:
         offset = self.offset + block * self.block_stride
         return replace(self, offset=offset, channels=count, shift=shift)
 
+    def samples(self, first: int, count: int) -> Buffer:
+        """Samples evenly apart from a first on, as a buffer of so many."""
+        offset = self.offset + first * self.batch_stride
+        step = self.batch // count * self.batch_stride
+        return replace(self, offset=offset, batch=count, batch_stride=step)
+
     def rows(self, sample: int, first: int, count: int) -> Buffer:
         """Some rows of a sample, from a row of its image on, as a buffer of one plane."""
         offset = self.offset + sample * self.batch_stride + first * self.row_stride

@@ -9,16 +9,18 @@ zeros stay zero; those without one lie anywhere among themselves.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from netdsl.cpu.chains import Chain
+from netdsl.cpu.fit import pack_tight, take_turns
 from netdsl.cpu.layout import LANES, Buffer, Halo, fresh
 from netdsl.cpu.rounding import Rounded, buffer_of
+from netdsl.cpu.sections import Section
 from netdsl.cpu.task import Needs
 from netdsl.graph import Graph, Node
 from netdsl.graph.families import Families
-from netdsl.graph.lifetimes import Lifetime, lifetimes
+from netdsl.graph.lifetimes import Lifetime, inner, lifetimes
 from netdsl.ops import Concat, Shape
 
 
@@ -73,15 +75,19 @@ def place(
     over: Mapping[str, tuple[int, ...]],
     planar: frozenset[str],
     striped: Sequence[Chain] = (),
+    by_turns: Sequence[Section] = (),
     halves: frozenset[str] = frozenset(),
 ) -> Placement:
     """Lays out a graph's tensors.
 
     needs: what each node asks for, by name. over: the inputs that its kernel may write over.
-    planar: the inputs of the graph that lie in planes. striped: layers that are done in stripes.
-    halves: tensors in bfloat16, besides those that steps of rounding make (halves.py).
+    planar: the inputs of the graph that lie in planes. striped: layers that are done in stripes;
+    by_turns: those that do some samples before the next. halves: tensors in bfloat16, besides those
+    that steps of rounding make (halves.py).
     """
-    families = BlockFamilies(graph, lifetimes(graph, [chain.names for chain in striped]))
+    striped_names = [chain.names for chain in striped]
+    life = lifetimes(graph, striped_names, [section.names for section in by_turns])
+    families = BlockFamilies(graph, life)
     for node in graph:
         if isinstance(node.op, Concat):
             families.join_branches(node, planar)
@@ -95,9 +101,38 @@ def place(
     shapes = {node.name: (batch, node.shape) for node in graph}
     for chain in striped:
         shapes.update(chain.shapes)
-    buffers, floats = _lay_out(families, shapes, halos, planar, halves)
+    between = frozenset(name for names in striped_names for name in names[:-1])
+    apart = _apart(families, by_turns, between)
+    buffers, floats = _lay_out(families, shapes, halos, planar, halves, apart)
     scratch = max((each.scratch for each in needs.values()), default=0)
     return Placement(buffers, families, floats, floats + scratch)
+
+
+class Apart(NamedTuple):
+    """Tensors of which each sample lies apart, one with all that sections have of it behind the
+    other: a thread that does one writes nowhere that another thread reads.
+
+    roots: these tensors; life: while their memory is wanted.
+    """
+
+    roots: frozenset[str]
+    samples: int
+    life: Lifetime
+
+
+def _apart(
+    families: Families, by_turns: Sequence[Section], between: frozenset[str]
+) -> Apart | None:
+    """What none but one section's layers read. between: what lies between layers in stripes, which
+    threads have apart already."""
+    if not by_turns:
+        return None
+    place = {node.name: i for i, node in enumerate(families.graph.nodes)}
+    inside = {n for one in by_turns for n in inner(families.graph, one.names)} - between
+    outside = {families.root(name) for name in place if name not in inside}
+    life = Lifetime(place[by_turns[0].names[0]], place[by_turns[-1].names[-1]])
+    roots = frozenset(map(families.root, inside)) - outside
+    return Apart(roots, by_turns[0].samples, life)
 
 
 def _lay_out(
@@ -106,6 +141,7 @@ def _lay_out(
     halos: Mapping[str, Halo],
     planar: frozenset[str],
     halves: frozenset[str],
+    apart: Apart | None,
 ) -> tuple[dict[str, Buffer], int]:
     """The buffer of every tensor, and the floats that all take. shapes: how many samples, and the
     shape of each."""
@@ -120,14 +156,54 @@ def _lay_out(
                 roots[node.name] = buffer_of(shape, in_pairs, batch, halo)
             else:
                 roots[node.name] = fresh(batch, shape, halo, lanes=lanes)
-    framed = {name: buffer for name, buffer in roots.items() if buffer.halo != Halo()}
-    loose = {name: buffer for name, buffer in roots.items() if name not in framed}
-    placed, floats = take_turns(framed, families.life)
-    more, floats = pack_tight(loose, families.life, floats)
-    placed.update(more)
+    placed, floats = _fitted(roots, families.life, apart)
     for node in families.graph:
         _settle(node.name, families, placed)
     return placed, floats
+
+
+def _fitted(
+    roots: Mapping[str, Buffer], life: Mapping[str, Lifetime], apart: Apart | None
+) -> tuple[dict[str, Buffer], int]:
+    """Buffers where they lie, and the floats that all take. Those apart are laid out for a sample,
+    which then takes its place among the others as often as there are samples."""
+    names = apart.roots if apart else frozenset[str]()
+    framed, loose = _by_halo({name: roots[name] for name in roots if name not in names})
+    placed, floats = take_turns(framed, life)
+    if apart is None:
+        more, floats = pack_tight(loose, life, floats)
+        return {**placed, **more}, floats
+    one = {name: replace(roots[name], batch=1) for name in roots if name in names}
+    inside, tight = _by_halo(one)
+    turns, size = take_turns(inside, life)
+    placed.update(_repeated(turns, floats, apart.samples, size))
+    floats += apart.samples * size
+    packed, size = pack_tight(tight, life, 0)
+    loose[ROOM] = fresh(apart.samples, (LANES, size // LANES))
+    more, floats = pack_tight(loose, {**life, ROOM: apart.life}, floats)
+    room = more.pop(ROOM)
+    placed.update(_repeated(packed, room.offset, apart.samples, room.batch_stride))
+    return {**placed, **more}, floats
+
+
+ROOM = "samples apart"
+"""What the memory of tensors apart goes by among buffers; no node's name has spaces."""
+
+
+def _by_halo(buffers: Mapping[str, Buffer]) -> tuple[dict[str, Buffer], dict[str, Buffer]]:
+    """Those with a halo, and those without."""
+    framed = {name: buffer for name, buffer in buffers.items() if buffer.halo != Halo()}
+    return framed, {name: buffer for name, buffer in buffers.items() if name not in framed}
+
+
+def _repeated(
+    buffers: Mapping[str, Buffer], offset: int, samples: int, size: int
+) -> dict[str, Buffer]:
+    """Buffers of a sample, for more samples so far apart."""
+    return {
+        name: replace(buffer, offset=offset + buffer.offset, batch=samples, batch_stride=size)
+        for name, buffer in buffers.items()
+    }
 
 
 def _settle(name: str, families: Families, placed: dict[str, Buffer]) -> None:
@@ -138,69 +214,3 @@ def _settle(name: str, families: Families, placed: dict[str, Buffer]) -> None:
     _settle(parent, families, placed)
     channels, whole = (families.graph[one].shape[0] for one in (name, parent))
     placed[name] = placed[parent].part(channel, channels, channel + channels == whole)
-
-
-@dataclass
-class Slot:
-    """Memory in which buffers of one image and halo take turns; as large as the largest."""
-
-    buffer: Buffer
-    busy_until: int
-    tenants: list[str]
-
-
-def take_turns(
-    buffers: Mapping[str, Buffer], life: Mapping[str, Lifetime]
-) -> tuple[dict[str, Buffer], int]:
-    """Buffers with halos in slots. In a slot all samples lie as far apart as the largest needs."""
-    slots: list[Slot] = []
-    for name in sorted(buffers, key=lambda name: life[name].born):
-        buffer = buffers[name]
-        free = [s for s in slots if s.busy_until < life[name].born and _alike(s.buffer, buffer)]
-        if not free:
-            slots.append(Slot(buffer, life[name].dies, [name]))
-            continue
-        slot = min(free, key=lambda s: abs(s.buffer.channels - buffer.channels))
-        slot.buffer = max(slot.buffer, buffer, key=lambda b: b.channels)
-        slot.busy_until = life[name].dies
-        slot.tenants.append(name)
-    placed, offset = {}, 0
-    for slot in slots:
-        for name in slot.tenants:
-            stride = slot.buffer.batch_stride
-            placed[name] = replace(buffers[name], offset=offset, batch_stride=stride)
-        offset += _rounded(slot.buffer.floats)
-    return placed, offset
-
-
-def _alike(a: Buffer, b: Buffer) -> bool:
-    """Whether the halos of both lie in the same cells of a block."""
-    whole = a.lanes > 1 or a.channels == b.channels
-    return whole and (a.batch, a.size, a.halo, a.lanes) == (b.batch, b.size, b.halo, b.lanes)
-
-
-def pack_tight(
-    buffers: Mapping[str, Buffer], life: Mapping[str, Lifetime], start: int
-) -> tuple[dict[str, Buffer], int]:
-    """Buffers without halos from `start` on, the largest first, each as low as it fits."""
-    placed: dict[str, Buffer] = {}
-    end = start
-    for name in sorted(buffers, key=lambda name: -buffers[name].floats):
-        size = _rounded(buffers[name].floats)
-        offset = start
-        taken = sorted(
-            (other.offset, other.offset + _rounded(other.floats))
-            for known, other in placed.items()
-            if life[known].overlaps(life[name])
-        )
-        for low, high in taken:
-            if offset + size <= low:
-                break
-            offset = max(offset, high)
-        placed[name] = buffers[name].at(offset)
-        end = max(end, offset + size)
-    return placed, end
-
-
-def _rounded(floats: int) -> int:
-    return -(-floats // LANES) * LANES

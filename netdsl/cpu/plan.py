@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from threading import Lock
@@ -12,18 +12,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.cpu import arrange, chains, memory, region, stripes, threads, tuned
+from netdsl.cpu import arrange, chains, memory, region, sections, stripes, threads, tuned
 from netdsl.cpu.choices import choice, cut, layers, pools, shallow, worth_compiling
 from netdsl.cpu.factors import settled, tight
 from netdsl.cpu.halves import moved_up
 from netdsl.cpu.launch import Progress, Worker, prepare, watched
-from netdsl.cpu.layout import Call, aligned
+from netdsl.cpu.layout import Buffer, Call, aligned
 from netdsl.cpu.micro import matrices
 from netdsl.cpu.place import Placement, place
 from netdsl.cpu.region import Chain
 from netdsl.cpu.rounding import with_rounding
 from netdsl.cpu.table import RECIPES, Recipe, in_pairs, takes, writers
-from netdsl.cpu.task import Floats, LooseParams, Places, Task
+from netdsl.cpu.task import Floats, LooseParams, Params, Places, Task
+from netdsl.cpu.turns import Twice, all_turns
 from netdsl.cpu.views import call, link
 from netdsl.faults import error
 from netdsl.graph import Graph, Node
@@ -52,6 +53,13 @@ class Step(NamedTuple):
     rounding: float | None = None
 
 
+class Turn(NamedTuple):
+    """Calls that follow each other in a run, and the number of the step they are of."""
+
+    step: int
+    calls: tuple[Call, ...]
+
+
 class Port(NamedTuple):
     """Where an array goes in or comes out: its name, its shape without the batch, and the call."""
 
@@ -64,7 +72,8 @@ class Port(NamedTuple):
 class Plan:
     """What `compile` makes: run it as often as you like, on `batch` samples each time.
 
-    steps: one a node that computes something, in order. arena: the memory of all tensors.
+    steps: one a node that computes something, in order. turns: the steps' calls in the order of a
+    run, where a step may have several turns (sections.py). arena: the memory of all tensors.
     packed: all packed weights. A plan runs one call at a time; others wait.
     """
 
@@ -74,14 +83,15 @@ class Plan:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     steps: tuple[Step, ...]
+    turns: tuple[Turn, ...]
     placement: Placement
     arena: Floats
     packed: LooseParams
 
     def __post_init__(self) -> None:
         self._lock = Lock()
-        self._chains = [Chain(step.calls, self.threads) for step in self.steps]
-        self._whole = Chain([c for step in self.steps for c in step.calls], self.threads)
+        self._chains = [(turn.step, Chain(turn.calls, self.threads)) for turn in self.turns]
+        self._whole = Chain([c for turn in self.turns for c in turn.calls], self.threads)
 
     @property
     def arena_bytes(self) -> int:
@@ -124,10 +134,12 @@ class Plan:
             region.use(self.threads)
             for _ in range(repeats):
                 self._put(arrays)
-                for chain, times in zip(self._chains, found, strict=True):
+                for times in found:
+                    times.append(0.0)
+                for step, chain in self._chains:
                     start = perf_counter()
                     chain(self.arena, self.packed.base)
-                    times.append(1000 * (perf_counter() - start))
+                    found[step][-1] += 1000 * (perf_counter() - start)
         return [
             Timing(
                 step.name, step.word, step.macs * self.batch, median(times), min(times), step.way
@@ -255,12 +267,18 @@ class Making:
 
     def _take(self, graph: Graph) -> None:
         """Makes this graph the plan's. What tuning chose is for layers that are done whole: it
-        neither breaks a chain nor is taken within one."""
+        neither breaks a chain or a section nor is taken within one."""
         self.graph = graph
         self.tasks = {n.name: self._task(graph, n) for n in graph if not isinstance(n.op, Input)}
-        untuned = {n: replace(t, choice=None) if t.choice else t for n, t in self.tasks.items()}
-        self.striped = chains.chains(graph, untuned)
+        plain = {n: replace(t, choice=None) if t.choice else t for n, t in self.tasks.items()}
+        self.striped = chains.chains(graph, plain)
         self.tasks |= {t.node.name: t for chain in self.striped for t in chain.tasks}
+        plain |= {t.node.name: t for chain in self.striped for t in chain.tasks}
+        self.sections = sections.sections(graph, plain, self.striped)
+        for names, samples in self.sections:
+            self.tasks |= {name: replace(plain[name], batch=samples) for name in names}
+        self.striped = [chain.of(self.tasks) for chain in self.striped]
+        self.between = frozenset(name for chain in self.striped for name in chain.names[:-1])
         self.needs = {name: recipe(t.node).needs(t) for name, t in self.tasks.items()}
 
     def _task(self, graph: Graph, node: Node) -> Task:
@@ -289,20 +307,22 @@ class Making:
         """held: the node that holds each output; shapes: the outputs' shapes."""
         placement = self.place(frozenset(held.values()))
         memory.check(self.graph.name, self.batch, 4 * placement.floats)
-        steps = list(self.steps(placement).values())
+        made = {name: step for name, step in self.steps(placement).items() if step.calls}
         inputs = [self._port(n, n, self.graph[n].shape, placement) for n in self.graph.inputs]
         outputs = [self._port(n, held[n], shapes[n], placement, out=True) for n in held]
         memory.check(self.graph.name, self.batch, 4 * (placement.floats + self.params.floats))
-        calls = [c for step in steps for c in step.calls]
+        calls = [c for step in made.values() for c in step.calls]
         calls += [port.call for port in (*inputs, *outputs)]
         prepare(c.kernel for c in calls)
+        steps = {n: step._replace(calls=tuple(map(link, step.calls))) for n, step in made.items()}
         return Plan(
             self.graph.name,
             batch,
             self.threads,
             tuple(port._replace(call=link(port.call)) for port in inputs),
             tuple(port._replace(call=link(port.call)) for port in outputs),
-            tuple(s._replace(calls=tuple(map(link, s.calls))) for s in steps if s.calls),
+            tuple(steps.values()),
+            tuple(self.turns(steps)),
             placement,
             aligned(placement.floats),
             self.params,
@@ -310,8 +330,8 @@ class Making:
 
     def place(self, outputs: frozenset[str]) -> Placement:
         over = {name: recipe(task.node).over for name, task in self.tasks.items()}
-        planar = self.planar(outputs)
-        return place(self.graph, self.batch, self.needs, over, planar, self.striped, self.halves)
+        done = self.striped, self.sections, self.halves
+        return place(self.graph, self.batch, self.needs, over, self.planar(outputs), *done)
 
     def planar(self, outputs: frozenset[str]) -> frozenset[str]:
         """The inputs that lie in planes, since all that read them read them so."""
@@ -341,43 +361,91 @@ class Making:
                 found.update(self.stripes(owner[name], placement))
         return {name: found[name] for name in self.tasks}
 
+    def turns(self, steps: Mapping[str, Step]) -> Iterator[Turn]:
+        """The calls of steps, by their nodes' names, in the order of a run."""
+        number = {name: i for i, name in enumerate(steps)}
+        owner = {name: section for section in self.sections for name in section.names}
+        for name, step in steps.items():
+            if name not in owner:
+                yield Turn(number[name], step.calls)
+                continue
+            names, samples = owner[name]
+            inside = [one for one in names if one in steps]
+            for turn in range(self.batch // samples if name == inside[0] else 0):
+                for one in inside:
+                    calls = steps[one].calls
+                    each = len(calls) * samples // self.batch
+                    yield Turn(number[one], calls[turn * each : (turn + 1) * each])
+
     def step(self, task: Task, placement: Placement) -> Step:
         """A node's part of the plan, its weights packed."""
-        places = self.places(task, placement)
-        calls = tuple(recipe(task.node).calls(task, places))
-        for weight in places.weights.values():
-            memory.let_go(weight)
+        (places,), calls = self.calls(
+            (task,), placement, lambda given: recipe(task.node).calls(task, *given)
+        )
         way = choice(task).name if isinstance(task.whole.base, Conv) else ""
         if task.choice == way:
             way += TUNED
+        way = self.by_turns(task, way)
         name, word = task.whole.source, task.node.op.word()
         rounding = places.rounding.get("weight")
         return Step(name, word, task.node.op.macs(task.shapes), calls, way, rounding)
 
     def stripes(self, chain: chains.Chain, placement: Placement) -> dict[str, Step]:
         """A chain's part of the plan: all is done in the step of its last node."""
-        places = [self.places(task, placement) for task in chain.tasks]
-        call = stripes.striped(chain, places)
-        for each in places:
-            for weight in each.weights.values():
-                memory.let_go(weight)
+        _, calls = self.calls(chain.tasks, placement, lambda given: [stripes.striped(chain, given)])
         names = [task.whole.source for task in chain.tasks]
         words = [task.node.op.word() for task in chain.tasks]
         macs = sum(task.node.op.macs(task.shapes) for task in chain.tasks)
-        way = f"stripes of {chain.height}"
+        way = self.by_turns(chain.tasks[-1], f"stripes of {chain.height}")
         steps = dict.fromkeys(chain.names, Step("", "", 0, ()))
-        last = Step(f"{names[0]} to {names[-1]}", " -> ".join(words), macs, (call,), way)
+        last = Step(f"{names[0]} to {names[-1]}", " -> ".join(words), macs, calls, way)
         return {**steps, chain.names[-1]: last}
 
-    def places(self, task: Task, placement: Placement) -> Places:
-        """What a node is given."""
+    def by_turns(self, task: Task, way: str) -> str:
+        """The name of a way, and of how many samples it is at a time where that is not all."""
+        if task.batch == self.batch:
+            return way
+        count = f"{task.batch} sample{'s' if task.batch > 1 else ''} at a time"
+        return f"{way}, {count}" if way else count
+
+    def calls(
+        self,
+        tasks: Sequence[Task],
+        placement: Placement,
+        make: Callable[[Sequence[Places]], Sequence[Call]],
+    ) -> tuple[list[Places], tuple[Call, ...]]:
+        """What some nodes are given, first, and all calls that do them, turn by turn."""
+        params, turns = Twice(self.params), self.batch // tasks[0].batch
+        places = [self.places(task, placement, params) for task in tasks]
+        calls = tuple(make(places))
+        if turns > 1:
+            then = [self.places(task, placement, params, turn=1) for task in tasks]
+            if any(a[:2] != b[:2] for a, b in zip(places, then, strict=True)):
+                params.again()
+                calls = all_turns(calls, make(then), turns)
+            else:
+                calls *= turns
+        for each in places:
+            for weight in each.weights.values():
+                memory.let_go(weight)
+        return places, calls
+
+    def places(self, task: Task, placement: Placement, params: Params, turn: int = 0) -> Places:
+        """What a node is given in a turn."""
+
+        def buffer(name: str) -> Buffer:
+            found = placement.buffers[name]
+            if found.batch == task.batch or name in self.between:
+                return found
+            return found.samples(turn, task.batch)
+
         node = task.node
         return Places(
-            tuple(placement.buffers[name] for name in node.inputs),
-            placement.buffers[node.name],
+            tuple(map(buffer, node.inputs)),
+            buffer(node.name),
             placement.scratch,
             own_weights(self.graph, node, task.whole.source, self.weights),
-            self.params,
+            params,
             rounding={},
         )
 

@@ -108,9 +108,10 @@ class _Bench:
     def __init__(self, making: Making) -> None:
         self.making, self.threads = making, making.threads
         making.params = _Once()
-        # Layers that are done in stripes stay so, for there another way would do other things.
-        striped = {name for chain in making.striped for name in chain.names}
-        free = {n: t for n, t in making.tasks.items() if n not in striped}
+        # Layers in stripes, or that do some samples alone, stay so: others would do other things.
+        together = [*(c.names for c in making.striped), *(s.names for s in making.sections)]
+        fixed = {name for names in together for name in names}
+        free = {n: t for n, t in making.tasks.items() if n not in fixed}
         found = {n: t for n, t in free.items() if isinstance(t.whole.base, Conv)}
         tasks = {n: [replace(t, choice=w.name) for w in ways(t)] for n, t in found.items()}
         self.tasks = {name: several for name, several in tasks.items() if len(several) > 1}

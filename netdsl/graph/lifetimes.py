@@ -28,11 +28,17 @@ class Lifetime(NamedTuple):
         return Lifetime(min(self.born, other.born), max(self.dies, other.dies))
 
 
-def lifetimes(graph: Graph, together: Iterable[Sequence[str]] = ()) -> dict[str, Lifetime]:
+def lifetimes(
+    graph: Graph,
+    together: Iterable[Sequence[str]] = (),
+    by_turns: Iterable[Sequence[str]] = (),
+) -> dict[str, Lifetime]:
     """The lifetime of every node's result.
 
     together: nodes that follow each other and are computed at once, bit by bit: what they make and
-    read is alive from the first to the last of them.
+    read is alive from the first to the last of them. by_turns: the same that are computed several
+    times, for other samples each time: what they read of others is alive to the last of them, and
+    what others read of theirs from the first.
     """
     born = {node.name: i for i, node in enumerate(graph.nodes)}
     done = dict(born)
@@ -45,4 +51,20 @@ def lifetimes(graph: Graph, together: Iterable[Sequence[str]] = ()) -> dict[str,
         dies = max((done[reader] for reader in graph.consumers[name]), default=done[name])
         start = -1 if name in graph.inputs else i
         found[name] = Lifetime(start, len(graph.nodes) if name in outputs else dies)
+    place = {node.name: i for i, node in enumerate(graph.nodes)}
+    for names in by_turns:
+        first, last, inside = place[names[0]], place[names[-1]], inner(graph, names)
+        for name in names:
+            if name not in inside:
+                found[name] |= Lifetime(first, first)
+            for source in graph[name].inputs:
+                if source not in names:
+                    found[source] |= Lifetime(last, last)
     return found
+
+
+def inner(graph: Graph, names: Sequence[str]) -> frozenset[str]:
+    """Those of some nodes whose results none but these nodes read."""
+    outputs = {*graph.outputs, *(aux.output for aux in graph.aux)}
+    own = set(names)
+    return frozenset(n for n in names if n not in outputs and own.issuperset(graph.consumers[n]))

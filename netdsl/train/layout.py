@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from netdsl.cpu.backward.table import BACKS
 from netdsl.cpu.backward.task import BackNeeds
+from netdsl.cpu.fit import pack_tight, take_turns
 from netdsl.cpu.layout import LANES, Buffer, Halo, fresh
-from netdsl.cpu.place import pack_tight, take_turns
 from netdsl.cpu.table import RECIPES
 from netdsl.cpu.task import Needs, Task
 from netdsl.graph import Graph, Node

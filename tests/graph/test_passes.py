@@ -9,7 +9,7 @@ import pytest
 
 from netdsl.graph import Graph
 from netdsl.graph.fused import Fused, fuse, fuse_pools
-from netdsl.graph.lifetimes import Lifetime, lifetimes
+from netdsl.graph.lifetimes import Lifetime, inner, lifetimes
 from netdsl.graph.passes import fold_batch_norm, without_dropout, without_flatten
 from netdsl.lang import load
 from netdsl.ops import Activation, Add, Conv, Op, Relu
@@ -175,3 +175,17 @@ def test_nodes_computed_at_once_are_alive_together() -> None:
     assert life["a"] == life["b"] == (1, 3)
     assert life["c"] == (1, 4)
     assert life["d"].born == 4
+
+
+def test_what_goes_in_and_out_of_turns_is_alive_in_all_of_them() -> None:
+    graph = load(
+        "input 4x8x8; relu as a -> tanh as b -> sigmoid as c -> [id | b] as d -> relu as e -> gap"
+    )
+    life, whole = lifetimes(graph, by_turns=[("b", "c", "d")]), lifetimes(graph)
+    order = [node.name for node in graph]
+    assert life["a"] == (order.index("a"), order.index("d"))
+    assert life["d"] == (order.index("b"), order.index("e"))
+    for name in ("b", "c", "e"):
+        assert life[name] == whole[name]
+    assert inner(graph, ("b", "c", "d")) == {"b", "c"}
+    assert inner(replace(graph, outputs=("b",)), ("b", "c", "d")) == {"c"}
