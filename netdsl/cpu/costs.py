@@ -49,11 +49,12 @@ class Fewer(NamedTuple):
 class Quarters(NamedTuple):
     """What Winograd's algorithm takes besides where its products are made by Strassen's: the end of
     each of the seven that a tile makes, the sums of inputs for each of a tile's, and instead of
-    `Rates.missed`."""
+    `Rates.missed` and `Rates.room`, since more weights pass through the cache."""
 
     end: float
     form: float
     missed: float
+    room: float
 
 
 class Rates(NamedTuple):
@@ -135,16 +136,16 @@ WIDE = Rates(
     again=inf,
     gaps=False,
     strassen=Fewer(sums=0.885, ends=8.0, made=4.0, bytes=27.0, wait=10e3),
-    quarters=Quarters(70.0, 7.0, 2.0),
+    quarters=Quarters(20.0, 3.0, 3.0, 0.6),
 )
 """A Zen 4 with AVX-512. By the least regret over 82 layers of VGG-16, ResNet-50, AlexNet and
 GoogLeNet at batches of 1 and 8 on two threads, each done in some twenty ways within its net: the
 ways that the table takes need 1.8% more time than the best, in the geometric mean; by the numbers
-before tiles asked for weights it was 4.0%. `quarters`: by 75 times of layers of VGG-16 and
-ResNet-18 at both batches, in some six ways each: the ways that the table takes need 1.8% less time
-than without Strassen's algorithm, the best ways 3.4% less. `strassen`: by hand, from 237 1x1 layers
-of ResNet-50, DenseNet-121 and GoogLeNet at both batches, each also by direct sums: the part of the
-time that it takes is as reckoned to within 3% in most."""
+before tiles asked for weights it was 4.0%. `quarters`: by 98 layers of VGG-16, ResNet-18,
+GoogLeNet and U-Net, at batches of 1 and 8 but U-Net's, each in all its ways within its net: the
+ways that the table takes need 2.0% more time than the best, by the numbers before 2.6%.
+`strassen`: by hand, from 237 1x1 layers of ResNet-50, DenseNet-121 and GoogLeNet at both batches,
+each also by direct sums: the part of the time that it takes is as reckoned to within 3% in most."""
 
 NARROW = Rates(
     direct=1.0,

@@ -220,7 +220,7 @@ NEAR_CACHE = 1024 * 1024
 APART = 1024
 """Floats that lie between what two threads write and read many times."""
 
-WORTH, WORTH_FAR = 0.96, 0.94
+WORTH, WORTH_FAR = 0.97, 0.93
 """The part of a layer's cycles below which Strassen's algorithm is worth 7/4 of its weights: those
 that all threads' cache holds, and those that come from memory."""
 
@@ -382,12 +382,13 @@ def _cost(plan: Winograd) -> Callable[[int, Tile], float]:
     known, parts, by_tiles, strassen = rates(), plan.parts, plan.mode == BY_TILES, plan.strassen
     products, blocks, terms, tiles = plan.products, plan.blocks, plan.terms, plan.tiles
     walks, halves, filter_blocks = plan.walks, plan.halves, plan.filter_blocks
+    room = known.room
     more, inner_blocks, in_place = plan.read - plan.chunk, plan.inner_blocks, plan.in_place
     weights, miss = round(4 * products * filter_blocks * terms * LANES**2), known.missed
     beside = (known.turn, known.loads)
     if strassen:
         assert known.quarters is not None
-        end, form, miss = known.quarters
+        end, form, miss, room = known.quarters
         weights = 7 * weights // 4
 
     def cost(chunk: int, tile: Tile) -> float:
@@ -410,7 +411,7 @@ def _cost(plan: Winograd) -> Callable[[int, Tile], float]:
             waiting = bring(weights, chunks if known.apart else turns)
             held = step(inner_blocks, read)
             held += 0 if in_place else step(halves * width, chunk)
-            over = missed(products * held)
+            over = missed(products * held, room)
             transforms += over * miss * (inside + outside)
             product += over * 4 * LANES * inside / known.again
         else:
@@ -428,9 +429,9 @@ def _cost(plan: Winograd) -> Callable[[int, Tile], float]:
     return cost
 
 
-def missed(held: int) -> float:
+def missed(held: int, room: float) -> float:
     """The part of so many floats of a chunk that a core's own cache has no room for."""
-    return max(0.0, 1 - rates().room * OWN_CACHE / held)
+    return max(0.0, 1 - room * OWN_CACHE / held)
 
 
 def transformed(weights: Floats, plan: Winograd, room: Room = aligned) -> Floats:
