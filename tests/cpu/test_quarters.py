@@ -176,8 +176,7 @@ def test_ways_worth_measuring():
     found = [way.name for way in choices.ways(task)]
     assert len(set(found)) == len(found)
     assert {name.split(" of ")[0] for name in found if "strassen" in name} == {
-        f"winograd{size} strassen by {order}"
-        for size, order in product((4, 2), ("tiles", "products"))
+        f"winograd4 strassen by {order}" for order in ("tiles", "products")
     }
     assert found[0] == choices.choice(task).name
     assert not strassen(names(layer))
