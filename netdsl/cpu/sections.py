@@ -71,9 +71,9 @@ class Passed(NamedTuple):
 
 
 def sections(graph: Graph, tasks: Mapping[str, Task], striped: Sequence[Chain]) -> list[Section]:
-    """The sections of a graph that are worth it, of layers in single precision."""
+    """The sections of a graph that are worth it; their layers are in single precision."""
     batch, threads = next(((task.batch, task.threads) for task in tasks.values()), (1, 1))
-    if batch == threads or batch % threads or any(t.precision != "fp32" for t in tasks.values()):
+    if batch == threads or batch % threads:
         return []
     return _Finder(graph, list(_units(graph, tasks, striped)), batch, threads).found()
 
@@ -175,8 +175,8 @@ class _Finder:
 
 def _suits(unit: Unit) -> bool:
     """Whether a unit may do some samples alone: a fully connected layer reads its weights once for
-    all."""
-    return not any(isinstance(task.whole.base, Linear) for task in unit)
+    all, and tensors of bfloat16 have other bytes."""
+    return not any(isinstance(t.whole.base, Linear) or t.precision != "fp32" for t in unit)
 
 
 def _joins(unit: Unit) -> bool:

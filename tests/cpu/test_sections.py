@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain, pairwise
 
 import numpy as np
@@ -9,13 +10,14 @@ import pytest
 from agree import drawn_inputs, drawn_weights, worst
 
 from netdsl import Net, cpu
-from netdsl.cpu import chains, sections, tune, tuned
+from netdsl.cpu import chains, plan, sections, tune, tuned
 from netdsl.cpu.plan import Making
 from netdsl.cpu.sections import Section
 from netdsl.cpu.table import takes
 from netdsl.graph.fused import fuse
 from netdsl.graph.passes import lowered
 from netdsl.lang import load
+from netdsl.ops import Linear
 
 TOLERANCE = 5e-5
 """Of some layers one after the other, by direct sums in single precision."""
@@ -102,8 +104,24 @@ def test_what_is_too_much_of_a_batch_is_done_by_samples(small):
     assert found(2, 1) == []  # fits as it is
     assert found(16, 16) == []
     assert found(64, 16) == []  # nor does a sample for each thread
-    assert found(16, 2, precision="bf16") == []
     assert worst(ROW, batch=16, threads=2, exact=True) < TOLERANCE
+
+
+def test_only_layers_in_single_precision_go_by_samples(small, monkeypatch):
+    """As where pairs of bfloat16 are slow, and the last layer's weights alone are rounded."""
+    halves = made(16, 2, precision="bf16")
+    inside = [name for section in halves.sections for name in section.names]
+    assert all(halves.tasks[name].precision == "fp32" for name in inside)
+
+    def but_the_last(task):
+        return task if isinstance(task.whole.base, Linear) else replace(task, precision="fp32")
+
+    monkeypatch.setattr(plan, "settled", but_the_last)
+    ((names, samples),) = found(16, 2, precision="bf16")
+    assert (names[:4], samples) == (("a", "b", "c", "gap1"), 2)
+    together = worst(ROW, batch=16, threads=2, precision="bf16")
+    monkeypatch.setattr(sections, "sections", lambda *_: [])
+    assert together == worst(ROW, batch=16, threads=2, precision="bf16") > TOLERANCE
 
 
 def test_memory_is_for_the_samples_of_a_turn(small, monkeypatch):
@@ -147,14 +165,14 @@ def test_what_was_tuned_is_for_whole_batches(small):
 
 def test_profile_tells_of_each_layer_once(small):
     graph = load(ROW)
-    plan = cpu.compile(graph, drawn_weights(graph), batch=16, threads=2)
-    assert [step.name for step in plan.steps if "at a time" in step.way] == ["a", "b", "c", "gap1"]
+    made = cpu.compile(graph, drawn_weights(graph), batch=16, threads=2)
+    assert [step.name for step in made.steps if "at a time" in step.way] == ["a", "b", "c", "gap1"]
     inputs = drawn_inputs(graph, 16)
-    (before,) = plan.run(inputs).values()
-    timings = plan.profile(inputs, 2)
+    (before,) = made.run(inputs).values()
+    timings = made.profile(inputs, 2)
     assert [t.name for t in timings] == ["a", "b", "c", "gap1", "fc1"]
     assert all(t.least_ms > 0 for t in timings)
-    (after,) = plan.run(inputs).values()
+    (after,) = made.run(inputs).values()
     np.testing.assert_array_equal(before, after)
 
 
