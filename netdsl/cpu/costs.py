@@ -28,11 +28,6 @@ SHARED = 16 << 20
 """Bytes of weights that stay in the cache that all cores share, while one layer is done."""
 
 
-SHARED_BY_FILTERS = 16
-"""Blocks of filters in each half from which on threads share the filters of a small layer rather
-than its places, so that a thread reads its own weights alone (strassen.py)."""
-
-
 class Fewer(NamedTuple):
     """What Strassen's algorithm takes of the time of direct sums: `sums` where places have their
     like, more of it by `ends` for each input channel, since tiles sum half as many, and by `made`

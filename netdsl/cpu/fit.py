@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from netdsl.cpu.layout import LANES, Buffer
-from netdsl.graph.lifetimes import Lifetime
+from netdsl.graph.lifetimes import Lifetime, lowest
 
 
 @dataclass
@@ -48,7 +48,7 @@ def _alike(a: Buffer, b: Buffer) -> bool:
     return whole and (a.batch, a.size, a.halo, a.lanes) == (b.batch, b.size, b.halo, b.lanes)
 
 
-def pack_tight(
+def pack(
     buffers: Mapping[str, Buffer], life: Mapping[str, Lifetime], start: int
 ) -> tuple[dict[str, Buffer], int]:
     """Buffers without halos from `start` on, the largest first, each as low as it fits."""
@@ -56,16 +56,12 @@ def pack_tight(
     end = start
     for name in sorted(buffers, key=lambda name: -buffers[name].floats):
         size = rounded(buffers[name].floats)
-        offset = start
-        taken = sorted(
+        taken = (
             (other.offset, other.offset + rounded(other.floats))
             for known, other in placed.items()
             if life[known].overlaps(life[name])
         )
-        for low, high in taken:
-            if offset + size <= low:
-                break
-            offset = max(offset, high)
+        offset = lowest(taken, size, start)
         placed[name] = buffers[name].at(offset)
         end = max(end, offset + size)
     return placed, end

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from netdsl.cpu.chains import Chain
-from netdsl.cpu.fit import pack_tight, take_turns
+from netdsl.cpu.fit import pack, take_turns
 from netdsl.cpu.layout import LANES, Buffer, Halo, fresh
 from netdsl.cpu.rounding import Rounded, buffer_of
 from netdsl.cpu.sections import Section
@@ -171,16 +171,16 @@ def _fitted(
     framed, loose = _by_halo({name: roots[name] for name in roots if name not in names})
     placed, floats = take_turns(framed, life)
     if apart is None:
-        more, floats = pack_tight(loose, life, floats)
+        more, floats = pack(loose, life, floats)
         return {**placed, **more}, floats
     one = {name: replace(roots[name], batch=1) for name in roots if name in names}
     inside, tight = _by_halo(one)
     turns, size = take_turns(inside, life)
     placed.update(_repeated(turns, floats, apart.samples, size))
     floats += apart.samples * size
-    packed, size = pack_tight(tight, life, 0)
+    packed, size = pack(tight, life, 0)
     loose[ROOM] = fresh(apart.samples, (LANES, size // LANES))
-    more, floats = pack_tight(loose, {**life, ROOM: apart.life}, floats)
+    more, floats = pack(loose, {**life, ROOM: apart.life}, floats)
     room = more.pop(ROOM)
     placed.update(_repeated(packed, room.offset, apart.samples, room.batch_stride))
     return {**placed, **more}, floats

@@ -34,7 +34,6 @@ from typing import NamedTuple
 import numpy as np
 
 from netdsl.cpu import direct
-from netdsl.cpu.costs import SHARED_BY_FILTERS
 from netdsl.cpu.direct import (
     NEAREST,
     Grid,
@@ -83,6 +82,10 @@ def suits(task: Task) -> bool:
     whole = task.shapes[0][0] % (2 * LANES) == op.filters % (2 * LANES) == 0
     return whole and prod(task.made[1:]) > 1
 
+
+SHARED_BY_FILTERS = 16
+"""Blocks of filters in each half from which on threads share the filters of a small layer rather
+than its places, so that a thread reads its own weights alone."""
 
 PLACES, FEWER = 56, 28
 """Places of a group, with as many likes: four tiles to read a panel of weights, or two where a

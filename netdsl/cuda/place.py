@@ -13,7 +13,7 @@ from math import prod
 from netdsl.cuda.layout import ALIGN, Buffer, fresh
 from netdsl.graph import Graph, Node
 from netdsl.graph.families import Families
-from netdsl.graph.lifetimes import Lifetime, lifetimes
+from netdsl.graph.lifetimes import Lifetime, lifetimes, lowest
 from netdsl.ops import Concat, Flatten
 
 
@@ -91,16 +91,13 @@ def pack(
     """Places buffers from `start` on, the largest first, each as low as it fits; where all end."""
     end = start
     for name, buffer in sorted(buffers.items(), key=lambda each: -each[1].floats):
-        size, offset = rounded(buffer.floats), start
-        taken = sorted(
+        size = rounded(buffer.floats)
+        taken = (
             (other.offset, other.offset + rounded(other.floats))
             for known, other in placed.items()
             if life[known].overlaps(life[name])
         )
-        for low, high in taken:
-            if offset + size <= low:
-                break
-            offset = max(offset, high)
+        offset = lowest(taken, size, start)
         placed[name] = buffer.part(offset - buffer.offset, buffer.shape)
         end = max(end, offset + size)
     return end

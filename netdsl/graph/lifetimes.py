@@ -63,6 +63,16 @@ def lifetimes(
     return found
 
 
+def lowest(taken: Iterable[tuple[int, int]], size: int, start: int) -> int:
+    """The lowest place from `start` on where so much lies outside of all stretches that are taken,
+    each given by its start and end."""
+    for low, high in sorted(taken):
+        if start + size <= low:
+            break
+        start = max(start, high)
+    return start
+
+
 def inner(graph: Graph, names: Sequence[str]) -> frozenset[str]:
     """Those of some nodes whose results none but these nodes read."""
     outputs = {*graph.outputs, *(aux.output for aux in graph.aux)}

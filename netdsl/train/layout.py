@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from netdsl.cpu.backward.table import BACKS
 from netdsl.cpu.backward.task import BackNeeds
-from netdsl.cpu.fit import pack_tight, take_turns
+from netdsl.cpu.fit import pack, take_turns
 from netdsl.cpu.layout import LANES, Buffer, Halo, fresh
 from netdsl.cpu.table import RECIPES
 from netdsl.cpu.task import Needs, Task
@@ -264,5 +264,5 @@ def _placed(
     loose = {name: b for name, b in buffers.items() if b.halo == Halo()}
     turns, floats = take_turns(framed, life)
     placed = {name: b.at(b.offset + start) for name, b in turns.items()}
-    more, end = pack_tight(loose, life, start + floats)
+    more, end = pack(loose, life, start + floats)
     return placed | more, end

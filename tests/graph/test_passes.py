@@ -9,7 +9,7 @@ import pytest
 
 from netdsl.graph import Graph
 from netdsl.graph.fused import Fused, fuse, fuse_pools
-from netdsl.graph.lifetimes import Lifetime, inner, lifetimes
+from netdsl.graph.lifetimes import Lifetime, inner, lifetimes, lowest
 from netdsl.graph.passes import fold_batch_norm, without_dropout, without_flatten
 from netdsl.lang import load
 from netdsl.ops import Activation, Add, Conv, Op, Relu
@@ -189,3 +189,18 @@ def test_what_goes_in_and_out_of_turns_is_alive_in_all_of_them() -> None:
         assert life[name] == whole[name]
     assert inner(graph, ("b", "c", "d")) == {"b", "c"}
     assert inner(replace(graph, outputs=("b",)), ("b", "c", "d")) == {"c"}
+
+
+def test_the_lowest_place_is_free_and_none_below_it_is() -> None:
+    """Beside every place tried in turn, with stretches that overlap and touch."""
+    random = np.random.default_rng()
+    for _ in range(200):
+        lows, sizes = random.integers(0, 30, 4), random.integers(1, 9, 4)
+        taken = [(int(low), int(low + size)) for low, size in zip(lows, sizes, strict=True)]
+        size, start = int(random.integers(1, 9)), int(random.integers(0, 20))
+        free = (
+            at
+            for at in range(start, 60)
+            if all(at + size <= low or high <= at for low, high in taken)
+        )
+        assert lowest(taken, size, start) == next(free), (taken, size, start)

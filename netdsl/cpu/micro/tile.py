@@ -221,10 +221,7 @@ class Writer(vectors.Writer):
         again.set_metadata("llvm.loop", self.not_unrolled())
         turn.add_incoming(first, before)
         turn.add_incoming(following, last)
-        for row, start, new in zip(phis, sums, values, strict=True):
-            for phi, v, u in zip(row, start, new, strict=True):
-                phi.add_incoming(v, before)
-                phi.add_incoming(u, last)
+        join(phis, sums, before, values, last)
         b.position_at_end(after)
         return values
 
@@ -250,10 +247,7 @@ class Writer(vectors.Writer):
             totals.append([b.fadd(v, b.fmul(u, scale)) for v, u in zip(row, values, strict=True)])
         part.add_incoming(ir.Constant(LONG, 0), before)
         part.add_incoming(b.add(part, ir.Constant(LONG, 1)), b.block)
-        for row, start, new in zip(phis, sums, totals, strict=True):
-            for phi, v, u in zip(row, start, new, strict=True):
-                phi.add_incoming(v, before)
-                phi.add_incoming(u, b.block)
+        join(phis, sums, before, totals, b.block)
         again = b.cbranch(b.icmp_signed("<", following, turns), loop, after)
         again.set_metadata("llvm.loop", self.not_unrolled())
         b.position_at_end(after)
@@ -304,10 +298,7 @@ class Writer(vectors.Writer):
         for phi, new in zip(bits, gathered, strict=True):
             phi.add_incoming(ir.Constant(whole, [0] * LANES), before)
             phi.add_incoming(new, loop)
-        for row, start, new in zip(phis, values, found, strict=True):
-            for phi, v, u in zip(row, start, new, strict=True):
-                phi.add_incoming(v, before)
-                phi.add_incoming(u, loop)
+        join(phis, values, before, found, loop)
         b.position_at_end(after)
         factors = [b.fmul(tight.eighth(b, kept), scale) for kept in gathered]
         return self.times_channel(found, pixels, ir.Constant(LONG, tight.SEVEN), factors)
@@ -416,6 +407,14 @@ def runner(write: Callable[[ir.Module, Tile], ir.Function], *kinds: Kind) -> Any
         return types.void(types.int64, FLOATS, FLOATS, INTS, *[types.int64] * 5), lower
 
     return typed
+
+
+def join(phis: Sums, sums: Sums, before: ir.Block, values: Sums, last: ir.Block) -> None:
+    """Gives a loop's sums what they are when it starts, and what they are after a turn."""
+    for row, start, new in zip(phis, sums, values, strict=True):
+        for phi, v, u in zip(row, start, new, strict=True):
+            phi.add_incoming(v, before)
+            phi.add_incoming(u, last)
 
 
 def call_one(
