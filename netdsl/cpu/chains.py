@@ -91,9 +91,11 @@ def chains(graph: Graph, tasks: Mapping[str, Task]) -> list[Chain]:
 
 
 def _summed(task: Task) -> Task:
-    """A layer as stripes do it: a few rows are too few for Strassen's algorithm."""
-    fewer = isinstance(task.whole.base, Conv) and choice(task).strassen
-    return replace(task, choice="direct") if fewer else task
+    """A layer as stripes do it: a few rows are too few for other ways."""
+    if not isinstance(task.whole.base, Conv):
+        return task
+    way = choice(task)
+    return replace(task, choice="direct") if way.strassen or way.thirds else task
 
 
 def _by_rows(task: Task) -> bool:

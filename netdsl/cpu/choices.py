@@ -16,7 +16,7 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
-from netdsl.cpu import factors, phases, strassen, strides, winograd
+from netdsl.cpu import factors, phases, strassen, strides, thirds, winograd
 from netdsl.cpu.costs import PLANAR, rates
 from netdsl.cpu.layout import LANES, axes3
 from netdsl.cpu.micro import Kind, Shape, matrices, quartered
@@ -60,17 +60,20 @@ MORE_SHAPES = 3
 
 
 class Algorithm(NamedTuple):
-    """Direct sums (size None), Winograd's with tiles of a size, or Strassen's; cycles: what it
-    costs a layer."""
+    """Direct sums (size None), of floats as three bfloat16 each where `thirds`, Winograd's with
+    tiles of a size, or Strassen's; cycles: what it costs a layer."""
 
     size: Size | None
     cycles: float
     strassen: bool = False
+    thirds: bool = False
 
     @property
     def name(self) -> str:
         if self.strassen:
             return "strassen"
+        if self.thirds:
+            return "thirds"
         return f"winograd{self.size.outputs}" if self.size else "direct"
 
 
@@ -81,11 +84,14 @@ class Choice(NamedTuple):
     quick: Winograd | None = None
     shape: Shape | None = None
     strassen: bool = False
+    thirds: bool = False
 
     @property
     def name(self) -> str:
         if self.quick is not None:
             return self.quick.name
+        if self.thirds:
+            return "thirds"
         name = "strassen" if self.strassen else "direct"
         return name if self.shape is None else f"{name} {self.shape.pixels}x{self.shape.blocks}"
 
@@ -102,7 +108,8 @@ def algorithms(task: Task) -> list[Algorithm]:
     if task.shallow:
         sizes = [size for size in sizes if size not in ROUGH]
     fewer = strassen.suits(task)
-    if not sizes and not fewer:
+    parts = thirds.suits(task)
+    if not sizes and not fewer and not parts:
         return [Algorithm(None, 0.0)]
     work = factors.work(task)
     pairs = task.precision == "bf16" and factors.cheapest(task) is Kind.PAIRED
@@ -116,6 +123,8 @@ def algorithms(task: Task) -> list[Algorithm]:
         found.append(Algorithm(None, work.direct(Kind.PAIRED if pairs else Kind.BLOCKED)))
     if fewer:
         found.append(Algorithm(None, work.strassen(), strassen=True))
+    if parts:
+        found.append(Algorithm(None, work.thirds(), thirds=True))
     return sorted(found, key=lambda one: (one.strassen and not task.points, one.cycles))
 
 
@@ -194,7 +203,7 @@ def choice(task: Task) -> Choice:
     best = algorithms(task)[0]
     if best.size:
         return Choice(winograd.planned(best.size, layer(task, best.size)))
-    return Choice(strassen=best.strassen)
+    return Choice(strassen=best.strassen, thirds=best.thirds)
 
 
 def ways(task: Task) -> list[Choice]:
@@ -205,6 +214,8 @@ def ways(task: Task) -> list[Choice]:
         first = not found
         if algorithm.strassen:
             found.append(Choice(strassen=True))
+        elif algorithm.thirds:
+            found.append(Choice(thirds=True))
         elif algorithm.size:
             known = layer(task, algorithm.size)
             found += map(Choice, winograd.ways(algorithm.size, known, 3 if first else 1))

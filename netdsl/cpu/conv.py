@@ -8,7 +8,16 @@ from math import inf, prod
 
 import numpy as np
 
-from netdsl.cpu import depthwise, matrix, phases, pixels, strassen, winograd, winograd_calls
+from netdsl.cpu import (
+    depthwise,
+    matrix,
+    phases,
+    pixels,
+    strassen,
+    thirds,
+    winograd,
+    winograd_calls,
+)
 from netdsl.cpu.choices import by_matrices, choice
 from netdsl.cpu.costs import PLANAR, rates
 from netdsl.cpu.depthwise import by_rows
@@ -49,6 +58,9 @@ def conv_needs(task: Task) -> Needs:
         return Needs((halo,), scratch=quick.scratch)
     if choice(task).strassen:
         return Needs((reach(op.window, shape[1:], output[1:]),), strassen.scratch(task), planar)
+    if choice(task).thirds:
+        halo = reach(op.window, shape[1:], output[1:])
+        return Needs((halo,), thirds.of(task).scratch)
     if not (by_matrices(task) and in_pairs(task)):
         return Needs((reach(op.window, shape[1:], output[1:]),), planar=planar)
     extent = pixels.extent(op.window, shape[0]) if planar else op.window.extent
@@ -99,6 +111,8 @@ def plan_conv(task: Task, places: Places) -> list[Call]:
         return plan_quick(task, places, way.quick)
     if way.strassen:
         return plan_strassen(task, places, way.shape)
+    if way.thirds:
+        return plan_thirds(task, places)
     return plan_direct(task, places, way.shape)
 
 
@@ -173,6 +187,34 @@ def plan_strassen(task: Task, places: Places, shape: Shape | None = None) -> lis
     )
     plain = partial(packed, Kind.BLOCKED, weights)
     return strassen.describe(whole, plain, places.scratch, task.threads, shape)
+
+
+def plan_thirds(task: Task, places: Places) -> list[Call]:
+    """The call of a direct sum of floats as three bfloat16 each."""
+    source, target, params = places.inputs[0], places.output, places.params
+    op = task.whole.base
+    assert isinstance(op, Conv)
+    filters, channels = places.weights["weight"].shape[:2]
+    weights = places.weights["weight"].reshape(filters, channels, -1)
+    blocks, sources = -(-filters // LANES), -(-channels // LANES)
+    taps = tap_offsets(source, sources, window_places(op.window))
+    block = block_floats(len(taps), Kind.BLOCKED)
+    plain = packed_weights(weights, Kind.BLOCKED, block, task.threads)
+    made = thirds.packed(plain, block, blocks, len(taps), task.threads, params.room)
+    whole = Sum(
+        kind=Kind.BLOCKED,
+        counts=(target.batch, *target.size),
+        source=walk(source, op.window),
+        target=view(target),
+        taps=taps,
+        starts=[0] * blocks,
+        weights=params.add(made),
+        block=thirds.block_floats(len(taps)),
+        biases=all_biases(places, blocks),
+        residual=view(places.inputs[1]) if task.whole.residual else None,
+    )
+    clamps = params.add(thirds.settings(clamp(task.whole.activation)))
+    return thirds.describe(whole, thirds.of(task), places.scratch, clamps)
 
 
 def walk(source: Buffer, window: Window) -> View:

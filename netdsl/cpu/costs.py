@@ -104,6 +104,7 @@ class Rates(NamedTuple):
     again: float
     gaps: bool
     strassen: Fewer | None
+    thirds: float | None = None
     quarters: Quarters | None = None
 
 
@@ -193,6 +194,7 @@ FAST = Rates(
     again=inf,
     gaps=True,
     strassen=None,
+    thirds=0.45,
 )
 """An Emerald Rapids with AVX-512. By the least regret over 28 layers of VGG-16, ResNet-50, AlexNet
 and GoogLeNet at batches of 1 and 8 on two threads, each done in a dozen ways with weights that are
@@ -260,6 +262,13 @@ class Work(NamedTuple):
         if kind not in HALF:
             return self.sums + weights
         return (known.pairs if kind is Kind.PAIRED else known.halved) * self.sums + weights / 2
+
+    def thirds(self) -> float:
+        """Cycles of direct sums of floats as three bfloat16 each."""
+        known = rates().thirds
+        if known is None:
+            return inf
+        return known * self.sums + 1.5 * read(4 * self.terms * LANES)
 
     def strassen(self) -> float:
         """Cycles of Strassen's algorithm: seven of eight products where places have their like, and

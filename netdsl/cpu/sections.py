@@ -204,5 +204,5 @@ def _cycles(task: Task) -> float:
     if not isinstance(op, Conv) or op.groups > 1:
         return read(_weights(task))
     best = algorithms(task)[0]
-    direct = task.choice == "direct" or not (best.size or best.strassen)
+    direct = task.choice == "direct" or not (best.size or best.strassen or best.thirds)
     return factors.work(task).direct() if direct else best.cycles

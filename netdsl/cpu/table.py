@@ -24,6 +24,7 @@ from netdsl.cpu import (
     rounding,
     short,
     strassen_kernel,
+    thirds_kernel,
     tight,
     transposed,
     winograd_kernel,
@@ -105,6 +106,7 @@ class Recipe(NamedTuple):
 
 
 FEWER = (strassen_kernel.strassen,)
+THIRDS = (thirds_kernel.pack_thirds, thirds_kernel.form_thirds, thirds_kernel.thirds)
 QUICK = (winograd_kernel.transform_filters, winograd_kernel.winograd, phases.split_phases)
 QUARTERS = (winograd_quarters.transform_quarters, winograd_quarters.winograd_quarters)
 APART = (depthwise.depthwise,)
@@ -128,7 +130,7 @@ SOFTMAX = Recipe((norm.softmax,), norm.plan_softmax, over=(0,))
 
 RECIPES: dict[type[Op], Recipe] = {
     Conv: Recipe(
-        SUMS + FEWER + APART + QUICK + QUARTERS,
+        SUMS + FEWER + APART + QUICK + QUARTERS + (THIRDS if matrices() else ()),
         conv.plan_conv,
         conv.conv_needs,
         half=HALF_SUMS,

@@ -30,10 +30,13 @@ run_product = late("netdsl.cpu.micro.product", "run_product")
 run_quarters = late("netdsl.cpu.micro.quarters", "run_quarters")
 run_row = late("netdsl.cpu.micro.rows", "run_row")
 run_short = late("netdsl.cpu.micro.tile", "run_short")
+run_thirds = late("netdsl.cpu.micro.thirds", "run_thirds")
 run_tight = late("netdsl.cpu.micro.tile", "run_tight")
 run_tile = late("netdsl.cpu.micro.tile", "run_tile")
 past = late("netdsl.cpu.micro.tile", "past")
 prefetch = late("netdsl.cpu.micro.tile", "prefetch")
+store_filters = late("netdsl.cpu.micro.thirds", "store_filters")
+store_places = late("netdsl.cpu.micro.thirds", "store_places")
 transform_filter = late("netdsl.cpu.micro.sandwich", "transform_filter")
 transform_cut_input = late("netdsl.cpu.micro.sandwich", "transform_cut_input")
 transform_input = late("netdsl.cpu.micro.sandwich", "transform_input")
@@ -63,8 +66,11 @@ __all__ = [
     "run_quarters",
     "run_row",
     "run_short",
+    "run_thirds",
     "run_tight",
     "run_tile",
+    "store_filters",
+    "store_places",
     "tiles",
     "transform_cut_input",
     "transform_cut_output",

@@ -178,6 +178,8 @@ five samples of a fully connected layer and more, which a Zen 4 sums up in pairs
 MATRICES = _tiles(Kind.MATRIX, (2, 2), (4, 1), (1, 4), (3, 1), (1, 3), (2, 1), (1, 2), (1, 1))
 """Those of AMX, a table of its own (matrix.py); their pixels are counted in sixteens. Three sums or
 more hide the latency of a product."""
+THIRDS = (Shape(2, 2), Shape(1, 2), Shape(2, 1), Shape(1, 1))
+"""The same where they sum floats (micro/thirds.py)."""
 NARROW = (
     *_tiles(Kind.BLOCKED, (6, 1), (5, 1), (4, 1), (3, 1), (2, 1), (2, 2), (1, 4), (1, 1)),
     *_tiles(Kind.PLANAR, (5, 1), (4, 1), (2, 2), (1, 4), (1, 1)),

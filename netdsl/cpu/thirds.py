@@ -1,0 +1,149 @@
+"""Direct sums of floats in AMX's registers, which multiply bfloat16: each float as three of them.
+
+A bfloat16 has eight of a float's 24 digits, so a float is the sum of three (`micro/thirds.py`).
+Six products of theirs make up one of floats, to what rounding loses anyway, and a register's
+product makes 16 times as many as a multiply-add: 2.7 times the speed at best, in single precision.
+A sum is then one of registers' sums of 32 terms each, so that it errs less than one by
+multiply-adds. What is lost: an infinity gives NaN, and numbers below 1e-33 lose digits.
+
+The parts of weights are made once, when a net is planned; they take one and a half times their
+memory. Those of inputs are made for some places at a time, in the core's own cache, from wherever
+their taps lie (`thirds_kernel.py`).
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from netdsl.cpu.costs import OWN_CACHE, PLANAR, rates
+from netdsl.cpu.direct import Sum, grid
+from netdsl.cpu.launch import launch
+from netdsl.cpu.layout import LANES, Call, Floats
+from netdsl.cpu.micro import matrices
+from netdsl.cpu.pack import Room
+from netdsl.cpu.task import Task
+from netdsl.cpu.thirds_kernel import ALL, SUMS, TAPS, form_thirds, pack_thirds, thirds
+from netdsl.ops import Conv
+
+GROUP = 16
+"""Sixteens of a group at most."""
+
+WHOLE, SPAN = 32, 16
+"""Turns of 32 channels that are done at once, and those at a time of longer sums."""
+
+FEW = 16
+"""Sixteens for each thread up to which threads share filters in place of places, so that each reads
+its own weights alone."""
+
+
+class Tiling(NamedTuple):
+    """How a sum is done: its turns of 32 channels, and those at a time; blocks of filters; sixteens
+    of places in all and at a time; into how many parts filters are cut; threads."""
+
+    turns: int
+    span: int
+    blocks: int
+    sixteens: int
+    together: int
+    cut: int
+    parts: int
+
+    @property
+    def made(self) -> int:
+        """Floats of the parts of inputs that all threads share, if they do."""
+        return self.sixteens * ALL * self.turns if self.cut > 1 else 0
+
+    @property
+    def own(self) -> int:
+        """Floats of a thread's scratch."""
+        tiles = -(-self.blocks // 2)
+        kept = -(-tiles // self.cut) * -(-self.together // 2) if self.span < self.turns else 1
+        return SUMS * kept + (self.together * ALL * self.span if self.cut == 1 else 0)
+
+    @property
+    def scratch(self) -> int:
+        return self.made + self.parts * self.own
+
+
+def tiling(taps: int, blocks: int, places: int, threads: int) -> Tiling:
+    """That of a sum of so many taps of 16 channels."""
+    turns, sixteens = -(-taps // 2), -(-places // LANES)
+    few = sixteens < FEW * threads and -(-blocks // 2) >= threads
+    cut, parts = (threads, threads) if few else (1, min(threads, sixteens))
+    share = -(-sixteens * cut // parts)
+    whole = turns <= WHOLE or ALL * turns * share <= OWN_CACHE
+    span = turns if whole else SPAN
+    each = ALL * span + (0 if whole else LANES**2 * -(-blocks // cut))
+    most = max(2, OWN_CACHE // each // 2 * 2)
+    together = -(-share // -(-share // (most if few else min(GROUP, most))))
+    return Tiling(turns, span, blocks, sixteens, together + together % 2, cut, parts)
+
+
+def of(task: Task) -> Tiling:
+    """That of a layer."""
+    op = task.whole.base
+    assert isinstance(op, Conv)
+    taps = prod(op.window.kernel) * -(-task.shapes[0][0] // LANES)
+    places = task.batch * prod(task.made[1:])
+    return tiling(taps, -(-op.filters // LANES), places, task.threads)
+
+
+def suits(task: Task) -> bool:
+    """Whether a convolution can be done so: of floats in blocks of channels, without groups."""
+    op = task.whole.base
+    if not isinstance(op, Conv) or op.groups > 1 or task.shapes[0][0] <= PLANAR:
+        return False
+    if not matrices() or task.exact or task.precision != "fp32":
+        return False
+    return task.whole.pool is None and rates().thirds is not None
+
+
+def block_floats(taps: int) -> int:
+    """Floats of a block of filters' parts of weights."""
+    return ALL * -(-taps // 2)
+
+
+def packed(weights: Floats, block: int, blocks: int, taps: int, threads: int, room: Room) -> Floats:
+    """The parts of weights packed for direct sums, `block` floats each block of filters."""
+    made = room(blocks * block_floats(taps))
+    sizes = (blocks, LANES * taps, block, block_floats(taps))
+    d = np.array((pack_thirds.address, max(1, min(threads, blocks)), *sizes), np.int64)
+    launch(weights, made, d)
+    return made
+
+
+def settings(clamp: tuple[float, float]) -> Floats:
+    """What a call finds in params: the sizes of all registers, then the bounds, 16 times each."""
+    said = np.zeros(64, np.uint8)
+    said[0] = 1
+    said[16:32].view(np.uint16)[:] = 64
+    said[48:56] = 16
+    return np.concatenate([said.view(np.float32), np.repeat(np.array(clamp, np.float32), 16)])
+
+
+def describe(whole: Sum, how: Tiling, scratch: int, sizes: int) -> list[Call]:
+    """The calls that compute a sum. whole: with biases, its weights packed as `packed` does; sizes:
+    where in params `settings` are."""
+    over, taps = grid(whole), len(whole.taps)
+    shared = how.cut > 1
+    fields = (
+        over.counts[:3],
+        (over.counts[3], prod(over.counts), how.together, how.cut),
+        (how.turns, TAPS, how.span, how.blocks),
+        *((view.start, *view.steps[:3]) for view in over[1:]),
+        (view.steps[3] for view in over[1:]),
+        (over.target.block, over.residual.block),
+        (int(whole.residual is not None), sizes, scratch + how.made, how.own),
+        (whole.weights, whole.block, whole.biases or 0),
+        (taps % 2, scratch if shared else -1),
+        (*whole.taps, *whole.taps[-1:]),
+    )
+    numbers = [number for part in fields for number in part]
+    sums = Call(thirds, np.array([0, how.parts, *numbers], np.int64))
+    if not shared:
+        return [sums]
+    made = Call(form_thirds, np.array([0, min(how.parts, how.sixteens), *numbers], np.int64))
+    return [made, sums]
