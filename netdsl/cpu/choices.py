@@ -124,7 +124,7 @@ def algorithms(task: Task) -> list[Algorithm]:
     if fewer:
         found.append(Algorithm(None, work.strassen(), strassen=True))
     if parts:
-        found.append(Algorithm(None, work.thirds(), thirds=True))
+        found.append(Algorithm(None, thirds.cycles(task), thirds=True))
     return sorted(found, key=lambda one: (one.strassen and not task.points, one.cycles))
 
 
@@ -260,7 +260,7 @@ def _may_cut(task: Task, size: Size, channels: int) -> bool:
     Padding lanes would not stay zero: what they hold cancels out but for its rounding."""
     if rates().quarters is None or not quartered() or size not in CUT:
         return False
-    if task.layers < DEEP or not task.points:
+    if task.layers < DEEP or not task.points or not task.fixed:
         return False
     filters = _conv(task).filters
     blocks = -(-channels // LANES)

@@ -52,6 +52,21 @@ class Quarters(NamedTuple):
     room: float
 
 
+class Thirds(NamedTuple):
+    """What direct sums of floats as three bfloat16 each take: all six products of 16 places by 16
+    filters and 32 channels; the parts of 32 channels of a place; 16 filters of a place to store,
+    and more with a residual; a byte of weights, as a part of what bringing it in takes, and of
+    inputs' parts that threads share; and a call."""
+
+    products: float
+    parts: float
+    end: float
+    residual: float
+    weights: float
+    shared: float
+    call: float
+
+
 class Rates(NamedTuple):
     """What a kind of CPU takes.
 
@@ -104,7 +119,7 @@ class Rates(NamedTuple):
     again: float
     gaps: bool
     strassen: Fewer | None
-    thirds: float | None = None
+    thirds: Thirds | None = None
     quarters: Quarters | None = None
 
 
@@ -194,7 +209,7 @@ FAST = Rates(
     again=inf,
     gaps=True,
     strassen=None,
-    thirds=0.45,
+    thirds=Thirds(250.0, 24.0, 13.5, 21.0, 1.15, 0.3, 48e3),
 )
 """An Emerald Rapids with AVX-512. By the least regret over 28 layers of VGG-16, ResNet-50, AlexNet
 and GoogLeNet at batches of 1 and 8 on two threads, each done in a dozen ways with weights that are
@@ -205,7 +220,10 @@ ones among them, 2.8% more time than the best, before it was 3.5%. `near`: so th
 channels and 14 pixels go by products of F(5x5, 3x3). `pairs`: vdpbf16ps starts every other cycle,
 where multiply-adds start twice a cycle. `halved`: by fully connected layers of 5 to 64 samples,
 beside a `direct` of 1.4, and reckoned anew for this one; more than sums themselves take, for of
-floats as much of the waiting for weights hides behind them."""
+floats as much of the waiting for weights hides behind them. `thirds`: of a Granite Rapids with AMX,
+by 562 layers of eight nets at batches of 1 and 8, each within its net: their times are as reckoned
+to within 11%, root of the mean square, and where it is this way or direct sums the table's choice
+needs 0.6% more time than the better."""
 
 
 @cache
@@ -262,13 +280,6 @@ class Work(NamedTuple):
         if kind not in HALF:
             return self.sums + weights
         return (known.pairs if kind is Kind.PAIRED else known.halved) * self.sums + weights / 2
-
-    def thirds(self) -> float:
-        """Cycles of direct sums of floats as three bfloat16 each."""
-        known = rates().thirds
-        if known is None:
-            return inf
-        return known * self.sums + 1.5 * read(4 * self.terms * LANES)
 
     def strassen(self) -> float:
         """Cycles of Strassen's algorithm: seven of eight products where places have their like, and

@@ -301,7 +301,7 @@ class Making:
         short = [k for r in recipes for k in r.short] if less else []
         short += [k for t in self.tasks.values() if tight(t) for k in recipe(t.node).tight]
         more = [*stripes.KERNELS, *half] if self.striped else half
-        return [*ports, *(k for r in recipes for k in r.kernels), *more, *short]
+        return [*ports, *(k for r in recipes for k in r.float_kernels), *more, *short]
 
     def plan(self, batch: int, held: Mapping[str, str], shapes: Mapping[str, Shape]) -> Plan:
         """held: the node that holds each output; shapes: the outputs' shapes."""

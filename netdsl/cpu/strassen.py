@@ -77,7 +77,9 @@ def suits(task: Task) -> bool:
     op = task.whole.base
     if not isinstance(op, Conv) or op.groups > 1 or prod(op.window.kernel) > 1:
         return False
-    if not quartered() or task.exact or task.precision != "fp32" or task.whole.pool is not None:
+    if not quartered() or not task.fixed or task.exact or task.precision != "fp32":
+        return False
+    if task.whole.pool is not None:
         return False
     whole = task.shapes[0][0] % (2 * LANES) == op.filters % (2 * LANES) == 0
     return whole and prod(task.made[1:]) > 1

@@ -87,7 +87,8 @@ class Recipe(NamedTuple):
     memory. over: which of its inputs it may write over, if nothing reads them after it. half: the
     kernels that it may take besides, where weights are in bfloat16; matrix: and where the CPU
     multiplies matrices of it. short: the same where weights of fully connected layers are asked for
-    in fewer bits; tight: where they are to be in fewer of themselves (`factors.tight`).
+    in fewer bits; tight: where they are to be in fewer of themselves (`factors.tight`). thirds:
+    where the CPU multiplies matrices of bfloat16, which then sum floats.
     """
 
     kernels: tuple[Worker, ...]
@@ -98,6 +99,12 @@ class Recipe(NamedTuple):
     short: tuple[Worker, ...] = ()
     matrix: tuple[Worker, ...] = ()
     tight: tuple[Worker, ...] = ()
+    thirds: tuple[Worker, ...] = ()
+
+    @property
+    def float_kernels(self) -> tuple[Worker, ...]:
+        """Those that it may take on this CPU in single precision."""
+        return (*self.kernels, *(self.thirds if matrices() else ()))
 
     @property
     def half_kernels(self) -> tuple[Worker, ...]:
@@ -130,11 +137,12 @@ SOFTMAX = Recipe((norm.softmax,), norm.plan_softmax, over=(0,))
 
 RECIPES: dict[type[Op], Recipe] = {
     Conv: Recipe(
-        SUMS + FEWER + APART + QUICK + QUARTERS + (THIRDS if matrices() else ()),
+        SUMS + FEWER + APART + QUICK + QUARTERS,
         conv.plan_conv,
         conv.conv_needs,
         half=HALF_SUMS,
         matrix=MATRIX,
+        thirds=THIRDS,
     ),
     ConvTranspose: Recipe(SUMS, transposed.plan_transposed, transposed.transposed_needs),
     Linear: Recipe(

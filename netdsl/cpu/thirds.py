@@ -13,12 +13,12 @@ their taps lie (`thirds_kernel.py`).
 
 from __future__ import annotations
 
-from math import prod
+from math import inf, prod
 from typing import NamedTuple
 
 import numpy as np
 
-from netdsl.cpu.costs import OWN_CACHE, PLANAR, rates
+from netdsl.cpu.costs import OWN_CACHE, PLANAR, rates, read
 from netdsl.cpu.direct import Sum, grid
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Call, Floats
@@ -33,10 +33,6 @@ GROUP = 16
 
 WHOLE, SPAN = 32, 16
 """Turns of 32 channels that are done at once, and those at a time of longer sums."""
-
-FEW = 16
-"""Sixteens for each thread up to which threads share filters in place of places, so that each reads
-its own weights alone."""
 
 
 class Tiling(NamedTuple):
@@ -71,7 +67,8 @@ class Tiling(NamedTuple):
 def tiling(taps: int, blocks: int, places: int, threads: int) -> Tiling:
     """That of a sum of so many taps of 16 channels."""
     turns, sixteens = -(-taps // 2), -(-places // LANES)
-    few = sixteens < FEW * threads and -(-blocks // 2) >= threads
+    # With fewer sixteens than blocks of filters it is inputs that all threads read, not weights.
+    few = sixteens < blocks and -(-blocks // 2) >= threads
     cut, parts = (threads, threads) if few else (1, min(threads, sixteens))
     share = -(-sixteens * cut // parts)
     whole = turns <= WHOLE or ALL * turns * share <= OWN_CACHE
@@ -96,9 +93,27 @@ def suits(task: Task) -> bool:
     op = task.whole.base
     if not isinstance(op, Conv) or op.groups > 1 or task.shapes[0][0] <= PLANAR:
         return False
-    if not matrices() or task.exact or task.precision != "fp32":
+    if not matrices() or not task.fixed or task.exact or task.precision != "fp32":
         return False
     return task.whole.pool is None and rates().thirds is not None
+
+
+def cycles(task: Task) -> float:
+    """What it costs a layer: cycles of a thread, as costs.py counts them."""
+    known, how = rates().thirds, of(task)
+    if known is None:
+        return inf
+    places, tiles = task.batch * prod(task.made[1:]), -(-how.blocks // (2 * how.cut))
+    sixteens = -(-how.sixteens * how.cut // how.parts)
+    # A sixteen without another beside it takes 0.8 of the time of both.
+    pairs = sixteens // 2 + 0.8 * (sixteens % 2)
+    made = known.parts * how.turns + known.end * how.blocks
+    made += known.residual * how.blocks if task.whole.residual else 0.0
+    weights = 4 * ALL * how.turns * how.blocks
+    passes = 1 if how.cut > 1 else -(-sixteens // how.together)
+    waiting = known.weights * read(weights, passes) + known.shared * 4 * how.made
+    products = 4 * known.products * pairs * tiles * how.turns
+    return products + made * places / how.parts + waiting + known.call
 
 
 def block_floats(taps: int) -> int:

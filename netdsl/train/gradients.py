@@ -88,9 +88,8 @@ class TrainingPlan:
     def _plan(self, progress: Progress | None) -> None:
         nodes = [node for node in self.graph if not isinstance(node.op, Input)]
         shapes = {n.name: self.graph.input_shapes(n) for n in nodes}
-        tasks = {
-            n.name: Task(n, shapes[n.name], self.batch, self.threads, self.exact) for n in nodes
-        }
+        how = (self.batch, self.threads, self.exact)
+        tasks = {n.name: Task(n, shapes[n.name], *how, fixed=False) for n in nodes}
         planner = Planner(self.graph, tasks, self.batch)
         self.layout = planner.lay_out(self.vectors.length)
         memory.check(self.source.name, self.batch, 4 * (self.layout.floats + self._params.floats))
