@@ -190,31 +190,24 @@ def plan_strassen(task: Task, places: Places, shape: Shape | None = None) -> lis
 
 
 def plan_thirds(task: Task, places: Places) -> list[Call]:
-    """The call of a direct sum of floats as three bfloat16 each."""
-    source, target, params = places.inputs[0], places.output, places.params
-    op = task.whole.base
+    """The calls of a direct sum of floats as three bfloat16 each."""
+    source, target, op = places.inputs[0], places.output, task.whole.base
     assert isinstance(op, Conv)
     filters, channels = places.weights["weight"].shape[:2]
-    weights = places.weights["weight"].reshape(filters, channels, -1)
-    blocks, sources = -(-filters // LANES), -(-channels // LANES)
-    taps = tap_offsets(source, sources, window_places(op.window))
-    block = block_floats(len(taps), Kind.BLOCKED)
-    plain = packed_weights(weights, Kind.BLOCKED, block, task.threads)
-    made = thirds.packed(plain, block, blocks, len(taps), task.threads, params.room)
     whole = Sum(
         kind=Kind.BLOCKED,
         counts=(target.batch, *target.size),
         source=walk(source, op.window),
         target=view(target),
-        taps=taps,
-        starts=[0] * blocks,
-        weights=params.add(made),
-        block=thirds.block_floats(len(taps)),
-        biases=all_biases(places, blocks),
+        taps=tap_offsets(source, -(-channels // LANES), window_places(op.window)),
+        starts=[0] * -(-filters // LANES),
+        weights=0,
+        block=0,
         residual=view(places.inputs[1]) if task.whole.residual else None,
+        clamp=clamp(task.whole.activation),
     )
-    clamps = params.add(thirds.settings(clamp(task.whole.activation)))
-    return thirds.describe(whole, thirds.of(task), places.scratch, clamps)
+    weights = places.weights["weight"].reshape(filters, channels, -1)
+    return thirds.plan(whole, weights, places, task.threads)
 
 
 def walk(source: Buffer, window: Window) -> View:

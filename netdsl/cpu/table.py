@@ -144,7 +144,9 @@ RECIPES: dict[type[Op], Recipe] = {
         matrix=MATRIX,
         thirds=THIRDS,
     ),
-    ConvTranspose: Recipe(SUMS, transposed.plan_transposed, transposed.transposed_needs),
+    ConvTranspose: Recipe(
+        SUMS, transposed.plan_transposed, transposed.transposed_needs, thirds=THIRDS
+    ),
     Linear: Recipe(
         SUMS,
         dense.plan_dense,

@@ -18,15 +18,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from netdsl.cpu import direct
 from netdsl.cpu.costs import OWN_CACHE, PLANAR, rates, read
 from netdsl.cpu.direct import Sum, grid
 from netdsl.cpu.launch import launch
 from netdsl.cpu.layout import LANES, Call, Floats
-from netdsl.cpu.micro import matrices
-from netdsl.cpu.pack import Room
-from netdsl.cpu.task import Task
+from netdsl.cpu.micro import Kind, matrices
+from netdsl.cpu.pack import Room, packed_biases, packed_weights
+from netdsl.cpu.task import Places, Task
 from netdsl.cpu.thirds_kernel import ALL, SUMS, TAPS, form_thirds, pack_thirds, thirds
-from netdsl.ops import Conv
+from netdsl.ops import Conv, ConvTranspose
 
 GROUP = 16
 """Sixteens of a group at most."""
@@ -80,7 +81,7 @@ def tiling(taps: int, blocks: int, places: int, threads: int) -> Tiling:
 
 
 def of(task: Task) -> Tiling:
-    """That of a layer."""
+    """That of a convolution."""
     op = task.whole.base
     assert isinstance(op, Conv)
     taps = prod(op.window.kernel) * -(-task.shapes[0][0] // LANES)
@@ -89,9 +90,9 @@ def of(task: Task) -> Tiling:
 
 
 def suits(task: Task) -> bool:
-    """Whether a convolution can be done so: of floats in blocks of channels, without groups."""
+    """Whether a layer can be done so: of floats in blocks of channels, without groups."""
     op = task.whole.base
-    if not isinstance(op, Conv) or op.groups > 1 or task.shapes[0][0] <= PLANAR:
+    if not isinstance(op, Conv | ConvTranspose) or op.groups > 1 or task.shapes[0][0] <= PLANAR:
         return False
     if not matrices() or not task.fixed or task.exact or task.precision != "fp32":
         return False
@@ -99,21 +100,25 @@ def suits(task: Task) -> bool:
 
 
 def cycles(task: Task) -> float:
-    """What it costs a layer: cycles of a thread, as costs.py counts them."""
-    known, how = rates().thirds, of(task)
+    """What it costs a convolution: cycles of a thread, as costs.py counts them."""
+    return cost(of(task), task.batch * prod(task.made[1:]), task.whole.residual)
+
+
+def cost(how: Tiling, places: int, residual: bool) -> float:
+    """The same of a sum of so many places."""
+    known = rates().thirds
     if known is None:
         return inf
-    places, tiles = task.batch * prod(task.made[1:]), -(-how.blocks // (2 * how.cut))
+    tiles = -(-how.blocks // (2 * how.cut))
     sixteens = -(-how.sixteens * how.cut // how.parts)
     # A sixteen without another beside it takes 0.8 of the time of both.
     pairs = sixteens // 2 + 0.8 * (sixteens % 2)
-    made = known.parts * how.turns + known.end * how.blocks
-    made += known.residual * how.blocks if task.whole.residual else 0.0
+    each = known.parts * how.turns + (known.end + known.residual * residual) * how.blocks
     weights = 4 * ALL * how.turns * how.blocks
     passes = 1 if how.cut > 1 else -(-sixteens // how.together)
     waiting = known.weights * read(weights, passes) + known.shared * 4 * how.made
     products = 4 * known.products * pairs * tiles * how.turns
-    return products + made * places / how.parts + waiting + known.call
+    return products + each * places / how.parts + waiting + known.call
 
 
 def block_floats(taps: int) -> int:
@@ -137,6 +142,19 @@ def settings(clamp: tuple[float, float]) -> Floats:
     said[16:32].view(np.uint16)[:] = 64
     said[48:56] = 16
     return np.concatenate([said.view(np.float32), np.repeat(np.array(clamp, np.float32), 16)])
+
+
+def plan(whole: Sum, weights: Floats, places: Places, threads: int) -> list[Call]:
+    """The calls that compute a sum with such weights (filters, channels, taps) and the layer's
+    biases; `whole` says neither."""
+    params, taps, blocks = places.params, len(whole.taps), len(whole.starts)
+    how = tiling(taps, blocks, prod(whole.counts), threads)
+    block = direct.block_floats(taps, Kind.BLOCKED)
+    plain = packed_weights(weights, Kind.BLOCKED, block, threads)
+    made = params.add(packed(plain, block, blocks, taps, threads, params.room))
+    biases = params.add(packed_biases(places.weights.get("bias", np.zeros(0, np.float32)), blocks))
+    whole = whole._replace(weights=made, block=block_floats(taps), biases=biases)
+    return describe(whole, how, places.scratch, params.add(settings(whole.clamp)))
 
 
 def describe(whole: Sum, how: Tiling, scratch: int, sizes: int) -> list[Call]:

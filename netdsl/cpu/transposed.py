@@ -8,13 +8,16 @@ kernel, so they are a convolution of stride 1 that writes every s-th place.
 from __future__ import annotations
 
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from netdsl.cpu import thirds
 from netdsl.cpu.conv import add_biases, channel_steps, clamp, grouped, tap_offsets
+from netdsl.cpu.costs import Work
 from netdsl.cpu.direct import Sum, block_floats, describe, view
-from netdsl.cpu.layout import Call, Floats, Halo, Triple, axes3
+from netdsl.cpu.layout import LANES, Call, Floats, Halo, Triple, axes3
 from netdsl.cpu.pack import packed_weights
 from netdsl.cpu.task import Needs, Places, Task
 from netdsl.ops import ConvTranspose, Window
@@ -50,23 +53,60 @@ def transposed_needs(task: Task) -> Needs:
         ]
         lo.append(max([0, *(-first for first, _ in ends)]))
         hi.append(max([0, *(last - size + 1 for _, last in ends)]))
-    return Needs((Halo(axes3(tuple(lo), 0), axes3(tuple(hi), 0)),))
+    room = max((how.scratch for how in _thirds(task)), default=0)
+    return Needs((Halo(axes3(tuple(lo), 0), axes3(tuple(hi), 0)),), room)
+
+
+def phases(task: Task) -> list[tuple[Triple, list[tuple[AxisTap, ...]]]]:
+    """The phases that have outputs, and the taps of each."""
+    op, rank = task.whole.base, len(task.node.shape) - 1
+    assert isinstance(op, ConvTranspose)
+    none: list[list[AxisTap]] = [[(0, 0)]]
+    axes = [none] * (3 - rank) + [axis_phases(op.window, axis) for axis in range(rank)]
+    return [
+        (axes3(phase), list(product(*(axis[p] for axis, p in zip(axes, phase, strict=True)))))
+        for phase in product(*map(range, axes3(op.window.stride)))
+        if all(p < n for p, n in zip(phase, axes3(task.node.shape[1:]), strict=True))
+    ]
+
+
+def counts(task: Task, phase: Triple) -> Triple:
+    """Outputs of a phase along each axis."""
+    op = task.whole.base
+    assert isinstance(op, ConvTranspose)
+    sizes, strides = axes3(task.node.shape[1:]), axes3(op.window.stride)
+    d, h, w = (-(-(n - p) // s) for n, p, s in zip(sizes, phase, strides, strict=True))
+    return d, h, w
+
+
+def _thirds(task: Task) -> list[thirds.Tiling]:
+    """How phases are done by sums of floats as three bfloat16 each; none where that is slower."""
+    if not thirds.suits(task):
+        return []
+    blocks, filters = (-(-shape[0] // LANES) for shape in (task.shapes[0], task.node.shape))
+    found, gain = [], 0.0
+    for phase, taps in phases(task):
+        made, count = counts(task, phase), len(taps)
+        if not taps:
+            return []  # Its outputs are the biases alone.
+        places = task.batch * prod(made)
+        how = thirds.tiling(blocks * count, filters, places, task.threads)
+        plain = Work(task.batch, blocks, filters, made, count, task.threads)
+        gain += plain.direct() - thirds.cost(how, places, task.whole.residual)
+        found.append(how)
+    return found if gain > 0 else []
 
 
 def plan_transposed(task: Task, places: Places) -> list[Call]:
     """The calls of a transposed convolution, one a phase."""
-    op, target = task.whole.base, places.output
+    op = task.whole.base
     assert isinstance(op, ConvTranspose)
-    rank = len(op.window.kernel)
     weights = as_filters(places.weights["weight"], op.groups)
-    biases = add_biases(places)
-    none: list[list[AxisTap]] = [[(0, 0)]]
-    axes = [none] * (3 - rank) + [axis_phases(op.window, axis) for axis in range(rank)]
+    by_thirds = bool(_thirds(task))
+    biases = None if by_thirds else add_biases(places)
     calls = []
-    for phase in product(*map(range, axes3(op.window.stride))):
-        if all(p < n for p, n in zip(phase, target.size, strict=True)):
-            taps = list(product(*(axis[p] for axis, p in zip(axes, phase, strict=True))))
-            calls.append(_plan_phase(task, places, axes3(phase), taps, weights, biases))
+    for phase, taps in phases(task):
+        calls += _plan_phase(task, places, phase, taps, weights, biases, by_thirds)
     return calls
 
 
@@ -77,8 +117,9 @@ def _plan_phase(
     taps: list[tuple[AxisTap, ...]],
     weights: Floats,
     biases: int | None,
-) -> Call:
-    """The call that computes every output of one phase; without taps they are the biases."""
+    by_thirds: bool,
+) -> list[Call]:
+    """The calls that compute every output of one phase; without taps they are the biases."""
     op, source, target = task.whole.base, places.inputs[0], places.output
     assert isinstance(op, ConvTranspose)
     stride, rank = axes3(op.window.stride), len(op.window.kernel)
@@ -90,23 +131,23 @@ def _plan_phase(
     read = [(z[1], y[1], x[1]) for z, y, x in taps]
     offsets = tap_offsets(source, channel_steps(kind, chosen.shape[1]), read)
     block = block_floats(len(offsets), kind)
-    d, h, w = (-(-(n - p) // s) for n, p, s in zip(target.size, phase, stride, strict=True))
     whole = Sum(
         kind=kind,
-        counts=(target.batch, d, h, w),
+        counts=(target.batch, *counts(task, phase)),
         source=view(source),
         target=view(target, phase, stride),
         taps=offsets,
         starts=starts,
-        weights=places.params.add(
-            packed_weights(chosen, kind, block, task.threads, places.params.room)
-        ),
+        weights=0,
         block=block,
         biases=biases,
         residual=view(places.inputs[1], phase, stride) if task.whole.residual else None,
         clamp=clamp(task.whole.activation),
     )
-    return describe(whole, task.threads)
+    if by_thirds:
+        return thirds.plan(whole, chosen, places, task.threads)
+    packed = packed_weights(chosen, kind, block, task.threads, places.params.room)
+    return [describe(whole._replace(weights=places.params.add(packed)), task.threads)]
 
 
 def as_filters(weights: Floats, groups: int) -> Floats:
