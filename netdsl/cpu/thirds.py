@@ -13,6 +13,7 @@ their taps lie (`thirds_kernel.py`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf, prod
 from typing import NamedTuple
 
@@ -57,7 +58,7 @@ class Tiling(NamedTuple):
     def own(self) -> int:
         """Floats of a thread's scratch."""
         tiles = -(-self.blocks // 2)
-        kept = -(-tiles // self.cut) * -(-self.together // 2) if self.span < self.turns else 1
+        kept = -(-tiles // self.cut) * -(-self.together // 2) if self.span < self.turns else 2
         return SUMS * kept + (self.together * ALL * self.span if self.cut == 1 else 0)
 
     @property
@@ -144,35 +145,53 @@ def settings(clamp: tuple[float, float]) -> Floats:
     return np.concatenate([said.view(np.float32), np.repeat(np.array(clamp, np.float32), 16)])
 
 
-def plan(whole: Sum, weights: Floats, places: Places, threads: int) -> list[Call]:
-    """The calls that compute a sum with such weights (filters, channels, taps) and the layer's
-    biases; `whole` says neither."""
+class Ends(NamedTuple):
+    """Where a sum's outputs and its residual go, beside where the walks say: how far the first
+    block of filters of each of its phases is from there, in floats. A phase has as many filters
+    as the others, and its weights come behind theirs."""
+
+    outputs: Sequence[int] = (0,)
+    residual: Sequence[int] = (0,)
+
+
+def plan(
+    whole: Sum, weights: Floats, places: Places, threads: int, ends: Ends | None = None
+) -> list[Call]:
+    """The calls that compute a sum with such weights (filters of all phases, channels, taps) and
+    the layer's biases; `whole` says neither."""
     params, taps, blocks = places.params, len(whole.taps), len(whole.starts)
+    ends = ends or Ends()
     how = tiling(taps, blocks, prod(whole.counts), threads)
     block = direct.block_floats(taps, Kind.BLOCKED)
     plain = packed_weights(weights, Kind.BLOCKED, block, threads)
     made = params.add(packed(plain, block, blocks, taps, threads, params.room))
-    biases = params.add(packed_biases(places.weights.get("bias", np.zeros(0, np.float32)), blocks))
-    whole = whole._replace(weights=made, block=block_floats(taps), biases=biases)
-    return describe(whole, how, places.scratch, params.add(settings(whole.clamp)))
+    each = blocks // len(ends.outputs)
+    biases = packed_biases(places.weights.get("bias", np.zeros(0, np.float32)), each)
+    biases_at = params.add(np.tile(biases, len(ends.outputs)))
+    whole = whole._replace(weights=made, block=block_floats(taps), biases=biases_at)
+    return describe(whole, how, ends, places.scratch, params.add(settings(whole.clamp)))
 
 
-def describe(whole: Sum, how: Tiling, scratch: int, sizes: int) -> list[Call]:
+def describe(whole: Sum, how: Tiling, ends: Ends, scratch: int, sizes: int) -> list[Call]:
     """The calls that compute a sum. whole: with biases, its weights packed as `packed` does; sizes:
     where in params `settings` are."""
     over, taps = grid(whole), len(whole.taps)
     shared = how.cut > 1
+    each = range(how.blocks // len(ends.outputs))
+    tables = TAPS + 2 * how.turns
     fields = (
         over.counts[:3],
         (over.counts[3], prod(over.counts), how.together, how.cut),
         (how.turns, TAPS, how.span, how.blocks),
         *((view.start, *view.steps[:3]) for view in over[1:]),
         (view.steps[3] for view in over[1:]),
-        (over.target.block, over.residual.block),
+        (tables, tables + how.blocks),
         (int(whole.residual is not None), sizes, scratch + how.made, how.own),
         (whole.weights, whole.block, whole.biases or 0),
         (taps % 2, scratch if shared else -1),
-        (*whole.taps, *whole.taps[-1:]),
+        (*whole.taps, *whole.taps[-1:])[: 2 * how.turns],
+        (start + b * over.target.block for start in ends.outputs for b in each),
+        (start + b * over.residual.block for start in ends.residual for b in each),
     )
     numbers = [number for part in fields for number in part]
     sums = Call(thirds, np.array([0, how.parts, *numbers], np.int64))

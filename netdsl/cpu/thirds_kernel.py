@@ -21,12 +21,12 @@ from netdsl.cpu.walks import INPUT, OUTPUT, RESIDUAL, row_at
 # where their taps are listed, turns to do for a group before the next, and blocks of filters.
 WIDTH, PLACES, TOGETHER, CUT = range(BODY + 3, BODY + 7)
 TURNS, TABLE, SPAN, BLOCKS = range(BODY + 7, BODY + 11)
-# After the walks: floats to the next place of input, output and residual, and to the next block of
-# filters of the latter two; whether there is a residual; where registers' sizes are in params, and
-# behind them the bounds; each thread's scratch, and the floats of it; where weights start, with
-# floats to the next block's, and biases; whether the last turn has one block alone; where the parts
-# of all inputs are, if they are made before.
-X_STEP, Y_STEP, R_STEP, Y_BLOCK, R_BLOCK = range(BODY + 23, BODY + 28)
+# After the walks: floats to the next place of input, output and residual; where it is listed how
+# far the latter two's blocks of filters are from the first; whether there is a residual; where
+# registers' sizes are in params, and behind them the bounds; each thread's scratch, and the floats
+# of it; where weights start, with floats to the next block's, and biases; whether the last turn has
+# one block alone; where the parts of all inputs are, if they are made before.
+X_STEP, Y_STEP, R_STEP, Y_TABLE, R_TABLE = range(BODY + 23, BODY + 28)
 ADDED, SIZES, SCRATCH, EACH, WEIGHTS, BLOCK, BIASES = range(BODY + 28, BODY + 35)
 SINGLE, MADE = BODY + 35, BODY + 36
 TAPS = BODY + 37
@@ -74,18 +74,24 @@ def thirds(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
 @njit(boundscheck=False, error_model="numpy")
 def multiply(arena, params, d, first, count, begin, end, made, sums, turn, span):  # type: ignore[no-untyped-def]
     """Some turns of a group's sums, whose inputs' parts lie at `made`. After the last they are
-    stored; before that they stay in scratch, each tile's for itself."""
-    step, last = ALL * span, turn + span == d[TURNS]
-    for f in range(begin, end):
-        across = min(2, d[BLOCKS] - 2 * f)
-        w = d[WEIGHTS] + 2 * f * d[BLOCK] + ALL * turn
-        for i in range(0, count, 2):
-            high, x = min(2, count - i), made + i * step
-            run_thirds(high, across, arena, params, d, x, step, w, d[BLOCK], span, sums, turn)
-            if last:
-                finish(arena, params, d, sums, first + i, high, 2 * f, across)
-            if d[SPAN] < d[TURNS]:
-                sums += SUMS
+    stored; before that they stay in scratch, each tile's for itself. A tile is stored after the
+    next is summed, for what a register stores can be loaded only when all that was stored before
+    it, outputs that come from memory among them, has reached the first cache."""
+    step, last, tile = ALL * span, turn + span == d[TURNS], 0
+    pairs = (count + 1) // 2
+    tiles = (end - begin) * pairs
+    for tile in range(tiles + last):
+        if tile < tiles:
+            f, i = begin + tile // pairs, 2 * (tile % pairs)
+            high, across = min(2, count - i), min(2, d[BLOCKS] - 2 * f)
+            x, w = made + i * step, d[WEIGHTS] + 2 * f * d[BLOCK] + ALL * turn
+            at = sums + SUMS * (tile if d[SPAN] < d[TURNS] else tile & 1)
+            run_thirds(high, across, arena, params, d, x, step, w, d[BLOCK], span, at, turn)
+        if last and tile > 0:
+            f, i = begin + (tile - 1) // pairs, 2 * ((tile - 1) % pairs)
+            high, across = min(2, count - i), min(2, d[BLOCKS] - 2 * f)
+            at = sums + SUMS * (tile - 1 if d[SPAN] < d[TURNS] else (tile - 1) & 1)
+            finish(arena, params, d, at, first + i, high, 2 * f, across)
 
 
 @njit(boundscheck=False, error_model="numpy")
@@ -131,14 +137,13 @@ def finish(arena, params, d, sums, sixteen, high, block, across):  # type: ignor
         row, x = place // width, place % width
         within = place - 16 * sixteen
         run = min(min(width - x, end - place), 16 - within % 16)
-        y = row_at(d, row, OUTPUT) + x * d[Y_STEP] + block * d[Y_BLOCK]
-        r = row_at(d, row, RESIDUAL) + x * d[R_STEP] + block * d[R_BLOCK]
+        y = row_at(d, row, OUTPUT) + x * d[Y_STEP]
+        r = row_at(d, row, RESIDUAL) + x * d[R_STEP]
         at = sums + PART * across * (within // 16) + 16 * (within % 16)
         for j in range(across):
-            bias = d[BIASES] + 16 * (block + j)
-            finish_run(
-                arena, params, d, at + PART * j, y + j * d[Y_BLOCK], r + j * d[R_BLOCK], bias, run
-            )
+            b = block + j
+            y_at, r_at = y + d[d[Y_TABLE] + b], r + d[d[R_TABLE] + b]
+            finish_run(arena, params, d, at + PART * j, y_at, r_at, d[BIASES] + 16 * b, run)
         place += run
 
 

@@ -8,8 +8,7 @@ kernel, so they are a convolution of stride 1 that writes every s-th place.
 from __future__ import annotations
 
 from itertools import product
-from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from netdsl.cpu.conv import add_biases, channel_steps, clamp, grouped, tap_offse
 from netdsl.cpu.costs import Work
 from netdsl.cpu.direct import Sum, block_floats, describe, view
 from netdsl.cpu.layout import LANES, Call, Floats, Halo, Triple, axes3
+from netdsl.cpu.micro import Kind
 from netdsl.cpu.pack import packed_weights
 from netdsl.cpu.task import Needs, Places, Task
 from netdsl.ops import ConvTranspose, Window
@@ -53,12 +53,17 @@ def transposed_needs(task: Task) -> Needs:
         ]
         lo.append(max([0, *(-first for first, _ in ends)]))
         hi.append(max([0, *(last - size + 1 for _, last in ends)]))
-    room = max((how.scratch for how in _thirds(task)), default=0)
+    whole = together(task)
+    room = whole.how.scratch if whole else 0
     return Needs((Halo(axes3(tuple(lo), 0), axes3(tuple(hi), 0)),), room)
 
 
-def phases(task: Task) -> list[tuple[Triple, list[tuple[AxisTap, ...]]]]:
-    """The phases that have outputs, and the taps of each."""
+Phase = tuple[Triple, list[tuple[AxisTap, ...]]]
+"""Its first output, and its taps along each axis."""
+
+
+def phases(task: Task) -> list[Phase]:
+    """The phases that have outputs."""
     op, rank = task.whole.base, len(task.node.shape) - 1
     assert isinstance(op, ConvTranspose)
     none: list[list[AxisTap]] = [[(0, 0)]]
@@ -70,44 +75,89 @@ def phases(task: Task) -> list[tuple[Triple, list[tuple[AxisTap, ...]]]]:
     ]
 
 
-def counts(task: Task, phase: Triple) -> Triple:
-    """Outputs of a phase along each axis."""
-    op = task.whole.base
+def shifts(taps: list[tuple[AxisTap, ...]]) -> list[Triple]:
+    """How far what the taps read lies from an output's number."""
+    return [(z[1], y[1], x[1]) for z, y, x in taps]
+
+
+class Together(NamedTuple):
+    """All phases as one sum of floats as three bfloat16 each, and their outputs along each axis."""
+
+    outputs: Triple
+    how: thirds.Tiling
+
+
+def together(task: Task) -> Together | None:
+    """Where that can be and is cheaper: phases that read the same, as where kernels are no larger
+    than the stride, and have as many outputs."""
+    op, known, sizes = task.whole.base, phases(task), axes3(task.node.shape[1:])
     assert isinstance(op, ConvTranspose)
-    sizes, strides = axes3(task.node.shape[1:]), axes3(op.window.stride)
-    d, h, w = (-(-(n - p) // s) for n, p, s in zip(sizes, phase, strides, strict=True))
-    return d, h, w
-
-
-def _thirds(task: Task) -> list[thirds.Tiling]:
-    """How phases are done by sums of floats as three bfloat16 each; none where that is slower."""
-    if not thirds.suits(task):
-        return []
+    read = shifts(known[0][1])
+    if not thirds.suits(task) or not read or any(shifts(taps) != read for _, taps in known):
+        return None
+    strides = axes3(op.window.stride)
+    if any(n % s for n, s in zip(sizes, strides, strict=True)):
+        return None
+    d, h, w = (n // s for n, s in zip(sizes, strides, strict=True))
     blocks, filters = (-(-shape[0] // LANES) for shape in (task.shapes[0], task.node.shape))
-    found, gain = [], 0.0
-    for phase, taps in phases(task):
-        made, count = counts(task, phase), len(taps)
-        if not taps:
-            return []  # Its outputs are the biases alone.
-        places = task.batch * prod(made)
-        how = thirds.tiling(blocks * count, filters, places, task.threads)
-        plain = Work(task.batch, blocks, filters, made, count, task.threads)
-        gain += plain.direct() - thirds.cost(how, places, task.whole.residual)
-        found.append(how)
-    return found if gain > 0 else []
+    places = task.batch * d * h * w
+    how = thirds.tiling(blocks * len(read), len(known) * filters, places, task.threads)
+    plain = Work(task.batch, blocks, filters, (d, h, w), len(read), task.threads)
+    cost = thirds.cost(how, places, task.whole.residual)
+    return Together((d, h, w), how) if cost < len(known) * plain.direct() else None
+
+
+def plan_together(task: Task, places: Places, whole: Together) -> list[Call]:
+    """The calls of all phases as one sum, each phase a set of filters that writes elsewhere."""
+    op, source, target = task.whole.base, places.inputs[0], places.output
+    assert isinstance(op, ConvTranspose)
+    stride, known = axes3(op.window.stride), phases(task)
+    weights = as_filters(places.weights["weight"], 1)
+    filters, channels = weights.shape[:2]
+    blocks = -(-filters // LANES)
+    read = shifts(known[0][1])
+    parts = np.zeros((len(known), blocks * LANES, channels, len(read)), np.float32)
+    for part, (_, taps) in zip(parts, known, strict=True):
+        part[:filters] = of_taps(weights, taps)
+    beside = places.inputs[1] if task.whole.residual else None
+    firsts = [view(target, phase, stride) for phase, _ in known]
+    added = [view(beside or target, phase, stride) for phase, _ in known]
+    ends = thirds.Ends(*([one.start - all_[0].start for one in all_] for all_ in (firsts, added)))
+    sums = Sum(
+        kind=Kind.BLOCKED,
+        counts=(target.batch, *whole.outputs),
+        source=view(source),
+        target=firsts[0],
+        taps=tap_offsets(source, -(-channels // LANES), read),
+        starts=[0] * (len(known) * blocks),
+        weights=0,
+        block=0,
+        residual=added[0] if beside else None,
+        clamp=clamp(task.whole.activation),
+    )
+    packed = parts.reshape(-1, channels, len(read))
+    return thirds.plan(sums, packed, places, task.threads, ends)
+
+
+def of_taps(weights: Floats, taps: list[tuple[AxisTap, ...]]) -> Floats:
+    """The weights (filters, channels, *kernel) of some taps, as (filters, channels, taps)."""
+    rank = weights.ndim - 2
+    part = np.zeros((*weights.shape[:2], len(taps)), np.float32)
+    for i, tap in enumerate(taps):
+        at: tuple[Any, ...] = (..., *(k for k, _ in tap[3 - rank :]))
+        part[..., i] = weights[at]
+    return part
 
 
 def plan_transposed(task: Task, places: Places) -> list[Call]:
-    """The calls of a transposed convolution, one a phase."""
-    op = task.whole.base
+    """The calls of a transposed convolution, one a phase, or of all phases together."""
+    op, whole = task.whole.base, together(task)
     assert isinstance(op, ConvTranspose)
+    if whole is not None:
+        return plan_together(task, places, whole)
     weights = as_filters(places.weights["weight"], op.groups)
-    by_thirds = bool(_thirds(task))
-    biases = None if by_thirds else add_biases(places)
-    calls = []
-    for phase, taps in phases(task):
-        calls += _plan_phase(task, places, phase, taps, weights, biases, by_thirds)
-    return calls
+    biases = add_biases(places)
+    return [_plan_phase(task, places, *phase, weights, biases) for phase in phases(task)]
 
 
 def _plan_phase(
@@ -117,37 +167,31 @@ def _plan_phase(
     taps: list[tuple[AxisTap, ...]],
     weights: Floats,
     biases: int | None,
-    by_thirds: bool,
-) -> list[Call]:
-    """The calls that compute every output of one phase; without taps they are the biases."""
+) -> Call:
+    """The call that computes every output of one phase; without taps they are the biases."""
     op, source, target = task.whole.base, places.inputs[0], places.output
     assert isinstance(op, ConvTranspose)
-    stride, rank = axes3(op.window.stride), len(op.window.kernel)
-    part = np.zeros((*weights.shape[:2], len(taps)), np.float32)
-    for i, tap in enumerate(taps):
-        at: tuple[Any, ...] = (..., *(k for k, _ in tap[3 - rank :]))
-        part[..., i] = weights[at]
-    chosen, kind, starts = grouped(part, op.groups, source)
-    read = [(z[1], y[1], x[1]) for z, y, x in taps]
-    offsets = tap_offsets(source, channel_steps(kind, chosen.shape[1]), read)
+    stride = axes3(op.window.stride)
+    chosen, kind, starts = grouped(of_taps(weights, taps), op.groups, source)
+    offsets = tap_offsets(source, channel_steps(kind, chosen.shape[1]), shifts(taps))
     block = block_floats(len(offsets), kind)
+    d, h, w = (-(-(n - p) // s) for n, p, s in zip(target.size, phase, stride, strict=True))
     whole = Sum(
         kind=kind,
-        counts=(target.batch, *counts(task, phase)),
+        counts=(target.batch, d, h, w),
         source=view(source),
         target=view(target, phase, stride),
         taps=offsets,
         starts=starts,
-        weights=0,
+        weights=places.params.add(
+            packed_weights(chosen, kind, block, task.threads, places.params.room)
+        ),
         block=block,
         biases=biases,
         residual=view(places.inputs[1], phase, stride) if task.whole.residual else None,
         clamp=clamp(task.whole.activation),
     )
-    if by_thirds:
-        return thirds.plan(whole, chosen, places, task.threads)
-    packed = packed_weights(chosen, kind, block, task.threads, places.params.room)
-    return [describe(whole._replace(weights=places.params.add(packed)), task.threads)]
+    return describe(whole, task.threads)
 
 
 def as_filters(weights: Floats, groups: int) -> Floats:
