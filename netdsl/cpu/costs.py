@@ -209,7 +209,7 @@ FAST = Rates(
     again=inf,
     gaps=True,
     strassen=None,
-    thirds=Thirds(250.0, 24.0, 13.5, 21.0, 1.15, 0.3, 48e3),
+    thirds=Thirds(250.0, 22.0, 13.5, 12.0, 1.15, 0.3, 22e3),
 )
 """An Emerald Rapids with AVX-512. By the least regret over 28 layers of VGG-16, ResNet-50, AlexNet
 and GoogLeNet at batches of 1 and 8 on two threads, each done in a dozen ways with weights that are
@@ -221,9 +221,9 @@ channels and 14 pixels go by products of F(5x5, 3x3). `pairs`: vdpbf16ps starts 
 where multiply-adds start twice a cycle. `halved`: by fully connected layers of 5 to 64 samples,
 beside a `direct` of 1.4, and reckoned anew for this one; more than sums themselves take, for of
 floats as much of the waiting for weights hides behind them. `thirds`: of a Granite Rapids with AMX,
-by 562 layers of eight nets at batches of 1 and 8, each within its net: their times are as reckoned
+by 546 layers of six nets at batches of 1 and 8, each within its net: their times are as reckoned
 to within 11%, root of the mean square, and where it is this way or direct sums the table's choice
-needs 0.6% more time than the better."""
+needs 0.4% more time than the better."""
 
 
 @cache
