@@ -79,8 +79,7 @@ class Rates(NamedTuple):
     transform: each of a tile's inputs, there and back.
 
     tight: samples for each thread up to which a large fully connected layer is faster with its
-    weights in fewer bits (tight.py): measured on a Zen 4, for AVX2 too. An Emerald Rapids takes as
-    many instructions and longer to bring weights from memory, but was not measured.
+    weights in fewer bits (tight.py): measured on a Zen 4, for AVX2 too, and on a Granite Rapids.
 
     near, far: bytes of weights a cycle for all threads together, from the cache that they share and
     from memory. passing: bytes a cycle from one step of Winograd's algorithm to the next, through
@@ -196,7 +195,7 @@ FAST = Rates(
     chosen=(2.0, 1.3),
     tile=50.0,
     transform=20.0,
-    tight=2.0,
+    tight=4.0,
     near=9.0,
     far=5.5,
     passing=8.5,

@@ -53,8 +53,8 @@ def tight(task: Task) -> bool:
     op = task.whole.base
     if not isinstance(op, Linear) or (task.fc_weights or task.precision) != "fp32":
         return False
-    once = max(tile.shape.pixels for tile in tiles() if tile.kind is Kind.TIGHT)
-    few = task.batch <= min(once, rates().tight * task.threads)
+    once = {tile.shape.pixels for tile in tiles() if tile.kind is Kind.TIGHT}
+    few = task.batch in once and task.batch <= rates().tight * task.threads
     whole = task.batch == 1 or -(-op.filters // LANES) % TOGETHER == 0
     return few and whole and 4 * op.filters * prod(task.shapes[0]) > SHARED
 

@@ -26,7 +26,7 @@ from netdsl.cpu.direct import block_floats
 from netdsl.cpu.direct_kernel import direct, direct_tight
 from netdsl.cpu.layout import Call
 from netdsl.cpu.micro import Kind
-from netdsl.cpu.micro.shapes import wide
+from netdsl.cpu.micro.shapes import twice, wide
 from netdsl.cpu.pack import packed_weights
 from netdsl.cpu.task import Places, Task
 from netdsl.cpu.tight import begin, pack_tight, tightened
@@ -283,9 +283,12 @@ LARGE = "input 256x6x6; flatten -> fc(4096)"
 def test_large_layers_of_few_samples_have_them() -> None:
     assert factors.tight(task_of(LARGE, 1))
     assert factors.tight(task_of(LARGE, 4)) is wide()
-    assert not factors.tight(task_of(LARGE, 4, 1))
+    assert factors.tight(task_of(LARGE, 8, 8)) is wide()
+    assert factors.tight(task_of(LARGE, 8, 2)) is twice()
+    assert factors.tight(task_of(LARGE, 4, 1)) is twice()
+    assert not factors.tight(task_of(LARGE, 8, 1))
     assert not factors.tight(task_of(LARGE, 5, 8))
-    assert not factors.tight(task_of(LARGE, 8, 8))
+    assert not factors.tight(task_of(LARGE, 16, 8))
     assert not factors.tight(task_of("input 4096; fc(1000)", 1))
     assert not factors.tight(task_of(LARGE, 1, fc_weights="int8"))
     assert not factors.tight(task_of(LARGE, 1, fc_weights="bf16"))
