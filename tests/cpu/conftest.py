@@ -17,6 +17,14 @@ def planned_afresh() -> Iterator[None]:
     forget()
 
 
+@pytest.fixture
+def no_thirds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans as on a CPU without AMX, in single precision: tests/cpu/test_thirds.py has the rest."""
+    from netdsl.cpu import thirds
+
+    monkeypatch.setattr(thirds, "matrices", lambda: False)
+
+
 def forget() -> None:
     from netdsl.cpu import choices, costs, tiling, winograd
 

@@ -27,6 +27,7 @@ from netdsl.cpu.micro.matrix import name_of, tile_function
 from netdsl.cpu.micro.registers import REGISTERS, registers
 from netdsl.cpu.rounding import buffer_of, round_wide, with_rounding
 from netdsl.cpu.views import call, link
+from netdsl.cpu.windows import even
 from netdsl.graph import Graph
 from netdsl.lang import load
 from netdsl.reference import interpret
@@ -109,7 +110,8 @@ def test_tiles_suit_the_blocks_of_filters() -> None:
 def test_odd_shapes(channels: int, filters: int, size: tuple[int, int], kernel: str, batch: int):
     if kernel == "11s4p2":
         size = (size[0] + 8, size[1] + 8)
-    words = check(f"input {channels}x{size[0]}x{size[1]}; conv{kernel}({filters})", batch)
+    text = f"input {channels}x{size[0]}x{size[1]}; conv{kernel}({filters})"
+    words = check(text, batch, "matrices")
     assert "to bf16" in words
 
 
@@ -131,13 +133,13 @@ MORE = [
 @pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("text", MORE)
 def test_layers(text: str, batch: int) -> None:
-    assert "to bf16" in check(text, batch)
+    assert "to bf16" in check(text, batch, "matrices")
 
 
 @needs_matrices
 @pytest.mark.parametrize("batch", [5, 8, 16, 21, 33])
 def test_samples_are_the_places_of_fully_connected_layers(batch: int) -> None:
-    assert "to bf16" in check("input 20x5x7; flatten -> fc(70)", batch)
+    assert "to bf16" in check("input 20x5x7; flatten -> fc(70)", batch, "matrices")
 
 
 @needs_matrices
@@ -264,9 +266,8 @@ def test_the_largest_of_a_window(size: int, step: int) -> None:
     target = buffer_of((40, rows, columns), LANES, 2, Halo()).at(source.offset + source.floats)
     axes = [[(i * step, i * step + size, size) for i in range(n)] for n in (rows, columns)]
     table_ = [n for axis in ([(0, 1, 1)], *axes) for window in axis for n in window]
-    kernel, d = link(
-        call(half_narrow_pool if size < 4 else half_pool, 2, target, source, 1, 1, 1, *table_)
-    )
+    own = (1, *even(axes[1], 1), 1, 1, 1, *table_)  # one stripe, and the axes' steps
+    kernel, d = link(call(half_narrow_pool if size < 4 else half_pool, 2, target, source, *own))
     kernel(arena, arena, d)
     windows = np.lib.stride_tricks.sliding_window_view(half_or_not(x), (size, size), (2, 3))
     wanted = windows[:, :, ::step, ::step].max(axis=(4, 5))

@@ -176,7 +176,7 @@ def test_profile_tells_of_each_layer_once(small):
     np.testing.assert_array_equal(before, after)
 
 
-def test_resnet_takes_less_memory_and_gives_the_same(monkeypatch):
+def test_resnet_takes_less_memory_and_gives_the_same(no_thirds, monkeypatch):
     net = Net.load("resnet18")
     net.initialise()
     graph, weights = net.graph, net.weights

@@ -219,7 +219,7 @@ def test_tuning_measures_it() -> None:
     assert choice(replace(task, choice="strassen")).name == "strassen"
 
 
-def test_large_layers_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_layers_are_worth_it(no_thirds: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it was measured: not those of few channels, nor of few places for many weights."""
     from netdsl.cpu import costs
 
@@ -245,7 +245,7 @@ def test_parts_of_a_sum_are_short_and_even() -> None:
         assert max(abs(a - b) for a, b in pairwise([*lengths, lengths[0]])) <= 1
 
 
-def test_costs_where_it_was_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_where_it_was_not_measured(no_thirds: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from netdsl.cpu import costs
 
     plain: Rates = rates()._replace(strassen=None)

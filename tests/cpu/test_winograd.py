@@ -22,6 +22,8 @@ from netdsl.cpu.plan import compile as compile_plan
 from netdsl.graph.weights import initialise
 from netdsl.ops import Conv, MaxPool, Relu, Window
 
+pytestmark = pytest.mark.usefixtures("no_thirds")
+
 
 @pytest.fixture
 def always(monkeypatch):
