@@ -86,7 +86,22 @@ def multiply(arena, params, d, first, count, begin, end, made, sums, turn, span)
             high, across = min(2, count - i), min(2, d[BLOCKS] - 2 * f)
             x, w = made + i * step, d[WEIGHTS] + 2 * f * d[BLOCK] + ALL * turn
             at = sums + SUMS * (tile if d[SPAN] < d[TURNS] else tile & 1)
-            run_thirds(high, across, arena, params, d, x, step, w, d[BLOCK], span, at, turn)
+            run_thirds(
+                high,
+                across,
+                arena,
+                params,
+                d,
+                x,
+                step,
+                w,
+                d[BLOCK],
+                span,
+                at,
+                across * PART,
+                PART,
+                turn,
+            )
         if last and tile > 0:
             f, i = begin + (tile - 1) // pairs, 2 * ((tile - 1) % pairs)
             high, across = min(2, count - i), min(2, d[BLOCKS] - 2 * f)

@@ -31,6 +31,7 @@ run_quarters = late("netdsl.cpu.micro.quarters", "run_quarters")
 run_row = late("netdsl.cpu.micro.rows", "run_row")
 run_short = late("netdsl.cpu.micro.tile", "run_short")
 run_thirds = late("netdsl.cpu.micro.thirds", "run_thirds")
+run_thirds_forming = late("netdsl.cpu.micro.thirds", "run_thirds_forming")
 run_tight = late("netdsl.cpu.micro.tile", "run_tight")
 run_tile = late("netdsl.cpu.micro.tile", "run_tile")
 past = late("netdsl.cpu.micro.tile", "past")
@@ -67,6 +68,7 @@ __all__ = [
     "run_row",
     "run_short",
     "run_thirds",
+    "run_thirds_forming",
     "run_tight",
     "run_tile",
     "store_filters",

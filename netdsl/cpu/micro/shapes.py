@@ -180,6 +180,19 @@ MATRICES = _tiles(Kind.MATRIX, (2, 2), (4, 1), (1, 4), (3, 1), (1, 3), (2, 1), (
 more hide the latency of a product."""
 THIRDS = (Shape(2, 2), Shape(1, 2), Shape(2, 1), Shape(1, 1))
 """The same where they sum floats (micro/thirds.py)."""
+
+
+class Forming(NamedTuple):
+    """What such a tile of 2x2 forms beside its products: in each of its turns so many rows of the
+    parts of so many turns' inputs."""
+
+    rows: int
+    turns: int
+
+
+FORMINGS = (Forming(8, 1), Forming(8, 2), Forming(4, 1), Forming(4, 2), Forming(4, 4))
+"""Those that there are; a tile's number at run time is its place here."""
+
 NARROW = (
     *_tiles(Kind.BLOCKED, (6, 1), (5, 1), (4, 1), (3, 1), (2, 1), (2, 2), (1, 4), (1, 1)),
     *_tiles(Kind.PLANAR, (5, 1), (4, 1), (2, 2), (1, 4), (1, 1)),
