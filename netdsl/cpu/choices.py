@@ -4,8 +4,9 @@ An *algorithm* is `direct`, `strassen`, `winograd4`, `winograd2` or `winograd5` 
 or 5x5 outputs). Each can be done in several *ways*, which differ in what is done at once: `direct
 14x2` is direct sums by tiles of 14 pixels and 2 blocks of filters, `winograd4 by tiles of 49` and
 `winograd4 by products of 196` are the two orders of Winograd's steps (winograd.py), so many tiles
-at a time; `winograd4 strassen by tiles of 28` makes its products by Strassen's algorithm. A strided
-layer of few channels goes by Winograd's algorithm on the phases of its input (phases.py).
+at a time; `winograd4 strassen by tiles of 28` makes its products by Strassen's algorithm, and
+`winograd4 thirds by tiles of 32` in AMX's registers. A strided layer of few channels goes by
+Winograd's algorithm on the phases of its input (phases.py).
 """
 
 from __future__ import annotations
@@ -186,6 +187,12 @@ def cut(task: Task) -> bool:
     return quick is not None and quick.strassen
 
 
+def in_registers(task: Task) -> bool:
+    """Whether products of Winograd's algorithm are made in AMX's registers."""
+    quick = choice(task).quick
+    return quick is not None and quick.thirds
+
+
 def worth_compiling(some: Iterable[Task], tasks: Iterable[Task]) -> bool:
     """Whether some of a net's convolutions are enough of it for a kernel of their own."""
     part, whole = (sum(t.node.op.macs(t.shapes) for t in ts) for ts in (some, tasks))
@@ -252,6 +259,7 @@ def layer(task: Task, size: Size) -> winograd.Layer:
         task.threads,
         whole,
         _may_cut(task, size, channels) and len(whole.order) == 1,
+        thirds.allowed(task) and task.points and len(whole.order) == 1,
     )
 
 

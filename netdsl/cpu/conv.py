@@ -121,6 +121,7 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
     op = task.whole.base
     assert isinstance(op, Conv)
     weights = quick_weights(task, places.weights["weight"])
+    bounds = clamp(task.whole.activation)
     ends = winograd_calls.Ends(
         places.inputs[0],
         corner(op.window),
@@ -129,8 +130,9 @@ def plan_quick(task: Task, places: Places, plan: Winograd) -> list[Call]:
         places.scratch,
         places.params.add(winograd.transformed(weights, plan, places.params.room)),
         all_biases(places, places.output.blocks),
-        clamp(task.whole.activation),
+        bounds,
         task.whole.pool is not None,
+        places.params.add(thirds.settings(bounds)) if plan.thirds else 0,
     )
     return quick_calls(task, plan, ends)
 

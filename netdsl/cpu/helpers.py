@@ -35,6 +35,7 @@ PATIENCE = 60
 LONG = (
     "direct_short",
     "winograd",
+    "winograd_thirds",
     "direct",
     "winograd_quarters",
     "strassen",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cpu import arrange, chains, memory, region, sections, stripes, threads, tuned
-from netdsl.cpu.choices import choice, cut, layers, pools, shallow, worth_compiling
+from netdsl.cpu.choices import choice, cut, in_registers, layers, pools, shallow, worth_compiling
 from netdsl.cpu.factors import settled, tight
 from netdsl.cpu.halves import moved_up
 from netdsl.cpu.launch import Progress, Worker, prepare, watched
@@ -262,7 +262,9 @@ class Making:
         tasks = [self._task(graph, node) for node in graph if isinstance(parts(node).base, Conv)]
         points = [task for task in tasks if choice(task).strassen]
         quarters = [task for task in tasks if cut(task)]
-        few = [some for some in (points, quarters) if some and not worth_compiling(some, tasks)]
+        registers = [task for task in tasks if in_registers(task)]
+        kinds = (points, quarters, registers)
+        few = [some for some in kinds if some and not worth_compiling(some, tasks)]
         self.plain = frozenset(task.node.name for some in few for task in some)
 
     def _take(self, graph: Graph) -> None:

@@ -29,6 +29,7 @@ from netdsl.cpu import (
     transposed,
     winograd_kernel,
     winograd_quarters,
+    winograd_thirds,
 )
 from netdsl.cpu.halves import Writers
 from netdsl.cpu.launch import Worker
@@ -114,6 +115,7 @@ class Recipe(NamedTuple):
 
 FEWER = (strassen_kernel.strassen,)
 THIRDS = (thirds_kernel.pack_thirds, thirds_kernel.form_thirds, thirds_kernel.thirds)
+QUICK_THIRDS = (winograd_thirds.winograd_thirds,)
 QUICK = (winograd_kernel.transform_filters, winograd_kernel.winograd, phases.split_phases)
 QUARTERS = (winograd_quarters.transform_quarters, winograd_quarters.winograd_quarters)
 APART = (depthwise.depthwise,)
@@ -142,7 +144,7 @@ RECIPES: dict[type[Op], Recipe] = {
         conv.conv_needs,
         half=HALF_SUMS,
         matrix=MATRIX,
-        thirds=THIRDS,
+        thirds=THIRDS + QUICK_THIRDS,
     ),
     ConvTranspose: Recipe(
         SUMS, transposed.plan_transposed, transposed.transposed_needs, thirds=THIRDS

@@ -31,8 +31,9 @@ class Task:
     connected layers are kept in (fp32, bf16 or int8), where that is not as `precision` says.
     shallow: whether the net has too few layers for the errors of rough sizes, see choices.py;
     layers: how many it has, and points: whether Strassen's algorithm does enough of the net to make
-    products. fixed: whether weights stay as they are, and so may be packed as sums or parts of
-    their numbers; training packs the numbers anew after each step.
+    products, or AMX's registers to make those of Winograd's. fixed: whether weights stay as they
+    are, and so may be packed as sums or parts of their numbers; training packs the numbers anew
+    after each step.
     """
 
     node: Node

@@ -95,9 +95,13 @@ def suits(task: Task) -> bool:
     op = task.whole.base
     if not isinstance(op, Conv | ConvTranspose) or op.groups > 1 or task.shapes[0][0] <= PLANAR:
         return False
-    if not matrices() or not task.fixed or task.exact or task.precision != "fp32":
-        return False
-    return task.whole.pool is None and rates().thirds is not None
+    return task.whole.pool is None and rates().thirds is not None and allowed(task)
+
+
+def allowed(task: Task) -> bool:
+    """Whether floats may be multiplied as three bfloat16 each: not where they are to be summed as
+    they are, or weights packed anew."""
+    return matrices() and task.fixed and not task.exact and task.precision == "fp32"
 
 
 def cycles(task: Task) -> float:

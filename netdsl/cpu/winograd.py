@@ -10,7 +10,8 @@ images stand in one row. Two ways through them:
   several chunks, that what passes from step to step stays in the cache that all share.
 
 Both also with products by Strassen's algorithm, seven in place of eight of half the size, for pairs
-of tiles (winograd_quarters.py).
+of tiles (winograd_quarters.py), and with products of floats as three bfloat16 each, in AMX's
+registers (winograd_thirds.py).
 
 A kernel with depth is transformed slice by slice: each output slice sums over several slices of
 transformed inputs, as it sums over channels. Its images are the slices of one sample. Each phase of
@@ -26,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from netdsl.cpu import thirds
 from netdsl.cpu.costs import CACHED, OWN_CACHE, SHARED, rates, turn
 from netdsl.cpu.costs import read as bring
 from netdsl.cpu.direct import block_floats
@@ -36,6 +38,7 @@ from netdsl.cpu.micro.fields import SIZES, Size
 from netdsl.cpu.pack import Room, packed_weights
 from netdsl.cpu.strides import Phases, spans, summed
 from netdsl.cpu.tiling import product_tile
+from netdsl.cpu.winograd_groups import Groups, groups
 from netdsl.cpu.winograd_kernel import BY_TILES, PRODUCTS, transform_filters
 from netdsl.cpu.winograd_quarters import transform_quarters
 
@@ -49,7 +52,8 @@ class Winograd(NamedTuple):
     time, of which there are `chunks`, the last one overlapping. tile: the micro-kernel of the
     products. spare: lanes at the end of a sum that hold no channel. strassen: whether products are
     made by Strassen's algorithm: then a chunk counts pairs of tiles, and a tile of the products
-    makes the same of four quarters.
+    makes the same of four quarters. thirds: whether they are made in AMX's registers, each float as
+    three of bfloat16.
     """
 
     size: Size
@@ -68,12 +72,13 @@ class Winograd(NamedTuple):
     parts: int
     spare: int
     strassen: bool = False
+    thirds: bool = False
 
     @property
     def name(self) -> str:
         """What tuning calls this way, see choices.py."""
         order = "tiles" if self.mode == BY_TILES else "products"
-        more = " strassen" if self.strassen else ""
+        more = " strassen" if self.strassen else " thirds" if self.thirds else ""
         return f"winograd{self.size.outputs}{more} by {order} of {self.halves * self.chunk}"
 
     @property
@@ -128,9 +133,14 @@ class Winograd(NamedTuple):
         return self.halves * held
 
     @property
+    def groups(self) -> Groups:
+        """How its products are done in AMX's registers."""
+        return groups(self.blocks, self.filter_blocks, self.chunk)
+
+    @property
     def inner_step(self) -> int:
         """Floats from one product's inputs to the next's, an odd number of cache lines."""
-        return step(self.inner_blocks, self.read)
+        return step(self.inner_blocks, self.groups.room if self.thirds else self.read)
 
     @property
     def made_step(self) -> int:
@@ -142,8 +152,8 @@ class Winograd(NamedTuple):
 
     @property
     def in_place(self) -> bool:
-        """Whether a product is written where the inputs of the one before lay."""
-        return self.strassen and self.mode == BY_TILES
+        """Whether a product is written where the inputs of the one before lay, or its own."""
+        return self.thirds or (self.strassen and self.mode == BY_TILES)
 
     @property
     def quarter(self) -> int:
@@ -152,8 +162,11 @@ class Winograd(NamedTuple):
 
     @property
     def formed(self) -> int:
-        """Floats of scratch for the sums of a thread's quarters. They lie apart from all else: past
-        what a core reads in a row it asks for more, which another core may be writing."""
+        """Floats of scratch for the sums of a thread's quarters, or for the parts of its inputs.
+        They lie apart from all else: past what a core reads in a row it asks for more, which
+        another core may be writing."""
+        if self.thirds:
+            return self.groups.formed + self.groups.ahead + 2 * APART
         return 4 * self.quarter + 2 * APART if self.strassen else 0
 
     @property
@@ -161,6 +174,8 @@ class Winograd(NamedTuple):
         """Floats from one block of filters to the next and from one product to the next, in the
         transformed weights: those read one after the other lie so. See `direct.block_floats`."""
         panel = self.depth * self.blocks * LANES**2
+        if self.thirds:
+            return self.groups.block, self.filter_blocks * self.groups.block
         if self.strassen:
             panel = 7 * panel // 2
         elif self.mode == BY_TILES:
@@ -176,16 +191,17 @@ class Winograd(NamedTuple):
     @property
     def scratch(self) -> int:
         """Floats of scratch for transformed inputs and products."""
-        if self.in_place:
+        if self.in_place and self.mode == BY_TILES:
             return self.parts * self.own
         held = self.parts if self.mode == BY_TILES else 1
-        steps = self.products * held * (self.inner_step + self.made_step)
-        return steps + self.parts * self.formed
+        each = self.inner_step if self.in_place else self.inner_step + self.made_step
+        return self.products * held * each + self.parts * self.formed
 
     @property
     def own(self) -> int:
-        """Of these, a thread's where products are written in place: one product's more."""
-        return (self.products + 1) * self.inner_step + self.formed
+        """Of these, a thread's where products are written in place by tiles; one product's more
+        where that is the place of the one before."""
+        return (self.products + self.strassen) * self.inner_step + self.formed
 
 
 def step(blocks: int, tiles: int) -> int:
@@ -239,7 +255,7 @@ class Layer(NamedTuple):
     """A convolution: samples, channels, filters, outputs per axis, threads.
 
     depth: the taps along depth, None where there is no depth. phases: of the other axes' stride.
-    strassen: whether products may be made by Strassen's algorithm.
+    strassen, thirds: whether products may be made by Strassen's algorithm, or in AMX's registers.
     """
 
     batch: int
@@ -250,6 +266,7 @@ class Layer(NamedTuple):
     parts: int
     phases: Phases
     strassen: bool = False
+    thirds: bool = False
 
 
 @lru_cache(maxsize=1024)
@@ -257,6 +274,8 @@ def planned(size: Size, layer: Layer) -> Winograd:
     """The cheaper way through a layer. It is asked for many times while a net is planned, and nets
     repeat their layers."""
     plain = _cheapest(size, layer, _order(size, layer))
+    found = [_cheapest(size, layer, order, thirds=True) for order in _thirds(size, layer)]
+    plain = min([plain, *found], key=cycles)
     found = [_cheapest(size, layer, order, strassen=True) for order in _strassen(size, layer)]
     best = min(found, key=cycles, default=plain)
     far = 4 * best.weight_floats > SHARED
@@ -266,11 +285,14 @@ def planned(size: Size, layer: Layer) -> Winograd:
 def ways(size: Size, layer: Layer, count: int) -> list[Winograd]:
     """Ways through a layer that are worth measuring, the one that `planned` takes first: both
     orders where both can be, each with the cheapest numbers of tiles at a time, `count` of them,
-    and the same with products by Strassen's algorithm."""
+    and the same with products by Strassen's algorithm and in AMX's registers."""
     orders = [BY_TILES, PRODUCTS] if _can_go_by_tiles(size, layer) else [PRODUCTS]
     orders.sort(key=lambda order: order != _order(size, layer))
     found = [_by_cost(size, layer, order, 4).first() for order in orders]
     found += [_by_cost(size, layer, order, 4, True).first() for order in _strassen(size, layer)]
+    found += [
+        _by_cost(size, layer, order, 4, thirds=True).first() for order in _thirds(size, layer)
+    ]
     found.sort(key=lambda plans: plans[0] != planned(size, layer))
     return [plan for plans in found for plan in _apart(plans, count)]
 
@@ -281,6 +303,15 @@ def _strassen(size: Size, layer: Layer) -> list[int]:
     if not layer.strassen or (layer.depth or 1) > 1 or pairs < FEWEST // 2:
         return []
     return [BY_TILES, PRODUCTS] if pairs >= FEWEST // 2 * layer.parts else [PRODUCTS]
+
+
+def _thirds(size: Size, layer: Layer) -> list[int]:
+    """The orders in which AMX's registers can make the products."""
+    if rates().registers is None or not layer.thirds or (layer.depth or 1) > 1:
+        return []
+    if _tiles(size, layer) < LANES:
+        return []
+    return [BY_TILES, PRODUCTS] if _can_go_by_tiles(size, layer) else [PRODUCTS]
 
 
 def _apart(plans: Iterable[Winograd], count: int) -> list[Winograd]:
@@ -323,12 +354,21 @@ class Alike(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _cheapest(size: Size, layer: Layer, mode: int, strassen: bool = False) -> Winograd:
+def _cheapest(
+    size: Size, layer: Layer, mode: int, strassen: bool = False, thirds: bool = False
+) -> Winograd:
     """The cheapest plan."""
-    return _by_cost(size, layer, mode, strassen=strassen).first(1)[0]
+    return _by_cost(size, layer, mode, strassen=strassen, thirds=thirds).first(1)[0]
 
 
-def _by_cost(size: Size, layer: Layer, mode: int, more: int = 2, strassen: bool = False) -> Alike:
+def _by_cost(
+    size: Size,
+    layer: Layer,
+    mode: int,
+    more: int = 2,
+    strassen: bool = False,
+    thirds: bool = False,
+) -> Alike:
     """Plans with several numbers of tiles at a time, the cheapest first."""
     parts, depth = layer.parts, layer.depth or 1
     walks, images = (1, layer.batch) if layer.depth is None else (layer.batch, layer.outputs[0])
@@ -339,19 +379,24 @@ def _by_cost(size: Size, layer: Layer, mode: int, more: int = 2, strassen: bool 
     blocks, filter_blocks = -(-layer.channels // LANES), -(-layer.filters // LANES)
     blocks *= len(layer.phases.order)
     if mode == BY_TILES:
-        held = max(blocks, filter_blocks) if strassen else blocks + 2
+        held = max(blocks, filter_blocks) if strassen or thirds else blocks + 2
         most = _most(OWN_CACHE, products, held, halves, SHORTEST if strassen else 28)
         if strassen and 4 * products * blocks * filter_blocks * LANES**2 > SHARED:
             most = max(most, LONGEST)
         lengths: Sequence[int] = range(min(7, tiles), min(tiles, most) + 1)
+        if thirds:
+            most = _most(2 * OWN_CACHE, products, held)
+            lengths = [min(n, tiles) for n in range(LANES, most + 1, LANES)]
     else:
         weights = 4 * products * depth * blocks * filter_blocks * LANES**2
-        room = NEAR_CACHE if weights <= CACHED else SHARED_CACHE
-        count = -(-tiles // _most(room, products, blocks + filter_blocks, halves))
-        # As few chunks as fit, or a few more where tiles then cover them better; a kernel with
-        # depth needs whole images.
+        room = NEAR_CACHE if weights <= CACHED and not thirds else SHARED_CACHE
+        held = max(blocks, filter_blocks) if thirds else blocks + filter_blocks
+        count = -(-tiles // _most(room, products, held, halves))
+        # As few chunks as fit, or a few more where tiles then cover them better, or where what
+        # passes from step to step does so nearer; a kernel with depth needs whole images.
         each = 1 if depth == 1 else image
-        lengths = [min(tiles, -(-tiles // (n * each)) * each) for n in range(count, count + more)]
+        numbers = [*range(count, count + more), *((2 * count, 4 * count) if thirds else ())]
+        lengths = [min(tiles, -(-tiles // (n * each)) * each) for n in numbers]
         lengths = [n for n in lengths if n >= min(tiles, FEWEST // halves)] or lengths[:1]
 
     spare = -layer.channels % LANES if depth == 1 and not strassen else 0
@@ -361,7 +406,7 @@ def _by_cost(size: Size, layer: Layer, mode: int, more: int = 2, strassen: bool 
     across = filter_blocks // halves
     pairs = [(n, product_tile(n, across, *shared, strassen)) for n in dict.fromkeys(lengths)]
     sizes = (layer.depth is not None, depth, blocks, filter_blocks, rows, columns, *pairs[0])
-    one = Winograd(size, layer.phases, mode, walks, images, *sizes, parts, spare, strassen)
+    one = Winograd(size, layer.phases, mode, walks, images, *sizes, parts, spare, strassen, thirds)
     cost = _cost(one)
     return Alike(one, sorted(pairs, key=lambda pair: cost(*pair)))
 
@@ -379,6 +424,8 @@ def cycles(plan: Winograd) -> float:
 def _cost(plan: Winograd) -> Callable[[int, Tile], float]:
     """The cycles of plans like this one, by their tiles at a time and the tile of their products:
     there are many of them, so what they share is worked out once."""
+    if plan.thirds:
+        return lambda chunk, tile: _cost_in_registers(plan._replace(chunk=chunk))
     known, parts, by_tiles, strassen = rates(), plan.parts, plan.mode == BY_TILES, plan.strassen
     products, blocks, terms, tiles = plan.products, plan.blocks, plan.terms, plan.tiles
     walks, halves, filter_blocks = plan.walks, plan.halves, plan.filter_blocks
@@ -429,6 +476,33 @@ def _cost(plan: Winograd) -> Callable[[int, Tile], float]:
     return cost
 
 
+def _cost_in_registers(plan: Winograd) -> float:
+    """The cycles of a plan whose products are made in AMX's registers."""
+    known, how = rates().registers, plan.groups
+    assert known is not None
+    chunks, sides = plan.walks * plan.chunks, plan.chunk * (plan.blocks + plan.filter_blocks)
+    pairs = pieces(how.sixteens, known.alone) * pieces(plan.filter_blocks, known.alone)
+    each = how.turns * (known.products * pairs + known.form * how.sixteens)
+    each += known.transform * sides
+    weights = 4 * plan.weight_floats
+    waiting = weights / known.first
+    if plan.mode == BY_TILES:
+        turns: float = plan.walks * -(-plan.chunks // plan.parts)
+        each += missed(plan.own, known.room) * known.missed * sides
+        again = turns - 1 if weights > 4 * OWN_CACHE else 0
+    else:
+        turns = chunks / plan.parts
+        passing = 1 + missed(plan.products * plan.inner_step, known.few) * known.more
+        waiting += chunks * plan.products * 4 * LANES * sides * passing / known.passing
+        again = chunks * how.passes - 1
+    return turns * plan.products * each + waiting + again * weights / known.again
+
+
+def pieces(count: int, alone: float) -> float:
+    """So many in pairs, of which one by itself takes a part of a pair's time."""
+    return count // 2 + alone * (count % 2)
+
+
 def missed(held: int, room: float) -> float:
     """The part of so many floats of a chunk that a core's own cache has no room for."""
     return max(0.0, 1 - room * OWN_CACHE / held)
@@ -436,6 +510,11 @@ def missed(held: int, room: float) -> float:
 
 def transformed(weights: Floats, plan: Winograd, room: Room = aligned) -> Floats:
     """A layer's weights, transformed."""
+    if plan.thirds:
+        plain = plan._replace(thirds=False, mode=PRODUCTS)
+        blocks, (block, _) = plan.products * plan.filter_blocks, plain.strides
+        taps = plan.blocks
+        return thirds.packed(transformed(weights, plain), block, blocks, taps, plan.parts, room)
     result = room(plan.weight_floats)
     launch(packed(weights, plan), result, filter_descriptor(plan))
     return result

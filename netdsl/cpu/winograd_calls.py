@@ -13,15 +13,18 @@ from netdsl.cpu.direct import bits
 from netdsl.cpu.layout import LANES, Buffer, Call, Triple
 from netdsl.cpu.micro import Kind, code
 from netdsl.cpu.micro.fields import LINES, SIZES, TILE_FIELDS, output_form, turns
+from netdsl.cpu.micro.shapes import FORMINGS
 from netdsl.cpu.winograd import APART, Winograd
 from netdsl.cpu.winograd_kernel import BY_TILES, INPUTS, OUTPUTS, PRODUCTS, TILE, winograd
 from netdsl.cpu.winograd_quarters import winograd_quarters
+from netdsl.cpu.winograd_thirds import FURTHER, winograd_thirds
 
 
 class Ends(NamedTuple):
     """What a layer reads and writes. before: the padding before, above and left; scratch,
     weights, biases: where they start; clamp: the least and the largest output; pooled: whether the
-    target takes the largest of every 2x2 outputs."""
+    target takes the largest of every 2x2 outputs; settings: where those of AMX's registers are, if
+    a plan uses them."""
 
     source: Buffer
     before: Triple
@@ -32,6 +35,7 @@ class Ends(NamedTuple):
     biases: int
     clamp: tuple[float, float]
     pooled: bool = False
+    settings: int = 0
 
 
 def describe(plan: Winograd, ends: Ends) -> list[Call]:
@@ -54,7 +58,7 @@ def _work(plan: Winograd, mode: int) -> int:
     return {
         BY_TILES: plan.chunks,
         INPUTS: plan.read * plan.blocks,
-        PRODUCTS: plan.products * plan.filter_tiles,
+        PRODUCTS: plan.products * (plan.groups.sixteens if plan.thirds else plan.filter_tiles),
         OUTPUTS: plan.chunk * plan.filter_blocks,
     }[mode]
 
@@ -98,6 +102,8 @@ class Tables(NamedTuple):
 
 def _tables(plan: Winograd, source: Buffer, kinds: list[range]) -> Tables:
     """The lists of a layer. kinds: the blocks that products sum over, each once."""
+    if plan.thirds:
+        return Tables([], [], [], _block_places(plan, source))
     pixels, image = plan.tile.shape.pixels, plan.tile_rows * plan.tile_columns
     taps = [b * plan.read + z * image for b in range(plan.blocks) for z in range(plan.depth)]
     taps = [LANES * tap for tap in taps]
@@ -138,9 +144,28 @@ def _tile_fields(plan: Winograd, blocks: range, table: int) -> tuple[int, ...]:
     )
 
 
+def _further(
+    plan: Winograd, ends: Ends, kinds: list[range], taps_at: int
+) -> Iterable[tuple[int, ...]]:
+    """What a kernel reads besides: the fields of tiles, or of products in AMX's registers."""
+    if plan.thirds:
+        return [_group_fields(plan, ends)]
+    return [
+        _tile_fields(plan, kind, taps_at - TILE - i * TILE_FIELDS) for i, kind in enumerate(kinds)
+    ]
+
+
+def _group_fields(plan: Winograd, ends: Ends) -> tuple[int, ...]:
+    """How products are done in AMX's registers."""
+    how = plan.groups
+    number = FORMINGS.index(how.forming) if how.forming else 0
+    beside = (how.ahead, number, how.forming.turns if how.forming else 0)
+    return (how.turns, plan.strides[1], how.together, how.span, ends.settings, *beside)
+
+
 def _formed(plan: Winograd, scratch: int) -> tuple[int, int]:
     """Where the first thread's sums of quarters start, and how far on the next one's."""
-    if plan.in_place:
+    if plan.in_place and plan.mode == BY_TILES:
         return scratch + plan.own - plan.formed + APART, plan.own
     return scratch + plan.scratch - plan.parts * plan.formed + APART, plan.formed
 
@@ -155,18 +180,19 @@ def _call(
     first: int,
 ) -> Call:
     """kinds: the blocks that products sum over, each once."""
-    starts = accumulate(map(len, tables), initial=TILE + len(kinds) * TILE_FIELDS)
+    before = FURTHER if plan.thirds else TILE + len(kinds) * TILE_FIELDS
+    starts = accumulate(map(len, tables), initial=before)
     taps_at, columns_at, products_at, blocks_at, _ = starts
     inner, made = plan.products * plan.inner_step, plan.products * plan.made_step
     held = plan.parts if plan.mode == BY_TILES else 1
-    if plan.in_place:
+    if plan.in_place and plan.mode == BY_TILES:
         inner = made = plan.own
     chunk = plan.read if mode == INPUTS else plan.chunk
     residual = _view(plan, ends.residual, walk) if ends.residual else (-1, 0, 0, 0, 0)
     each = plan.size.outputs // 2 if ends.pooled else plan.size.outputs
     inner_at, made_at = ends.scratch, ends.scratch + held * inner
     if plan.in_place:
-        inner_at, made_at = ends.scratch + plan.inner_step, ends.scratch
+        inner_at, made_at = ends.scratch + plan.strassen * plan.inner_step, ends.scratch
     fields: tuple[Iterable[int], ...] = (
         (0, min(plan.parts, _work(plan, mode))),
         (mode, SIZES.index(plan.size), plan.size.outputs, plan.products),
@@ -182,11 +208,11 @@ def _call(
         (ends.weights, plan.strides[0], ends.biases, *map(bits, ends.clamp)),
         (code(plan.tile), len(tables.columns), columns_at, products_at),
         (plan.columns, plan.quarter, *_formed(plan, ends.scratch)),
-        *(
-            _tile_fields(plan, kind, taps_at - TILE - i * TILE_FIELDS)
-            for i, kind in enumerate(kinds)
-        ),
+        (plan.groups.room if plan.thirds else chunk,),
+        *_further(plan, ends, kinds, taps_at),
         *tables,
     )
     kernel = winograd_quarters if plan.strassen else winograd
+    if plan.thirds and mode in (BY_TILES, PRODUCTS):
+        kernel = winograd_thirds
     return Call(kernel, np.array([v for part in fields for v in part], np.int64))

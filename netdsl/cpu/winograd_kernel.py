@@ -34,7 +34,9 @@ NUMBER, COLUMNS, COLUMN_TABLE, PRODUCT_TABLE = range(BODY + 44, BODY + 48)
 # Where tiles are done in pairs (winograd_quarters.py): the pairs of an image, the floats of a
 # quarter of a product's inputs, and where sums of quarters start, with floats to the next thread's.
 PAIRS, QUARTER, FORMED = BODY + 48, BODY + 49, BODY + 50
-TILE = BODY + 52
+# Tiles that a block of transformed inputs or products has room for.
+ROOM = BODY + 52
+TILE = BODY + 53
 
 
 @njit(boundscheck=False, error_model="numpy")
@@ -67,7 +69,7 @@ def transform_inputs(arena, d, first, block, start, end, inner):  # type: ignore
     n, y, x = find(d, first + start)
     for i in range(start, end):
         source = place(d, INPUT, d[EACH], n, y, x) + d[d[INPUT + 2] + block]
-        target = inner + 16 * (block * d[CHUNK] + i)
+        target = inner + 16 * (block * d[ROOM] + i)
         transform_input(d[SIZE], arena, source, d[INPUT + 3], d[INPUT + 4], target, d[INNER + 2])
         n, y, x = step_on(d, n, y, x)
 
@@ -160,7 +162,7 @@ def transform(arena, params, d, part, parts, width, inputs, outputs):  # type: i
         if mode == INPUTS:
             inputs(arena, d, d[FIRST], b, i, stop, d[INNER])
         else:
-            made = d[MADE] + 16 * width * b * chunk
+            made = d[MADE] + 16 * width * b * d[ROOM]
             outputs(arena, params, d, d[FIRST], b, i, stop, made)
         start += stop - i
 

@@ -88,6 +88,7 @@ def sized(pixels: int, layers: int = 8, exact: bool = False) -> list[str]:
     return [one.name for one in algorithms(replace(layer.task, layers=layers))]
 
 
+@pytest.mark.usefixtures("no_thirds")
 @pytest.mark.parametrize("pixels", [13, 14])
 def test_small_images_by_tiles_of_five_in_nets_of_eight_layers(pixels: int) -> None:
     """They cover 14 pixels by 9 tiles where those of 4x4 take 16."""
@@ -101,6 +102,7 @@ def test_no_tiles_of_five_where_those_of_four_waste_little(pixels: int) -> None:
     assert "winograd5" not in sized(pixels)
 
 
+@pytest.mark.usefixtures("no_thirds")
 @pytest.mark.parametrize(("pixels", "together"), [(14, False), (28, True), (56, True)])
 def test_pools_are_fused_where_that_costs_less(pixels: int, together: bool) -> None:
     """Tiles of five do not pool, so a small image is pooled by a step of its own."""

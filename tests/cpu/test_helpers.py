@@ -246,7 +246,7 @@ def test_the_longest_come_first() -> None:
 
 
 def every(recipe: Recipe) -> tuple[Worker, ...]:
-    return (*recipe.kernels, *recipe.half, *recipe.short, *recipe.matrix)
+    return (*recipe.kernels, *recipe.half, *recipe.short, *recipe.matrix, *recipe.thirds)
 
 
 def double(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
