@@ -114,6 +114,9 @@ class Rates(NamedTuple):
     filters as many bytes as pass at `again` a cycle. gaps: whether what lies between the places
     that a strided layer reads takes room as well, since those that it reads fill every other set of
     the cache alone. strassen, quarters: None where they were not measured.
+
+    kept: bytes that stay in the cache that all cores share while layers pass them on: of 32 MB or
+    more, which strangers use too.
     """
 
     direct: float
@@ -142,6 +145,7 @@ class Rates(NamedTuple):
     thirds: Thirds | None = None
     quarters: Quarters | None = None
     registers: Registers | None = None
+    kept: int = 24 << 20
 
 
 WIDE = Rates(
@@ -232,6 +236,7 @@ FAST = Rates(
     strassen=None,
     thirds=Thirds(250.0, 22.0, 13.5, 12.0, 1.15, 0.3, 22e3),
     registers=Registers(1120.0, 0.8, 1060.0, 13.8, 25.0, 1.6, 4.2, 14.0, 17.5, 2.0, 8.0),
+    kept=26 << 20,
 )
 """An Emerald Rapids with AVX-512. By the least regret over 28 layers of VGG-16, ResNet-50, AlexNet
 and GoogLeNet at batches of 1 and 8 on two threads, each done in a dozen ways with weights that are
@@ -247,7 +252,8 @@ by 546 layers of six nets at batches of 1 and 8, each within its net: their time
 to within 11%, root of the mean square, and where it is this way or direct sums the table's choice
 needs 0.4% more time than the better. `registers`: of the same, by the least regret over 151 layers
 of six nets at batches of 1 to 8, each in some forty ways within its net: the ways that the table
-takes need 2.2% more time than the best, in the geometric mean."""
+takes need 2.2% more time than the best, in the geometric mean. `kept`: so that ResNet-50's section
+stays one where weights take 1.5 times their bytes; there the cache has room for more."""
 
 
 @cache

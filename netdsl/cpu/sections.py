@@ -29,15 +29,11 @@ from typing import NamedTuple
 from netdsl.cpu import factors
 from netdsl.cpu.chains import Chain
 from netdsl.cpu.choices import algorithms, choice
-from netdsl.cpu.costs import PLANAR, read
+from netdsl.cpu.costs import PLANAR, rates, read
 from netdsl.cpu.layout import LANES
 from netdsl.cpu.task import Task
 from netdsl.graph import Graph
 from netdsl.ops import Concat, Conv, Linear, Shape
-
-KEPT = 24 << 20
-"""Bytes that stay in the cache that all cores share while layers pass them on: of 32 MB, which
-strangers use too."""
 
 PASSING = 1 / 38
 """Cycles of a byte that comes from memory or goes there and need not: of a Zen 4, beside what takes
@@ -97,7 +93,7 @@ class _Finder:
         self.read = [sum(map(_bytes, unit[0].shapes)) for unit in units]
         self.made = [0 if _joins(unit) else _bytes(unit[-1].node.shape) for unit in units]
         self.weights = [sum(map(_weights, unit)) for unit in units]
-        self.passed = [one for one in self._passed() if self._reach(one, batch) > KEPT]
+        self.passed = [one for one in self._passed() if self._reach(one, batch) > rates().kept]
 
     def _passed(self) -> Iterator[Passed]:
         """What units pass on to others, where those that come by are such that could do some
@@ -145,7 +141,7 @@ class _Finder:
 
     def _saved(self) -> Iterator[tuple[int, int, float]]:
         """Stretches of units, by the first and the end, and the cycles that each saves."""
-        kept = {p.made: p for p in self.passed if self._reach(p, self.samples) <= KEPT}
+        kept = {p.made: p for p in self.passed if self._reach(p, self.samples) <= rates().kept}
         lost: dict[int, float] = {}
         for first in kept:
             i, last, cycles = first, first, 0.0

@@ -62,7 +62,8 @@ def drawn(monkeypatch):
 @pytest.fixture
 def small(monkeypatch):
     """A cache that keeps two samples of a test and not a batch, and calls without waiting."""
-    monkeypatch.setattr(sections, "KEPT", 400_000)
+    known = sections.rates()._replace(kept=400_000)
+    monkeypatch.setattr(sections, "rates", lambda: known)
     monkeypatch.setattr(sections, "WAIT", 0.0)
 
 
