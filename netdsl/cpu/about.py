@@ -21,11 +21,12 @@ ISAS = (
 
 
 def info() -> dict[str, Any]:
-    """The CPU's name, its vectors, what it does in bfloat16, threads and their layer, and where
-    compiled kernels lie."""
+    """The CPU's name, its vectors, what it does in single precision and in bfloat16, threads and
+    their layer, and where compiled kernels lie."""
     found: dict[str, Any] = {
         "cpu": cpu_name(),
         "isa": isa(),
+        "fp32": fp32(),
         "bf16": bf16(),
         "threads": threads.available(),
         "threading_layer": threads.layer(),
@@ -34,6 +35,12 @@ def info() -> dict[str, Any]:
     }
     advice = threads.advice()
     return found | ({"advice": advice} if advice else {})
+
+
+def fp32() -> str:
+    """What sums in single precision are made of."""
+    more = ", and products of matrices, floats as three bfloat16" if matrices() else ""
+    return f"multiply-adds{more}"
 
 
 def bf16() -> str:
