@@ -1,12 +1,12 @@
 """The ways to do a convolution, by name: a table of costs takes one, tuning measures all of them.
 
 An *algorithm* is `direct`, `thirds` (thirds.py), `strassen`, `winograd4`, `winograd2` or
-`winograd5` (tiles of 4x4, 2x2 or 5x5 outputs). Each can be done in several *ways*, which differ in what is done at once: `direct
-14x2` is direct sums by tiles of 14 pixels and 2 blocks of filters, `winograd4 by tiles of 49` and
-`winograd4 by products of 196` are the two orders of Winograd's steps (winograd.py), so many tiles
-at a time; `winograd4 strassen by tiles of 28` makes its products by Strassen's algorithm, and
-`winograd4 thirds by tiles of 32` in AMX's registers. A strided layer of few channels goes by
-Winograd's algorithm on the phases of its input (phases.py).
+`winograd5` (tiles of 4x4, 2x2 or 5x5 outputs). Each can be done in several *ways*, which differ in
+what is done at once: `direct 14x2` is direct sums by tiles of 14 pixels and 2 blocks of filters,
+`winograd4 by tiles of 49` and `winograd4 by products of 196` are the two orders of Winograd's steps
+(winograd.py), so many tiles at a time; `winograd4 strassen by tiles of 28` makes its products by
+Strassen's algorithm, and `winograd4 thirds by tiles of 32` in AMX's registers. A strided layer of
+few channels goes by Winograd's algorithm on the phases of its input (phases.py).
 """
 
 from __future__ import annotations
