@@ -10,7 +10,7 @@ import pytest
 from layer import Layer
 
 from netdsl import find
-from netdsl.cpu import choices, costs, factors, plan, table
+from netdsl.cpu import choices, costs, factors, plan, table, thirds
 from netdsl.cpu.costs import FAST, NARROW, WIDE, Rates
 from netdsl.cpu.factors import cheapest, settled
 from netdsl.cpu.micro import Kind, Shape, twice
@@ -41,7 +41,7 @@ def like(patch: pytest.MonkeyPatch, rates: Rates, dots: bool) -> None:
         patch.setattr(module, "rates", lambda: rates)
     for module in (factors, table):
         patch.setattr(module, "dots", lambda: dots)
-    for module in (choices, factors, plan, table):
+    for module in (choices, factors, plan, table, thirds):
         patch.setattr(module, "matrices", lambda: False)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from test_plan_nets import NETS
 
 from netdsl import cpu
-from netdsl.cpu import choices, costs, factors, plan, table
+from netdsl.cpu import choices, costs, factors, plan, table, thirds
 from netdsl.cpu.arena import kernels
 from netdsl.cpu.direct import direct_short
 from netdsl.cpu.layout import aligned, fresh, image
@@ -57,7 +57,7 @@ def force(patch: pytest.MonkeyPatch, way: str) -> None:
     """Has all layers done so, whatever this CPU is faster with."""
     for module in (table, factors):
         patch.setattr(module, "dots", lambda: way in ("matrices", "pairs"))
-    for module in (plan, table, choices, factors):
+    for module in (plan, table, choices, factors, thirds):
         patch.setattr(module, "matrices", lambda: way == "matrices")
     if way in KINDS:
         patch.setattr(factors, "cheapest", lambda task: KINDS[way])
