@@ -69,14 +69,12 @@ class Thirds(NamedTuple):
 
 class Registers(NamedTuple):
     """What Winograd's algorithm takes where its products are made in AMX's registers: the products
-    of 32 tiles by 32 filters and 32 channels, and of these the part that one sixteen of either
-    takes alone; the parts of 16 tiles' 32 channels; each of a tile's inputs and outputs, and as
-    `Rates.missed` and `Rates.room` for them; bytes of weights a cycle the first time, and when they
-    pass again; bytes from one step to the next, the part of it that this takes more where it is
-    much, and the part of OWN_CACHE up to which it is little."""
+    of 32 tiles by 32 filters and 32 channels; the parts of 16 tiles' 32 channels; each of a tile's
+    inputs and outputs, and as `Rates.missed` and `Rates.room` for them; bytes of weights a cycle
+    the first time, and when they pass again; bytes from one step to the next, the part of it that
+    this takes more where it is much, and the part of OWN_CACHE up to which it is little."""
 
     products: float
-    alone: float
     form: float
     transform: float
     missed: float
@@ -235,7 +233,7 @@ FAST = Rates(
     gaps=True,
     strassen=None,
     thirds=Thirds(250.0, 22.0, 13.5, 12.0, 1.15, 0.3, 22e3),
-    registers=Registers(1120.0, 0.8, 1060.0, 13.8, 25.0, 1.6, 4.2, 14.0, 17.5, 2.0, 8.0),
+    registers=Registers(1120.0, 1060.0, 13.8, 25.0, 1.6, 4.2, 14.0, 17.5, 2.0, 8.0),
     kept=26 << 20,
 )
 """An Emerald Rapids with AVX-512. By the least regret over 28 layers of VGG-16, ResNet-50, AlexNet

@@ -26,7 +26,7 @@ from dataclasses import replace
 from math import prod
 from typing import NamedTuple
 
-from netdsl.cpu import factors
+from netdsl.cpu import factors, thirds
 from netdsl.cpu.chains import Chain
 from netdsl.cpu.choices import algorithms, choice
 from netdsl.cpu.costs import PLANAR, rates, read
@@ -188,9 +188,12 @@ def _bytes(shape: Shape) -> int:
 
 def _weights(task: Task) -> int:
     """Bytes of a layer's weights, as they are read."""
-    quick = choice(task).quick if isinstance(task.whole.base, Conv) else None
-    if quick is not None:
-        return 4 * quick.weight_floats
+    if isinstance(task.whole.base, Conv):
+        way = choice(task)
+        if way.quick is not None:
+            return 4 * way.quick.weight_floats
+        if way.thirds:
+            return thirds.of(task).weights
     return 4 * sum(parameter.size for parameter in task.whole.parameters(task.shapes))
 
 

@@ -3,8 +3,8 @@
 A bfloat16 has eight of a float's 24 digits, so a float is the sum of three (`micro/thirds.py`).
 Six products of theirs make up one of floats, to what rounding loses anyway, and a register's
 product makes 16 times as many as a multiply-add: 2.7 times the speed at best, in single precision.
-A sum is then one of registers' sums of 32 terms each, so that it errs less than one by
-multiply-adds. What is lost: an infinity gives NaN, and numbers below 1e-33 lose digits.
+A sum is then one of registers' sums of 32 terms each, so that it errs less than terms summed in
+their order. What is lost: an infinity gives NaN, and numbers below 1e-33 lose digits.
 
 The parts of weights are made once, when a net is planned; they take one and a half times their
 memory. Those of inputs are made for some places at a time, in the core's own cache, from wherever
@@ -32,6 +32,10 @@ from netdsl.ops import Conv, ConvTranspose
 
 GROUP = 16
 """Sixteens of a group at most."""
+
+ALONE = 0.8
+"""The part of a pair's time that a sixteen or a block takes without another beside it: its sums
+wait for each other."""
 
 WHOLE, SPAN = 32, 16
 """Turns of 32 channels that are done at once, and those at a time of longer sums."""
@@ -62,7 +66,13 @@ class Tiling(NamedTuple):
         return SUMS * kept + (self.together * ALL * self.span if self.cut == 1 else 0)
 
     @property
+    def weights(self) -> int:
+        """Bytes of the parts of weights."""
+        return 4 * ALL * self.turns * self.blocks
+
+    @property
     def scratch(self) -> int:
+        """Floats of all threads' scratch."""
         return self.made + self.parts * self.own
 
 
@@ -116,14 +126,16 @@ def cost(how: Tiling, places: int, residual: bool) -> float:
         return inf
     tiles = -(-how.blocks // (2 * how.cut))
     sixteens = -(-how.sixteens * how.cut // how.parts)
-    # A sixteen without another beside it takes 0.8 of the time of both.
-    pairs = sixteens // 2 + 0.8 * (sixteens % 2)
     each = known.parts * how.turns + (known.end + known.residual * residual) * how.blocks
-    weights = 4 * ALL * how.turns * how.blocks
     passes = 1 if how.cut > 1 else -(-sixteens // how.together)
-    waiting = known.weights * read(weights, passes) + known.shared * 4 * how.made
-    products = 4 * known.products * pairs * tiles * how.turns
+    waiting = known.weights * read(how.weights, passes) + known.shared * 4 * how.made
+    products = 4 * known.products * pairs(sixteens) * tiles * how.turns
     return products + each * places / how.parts + waiting + known.call
+
+
+def pairs(count: int) -> float:
+    """So many sixteens of places, or blocks of filters, in the time of pairs of them."""
+    return count // 2 + ALONE * (count % 2)
 
 
 def block_floats(taps: int) -> int:

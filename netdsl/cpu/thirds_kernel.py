@@ -77,15 +77,12 @@ def multiply(arena, params, d, first, count, begin, end, made, sums, turn, span)
     stored; before that they stay in scratch, each tile's for itself. A tile is stored after the
     next is summed, for what a register stores can be loaded only when all that was stored before
     it, outputs that come from memory among them, has reached the first cache."""
-    step, last, tile = ALL * span, turn + span == d[TURNS], 0
-    pairs = (count + 1) // 2
-    tiles = (end - begin) * pairs
+    step, last = ALL * span, turn + span == d[TURNS]
+    tiles = (end - begin) * ((count + 1) // 2)
     for tile in range(tiles + last):
         if tile < tiles:
-            f, i = begin + tile // pairs, 2 * (tile % pairs)
-            high, across = min(2, count - i), min(2, d[BLOCKS] - 2 * f)
-            x, w = made + i * step, d[WEIGHTS] + 2 * f * d[BLOCK] + ALL * turn
-            at = sums + SUMS * (tile if d[SPAN] < d[TURNS] else tile & 1)
+            i, high, block, across, at = tile_at(d, tile, count, begin, sums)
+            x, w = made + i * step, d[WEIGHTS] + block * d[BLOCK] + ALL * turn
             run_thirds(
                 high,
                 across,
@@ -103,10 +100,19 @@ def multiply(arena, params, d, first, count, begin, end, made, sums, turn, span)
                 turn,
             )
         if last and tile > 0:
-            f, i = begin + (tile - 1) // pairs, 2 * ((tile - 1) % pairs)
-            high, across = min(2, count - i), min(2, d[BLOCKS] - 2 * f)
-            at = sums + SUMS * (tile - 1 if d[SPAN] < d[TURNS] else (tile - 1) & 1)
-            finish(arena, params, d, at, first + i, high, 2 * f, across)
+            i, high, block, across, at = tile_at(d, tile - 1, count, begin, sums)
+            finish(arena, params, d, at, first + i, high, block, across)
+
+
+@njit(boundscheck=False, error_model="numpy")
+def tile_at(d, tile, count, begin, sums):  # type: ignore[no-untyped-def]
+    """Of a group's tile by its number: its first sixteen and how many it has, its first block of
+    filters and how many, and where its sums are: each tile's by themselves where they stay from
+    span to span, else with those of the one before beside them."""
+    pairs = (count + 1) // 2
+    i, block = 2 * (tile % pairs), 2 * (begin + tile // pairs)
+    at = sums + SUMS * (tile if d[SPAN] < d[TURNS] else tile & 1)
+    return i, min(2, count - i), block, min(2, d[BLOCKS] - block), at
 
 
 @njit(boundscheck=False, error_model="numpy")

@@ -481,7 +481,7 @@ def _cost_in_registers(plan: Winograd) -> float:
     known, how = rates().registers, plan.groups
     assert known is not None
     chunks, sides = plan.walks * plan.chunks, plan.chunk * (plan.blocks + plan.filter_blocks)
-    pairs = pieces(how.sixteens, known.alone) * pieces(plan.filter_blocks, known.alone)
+    pairs = thirds.pairs(how.sixteens) * thirds.pairs(plan.filter_blocks)
     each = how.turns * (known.products * pairs + known.form * how.sixteens)
     each += known.transform * sides
     weights = 4 * plan.weight_floats
@@ -496,11 +496,6 @@ def _cost_in_registers(plan: Winograd) -> float:
         waiting += chunks * plan.products * 4 * LANES * sides * passing / known.passing
         again = chunks * how.passes - 1
     return turns * plan.products * each + waiting + again * weights / known.again
-
-
-def pieces(count: int, alone: float) -> float:
-    """So many in pairs, of which one by itself takes a part of a pair's time."""
-    return count // 2 + alone * (count % 2)
 
 
 def missed(held: int, room: float) -> float:

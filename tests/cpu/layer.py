@@ -172,6 +172,22 @@ def connected(layer: Layer) -> Doubles:
     return layer.finish(x @ layer.weights["weight"].astype(np.float64).T)
 
 
+def beside_a_long_sum(layer: Layer, found: NDArray[np.floating]) -> float:
+    """How much a 1x1 convolution of one sample errs, as a part of what terms summed up in their
+    order err; root of the mean square."""
+    x, w = layer.arrays[0][0], layer.weights["weight"]
+    long = np.zeros((len(w), x[0].size), np.float32)
+    for row, column in zip(x.reshape(len(x), -1), w.reshape(w.shape[:2]).T, strict=True):
+        long += np.outer(column, row)
+    long += layer.weights["bias"][:, None]
+    wanted = convolved(layer)
+
+    def rms(apart: NDArray[np.floating]) -> float:
+        return float(np.sqrt(np.mean(apart**2)))
+
+    return rms(found - wanted) / rms(long.reshape(wanted.shape) - wanted)
+
+
 def error(found: NDArray[np.floating], wanted: Doubles) -> float:
     """The largest difference; infinite where a number is not finite."""
     assert found.shape == wanted.shape

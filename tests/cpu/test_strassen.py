@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from layer import Layer, convolved, error
+from layer import Layer, beside_a_long_sum, convolved, error
 
 from netdsl.cpu import strassen
 from netdsl.cpu.choices import Choice, choice, ways
@@ -164,17 +164,7 @@ def test_error_beside_that_of_one_long_sum(preferred: None) -> None:
     """Inputs of one sign, as behind a ReLU, beside terms summed in their order."""
     layer = Layer(Conv(64, point(1, 1)), (1024, 8, 8), 1)
     layer.arrays[0] = np.maximum(layer.arrays[0], 0)
-    found, wanted = layer.run(plan_conv, conv_needs), convolved(layer)
-    x, w = layer.arrays[0][0].reshape(1024, -1), layer.weights["weight"].reshape(64, 1024)
-    long = np.zeros((64, 64), np.float32)
-    for k in range(1024):
-        long += np.outer(w[:, k], x[k])
-    long += layer.weights["bias"][:, None]
-
-    def rms(x: np.ndarray) -> float:
-        return float(np.sqrt(np.mean(x**2)))
-
-    assert rms(found - wanted) < 1.5 * rms(long - wanted.reshape(64, 64))
+    assert beside_a_long_sum(layer, layer.run(plan_conv, conv_needs)) < 1.5
 
 
 def test_halves_of_a_joined_tensor(preferred: None) -> None:

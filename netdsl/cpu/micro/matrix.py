@@ -157,15 +157,8 @@ def run_matrix(
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         wanted, *rest = args
-        after = builder.append_basic_block("tiled")
-        chosen = builder.switch(wanted, after)
-        for index, tile in enumerate(MATRICES):
-            way = builder.append_basic_block()
-            chosen.add_case(ir.Constant(LONG, index), way)
-            with builder.goto_block(way):
-                builder.call(tile_function(builder.module, tile), rest)
-                builder.branch(after)
-        builder.position_at_end(after)
+        functions = enumerate(tile_function(builder.module, tile) for tile in MATRICES)
+        vectors.call_one(builder, wanted, functions, rest)
         return context.get_dummy_value()
 
     return types.void(types.int64, FLOATS, FLOATS, INTS, *[types.int64] * 6), lower

@@ -128,15 +128,8 @@ def run_row(
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         wanted, *rest = args
-        after = builder.append_basic_block("done")
-        chosen = builder.switch(wanted, after)
-        for index, row in enumerate(rows()):
-            block = builder.append_basic_block()
-            chosen.add_case(ir.Constant(LONG, index), block)
-            with builder.goto_block(block):
-                builder.call(row_function(builder.module, row), rest)
-                builder.branch(after)
-        builder.position_at_end(after)
+        functions = enumerate(row_function(builder.module, row) for row in rows())
+        vectors.call_one(builder, wanted, functions, rest)
         return context.get_dummy_value()
 
     return types.void(types.int64, FLOATS, FLOATS, INTS, *[types.int64] * 4), lower

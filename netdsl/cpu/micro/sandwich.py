@@ -18,7 +18,7 @@ from netdsl.cpu.compiler import FLOATS
 from netdsl.cpu.micro.cook_toom import Matrix, matrices
 from netdsl.cpu.micro.fields import CUT, FORMS, SIZES, Size
 from netdsl.cpu.micro.shapes import asks, wide
-from netdsl.cpu.micro.vectors import FIRST_LEVEL, ask
+from netdsl.cpu.micro.vectors import FIRST_LEVEL, ask, call_one
 
 LANES = 16
 FLOAT, DOUBLE, LONG, INT = ir.FloatType(), ir.DoubleType(), ir.IntType(64), ir.IntType(32)
@@ -321,15 +321,8 @@ def switched(
     forms: Forms,
 ) -> None:
     """Calls the function of the form with this number."""
-    after = builder.append_basic_block("transformed")
-    chosen = builder.switch(number, after)
-    for index, form in forms:
-        way = builder.append_basic_block()
-        chosen.add_case(ir.Constant(LONG, index), way)
-        with builder.goto_block(way):
-            builder.call(write(builder.module, *form), arguments)
-            builder.branch(after)
-    builder.position_at_end(after)
+    functions = ((index, write(builder.module, *form)) for index, form in forms)
+    call_one(builder, number, functions, arguments)
 
 
 def input_of(sizes: Sequence[Size]) -> Any:

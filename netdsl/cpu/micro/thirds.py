@@ -246,16 +246,12 @@ def run_thirds(
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         high, across, *rest = args
-        after = builder.append_basic_block("summed")
         number = builder.add(builder.mul(high, ir.Constant(LONG, 2)), across)
-        chosen = builder.switch(number, after)
-        for shape in THIRDS:
-            way = builder.append_basic_block()
-            chosen.add_case(ir.Constant(LONG, 2 * shape.pixels + shape.blocks), way)
-            with builder.goto_block(way):
-                builder.call(tile_function(builder.module, shape), rest)
-                builder.branch(after)
-        builder.position_at_end(after)
+        functions = (
+            (2 * shape.pixels + shape.blocks, tile_function(builder.module, shape))
+            for shape in THIRDS
+        )
+        vectors.call_one(builder, number, functions, rest)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 2, FLOATS, FLOATS, INTS, *[types.int64] * 9), lower
@@ -290,15 +286,9 @@ def run_thirds_forming(
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         number, *rest = args
-        after = builder.append_basic_block("summed")
-        chosen = builder.switch(number, after)
-        for index, forming in enumerate(FORMINGS):
-            way = builder.append_basic_block()
-            chosen.add_case(ir.Constant(LONG, index), way)
-            with builder.goto_block(way):
-                builder.call(tile_function(builder.module, Shape(2, 2), forming), rest)
-                builder.branch(after)
-        builder.position_at_end(after)
+        module, shape = builder.module, Shape(2, 2)
+        functions = enumerate(tile_function(module, shape, forming) for forming in FORMINGS)
+        vectors.call_one(builder, number, functions, rest)
         return context.get_dummy_value()
 
     return types.void(types.int64, FLOATS, FLOATS, INTS, *[types.int64] * 12), lower

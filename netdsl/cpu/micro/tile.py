@@ -425,15 +425,8 @@ def call_one(
     *rest: ir.Value,
 ) -> None:
     """Calls the function of one of some tiles, the one with the number wanted."""
-    after = builder.append_basic_block("tiled")
-    chosen = builder.switch(wanted, after)
-    for tile in some:
-        way = builder.append_basic_block()
-        chosen.add_case(ir.Constant(LONG, code(tile)), way)
-        with builder.goto_block(way):
-            builder.call(write(builder.module, tile), rest)
-            builder.branch(after)
-    builder.position_at_end(after)
+    functions = ((code(tile), write(builder.module, tile)) for tile in some)
+    vectors.call_one(builder, wanted, functions, rest)
 
 
 run_tile = intrinsic(runner(tile_function, Kind.BLOCKED, Kind.PLANAR, Kind.DEPTHWISE))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from llvmlite import ir
 from numba.core import cgutils
 
@@ -18,6 +20,24 @@ def ask(builder: ir.IRBuilder, place: ir.Value, level: int) -> None:
     fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
     how = [ir.Constant(INT, value) for value in (0, level, 1)]  # to read; level; data
     builder.call(fetch, [builder.bitcast(place, byte), *how])
+
+
+def call_one(
+    builder: ir.IRBuilder,
+    wanted: ir.Value,
+    functions: Iterable[tuple[int, ir.Function]],
+    arguments: Sequence[ir.Value],
+) -> None:
+    """Calls the function with the number wanted, of some with their numbers; none for others."""
+    after = builder.append_basic_block("called")
+    chosen = builder.switch(wanted, after)
+    for number, function in functions:
+        way = builder.append_basic_block()
+        chosen.add_case(ir.Constant(LONG, number), way)
+        with builder.goto_block(way):
+            builder.call(function, arguments)
+            builder.branch(after)
+    builder.position_at_end(after)
 
 
 class Writer:
