@@ -4,7 +4,8 @@ A bfloat16 has eight of a float's 24 digits, so a float is the sum of three (`mi
 Six products of theirs make up one of floats, to what rounding loses anyway, and a register's
 product makes 16 times as many as a multiply-add: 2.7 times the speed at best, in single precision.
 A sum is then one of registers' sums of 32 terms each, so that it errs less than terms summed in
-their order. What is lost: an infinity gives NaN, and numbers below 1e-33 lose digits.
+their order. What is lost: an infinity gives NaN, and where
+products are below 1e-31 digits go, for AMX takes the smallest floats for zeros.
 
 The parts of weights are made once, when a net is planned; they take one and a half times their
 memory. Those of inputs are made for some places at a time, in the core's own cache, from wherever

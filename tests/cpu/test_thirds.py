@@ -239,6 +239,16 @@ def test_error_is_no_larger_than_a_sum_of_floats(preferred: None) -> None:
 
 
 @needs_matrices
+def test_small_numbers_keep_their_digits(preferred: None) -> None:
+    """Down to where parts of products are the smallest floats, which AMX takes for zeros."""
+    layer = Layer(Conv(64, window(1), bias=False), (64, 8, 8))
+    assert choice(layer.task).name == "thirds"
+    layer.arrays[0] *= np.float32(1e-30)
+    found, wanted = layer.run(plan_conv, conv_needs), convolved(layer)
+    assert error(found * 1e30, wanted * 1e30) < 3e-6
+
+
+@needs_matrices
 @pytest.mark.parametrize(
     "changed", [{"exact": True}, {"precision": "bf16"}, {"fixed": False}], ids=str
 )
