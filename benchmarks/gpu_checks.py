@@ -189,7 +189,7 @@ def torch_module(graph: Graph, weights: Arrays) -> Any:
         return None
     import torch
 
-    from netdsl.bench.peers import Unfit
+    from netdsl.bench.engine import Unfit
     from netdsl.bench.torch_net import TorchNet
 
     try:

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from netdsl.bench.case import Case
-from netdsl.bench.peers import Engine, Ours, Outputs, Run, Torch, Unfit
+from netdsl.bench.engine import Engine, Outputs, Run, Unfit
+from netdsl.bench.peers import Ours, Torch
 from netdsl.runner import COMPUTES, PRECISIONS
 
 

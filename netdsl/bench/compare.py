@@ -10,7 +10,9 @@ from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
 from netdsl.bench.case import Case
-from netdsl.bench.peers import OURS, Engine, Run, Unfit, ours
+from netdsl.bench.choose import ours
+from netdsl.bench.engine import Engine, Run, Unfit
+from netdsl.bench.peers import OURS
 from netdsl.bench.quiet import Watch
 from netdsl.bench.rounds import ROUNDS, Times, rounds
 from netdsl.bench.truth import TOLERANCE, error_of, truth

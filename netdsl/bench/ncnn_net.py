@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.bench.peers import Unfit
+from netdsl.bench.engine import Unfit
 from netdsl.graph import Graph, Node
 from netdsl.graph.fused import Fused, fuse, parts
 from netdsl.graph.passes import lowered, own_weights

@@ -3,57 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from importlib import metadata
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.bench.case import Case, Floats
-from netdsl.faults import NetError, error
+from netdsl.bench.engine import Engine, Outputs, Run, Unfit
+from netdsl.faults import NetError
 from netdsl.graph import Graph
 from netdsl.runner import COMPUTES
-
-Outputs = list[NDArray[Any]]
-Run = Callable[[], Outputs]
-"""Computes a case's outputs, in the graph's order, from arrays to arrays."""
-
-
-class Unfit(Exception):  # noqa: N818 - the net does not fit the engine; nobody erred
-    """An engine cannot run this net; the message says why."""
-
-
-class Engine(ABC):
-    """One way to run a net."""
-
-    name: ClassVar[str]
-    package: ClassVar[str]
-    """What is installed and imported."""
-    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
-    """Those that it computes in here."""
-
-    @classmethod
-    def installed(cls) -> bool:
-        return importlib.util.find_spec(cls.package) is not None
-
-    @classmethod
-    def version(cls) -> str:
-        return metadata.version(cls.package)
-
-    @classmethod
-    @abstractmethod
-    def load(cls, case: Case) -> Run:
-        """The net made ready. Raises Unfit where the engine cannot run it."""
-
-    @classmethod
-    def ready(cls, case: Case) -> Run:
-        """The same, once it is known that the engine computes in the case's precision."""
-        if case.precision not in cls.precisions:
-            raise Unfit(f"it is not run in {case.precision} here")
-        return cls.load(case)
 
 
 class Ours(Engine):
@@ -263,58 +223,3 @@ PEERS: dict[str, tuple[type[Engine], ...]] = {
     "torch-compile": (TorchCompile,),
 }
 """What --against takes, and the engines it stands for."""
-
-USUAL = ("onnxruntime", "openvino", "ncnn", "litert", "torch")
-
-
-def ours(device: str = "cpu") -> type[Engine]:
-    """This package's engine on a device."""
-    if device == "cpu":
-        return OURS
-    from netdsl.bench.card import OursOnCard
-
-    return OursOnCard
-
-
-def peers(device: str = "cpu") -> dict[str, tuple[type[Engine], ...]]:
-    """What --against takes on a device, and the engines it stands for."""
-    if device == "cpu":
-        return PEERS
-    from netdsl.bench.card import ENGINES
-
-    return ENGINES
-
-
-def chosen(names: str | None, device: str = "cpu") -> list[type[Engine]]:
-    """The engines of a list like "onnxruntime,torch"; of none, the usual ones that are installed.
-
-    Raises NetError: an unknown engine, one that is not installed or does not run on the device,
-    none at all.
-    """
-    there = peers(device)
-    if names is None:
-        found = [name for name in USUAL if name in there and there[name][0].installed()]
-        if not found:
-            raise error(
-                "no-peers", "no other engine is installed", help="pip install 'netdsl[bench]'"
-            )
-        return [engine for name in found for engine in there[name]]
-    asked = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-    for name in asked:
-        if name not in PEERS:
-            raise error(
-                "unknown-engine", f"there is no engine {name}", help=f"there are {', '.join(PEERS)}"
-            )
-        if name not in there:
-            raise error(
-                "no-peer",
-                f"the engine {name} is not run on {device} here",
-                help=f"there is {', '.join(there)}",
-            )
-        if not PEERS[name][0].installed():
-            raise error(
-                "no-peer",
-                f"the engine {name} is not installed",
-                help="pip install 'netdsl[bench]'",
-            )
-    return [engine for name in asked for engine in there[name]]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from netdsl.bench.peers import Unfit
+from netdsl.bench.engine import Unfit
 from netdsl.graph import Graph, Node
 from netdsl.graph.passes import sole
 from netdsl.ops import (

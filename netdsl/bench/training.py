@@ -9,7 +9,8 @@ import numpy as np
 
 from netdsl.bench.card import check_torch, rounding
 from netdsl.bench.compare import Comparison, Row, Tell, check_device, figures
-from netdsl.bench.peers import OURS, Engine, Torch, Unfit
+from netdsl.bench.engine import Engine, Unfit
+from netdsl.bench.peers import OURS, Torch
 from netdsl.bench.quiet import Watch
 from netdsl.bench.rounds import ROUNDS, rounds
 from netdsl.bench.truth import TOLERANCE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from netdsl.bench.case import Case
-from netdsl.bench.peers import Outputs
+from netdsl.bench.engine import Outputs
 
 AFFORDABLE = 60_000_000_000
 """Multiply-adds that the interpreter is given: some seconds."""

@@ -13,7 +13,7 @@ from netdsl.faults import error
 
 if TYPE_CHECKING:
     from netdsl.bench.compare import Comparison
-    from netdsl.bench.peers import Engine
+    from netdsl.bench.engine import Engine
     from netdsl.net import Net
 
 
@@ -65,7 +65,7 @@ def bench(
     markdown: Annotated[bool, typer.Option("--markdown", help="One Markdown table.")] = False,
 ) -> None:
     """Time nets beside other engines: same weights, inputs, and threads or card."""
-    from netdsl.bench.peers import chosen, ours
+    from netdsl.bench.choose import chosen, ours
     from netdsl.cli.progress import bar
     from netdsl.net import Net, check_settings
     from netdsl.net import chosen as on

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
+from typing import Protocol
 
 from netdsl.cpu import cache, memory, threads
 from netdsl.cpu.helper import greeting
-from netdsl.cpu.launch import Worker
 
 MOST = 3
 """Helpers at most: of what a net wants, few kernels take long to compile, and the longest of them a
@@ -60,6 +60,19 @@ def possible() -> bool:
     with contextlib.suppress(OSError):
         cache.folder().mkdir(parents=True, exist_ok=True)
     return python and not hasattr(sys, "frozen") and os.access(cache.folder(), os.W_OK)
+
+
+class Kernel(Protocol):
+    """What is compiled: a worker (launch.py)."""
+
+    name: str
+    file: str
+
+    @property
+    def named(self) -> bool: ...
+
+    @property
+    def address(self) -> int: ...
 
 
 class Helper:
@@ -114,7 +127,7 @@ class Helpers:
             for _ in range(count if count and possible() else 0):
                 self._helpers.append(Helper())
 
-    def share(self, kernels: Iterable[Worker], tell: Callable[[str], None]) -> None:
+    def share(self, kernels: Iterable[Kernel], tell: Callable[[str], None]) -> None:
         """Compiles kernels, here and there, and waits until all are.
 
         tell: told, by this thread, of each that a helper has begun or made.
@@ -142,14 +155,14 @@ class Helpers:
 class Shared:
     """Kernels that several compile."""
 
-    def __init__(self, kernels: Iterable[Worker]) -> None:
+    def __init__(self, kernels: Iterable[Kernel]) -> None:
         self._left = deque(sorted(kernels, key=_length))
         self._lock = Lock()
         self._given: deque[str] = deque()
         self._waiting = 0
         self._answers: SimpleQueue[None] = SimpleQueue()
 
-    def take(self) -> Worker | None:
+    def take(self) -> Kernel | None:
         """The longest that nobody has begun."""
         with self._lock:
             return self._left.popleft() if self._left else None
@@ -191,6 +204,6 @@ class Shared:
                 patience -= 1
 
 
-def _length(kernel: Worker) -> int:
+def _length(kernel: Kernel) -> int:
     """Where a kernel comes in the order of how long it takes."""
     return LONG.index(kernel.name) if kernel.name in LONG else len(LONG)

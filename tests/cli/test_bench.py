@@ -12,8 +12,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from netdsl.bench.case import Case
+from netdsl.bench.choose import chosen
 from netdsl.bench.compare import compare
-from netdsl.bench.peers import OURS, PEERS, Engine, Outputs, Run, Unfit, chosen
+from netdsl.bench.engine import Engine, Outputs, Run, Unfit
+from netdsl.bench.peers import OURS, PEERS
 from netdsl.bench.quiet import Watch
 from netdsl.bench.rounds import Times, rounds
 from netdsl.bench.truth import error_of, truth
