@@ -17,7 +17,7 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
-from netdsl.cpu import factors, phases, strassen, strides, thirds, winograd
+from netdsl.cpu import factors, phases, strassen, strides, thirds, winograd_ways
 from netdsl.cpu.costs import PLANAR, rates
 from netdsl.cpu.layout import LANES, axes3
 from netdsl.cpu.micro import Kind, Shape, matrices, quartered
@@ -26,6 +26,7 @@ from netdsl.cpu.strides import Phases
 from netdsl.cpu.task import Task
 from netdsl.cpu.tiling import by_cost
 from netdsl.cpu.winograd import Winograd
+from netdsl.cpu.winograd_costs import cycles
 from netdsl.graph import Graph
 from netdsl.graph.fused import parts
 from netdsl.ops import Conv, ConvTranspose, Input, Linear, MaxPool
@@ -114,9 +115,9 @@ def algorithms(task: Task) -> list[Algorithm]:
         return [Algorithm(None, 0.0)]
     work = factors.work(task)
     pairs = task.precision == "bf16" and factors.cheapest(task) is Kind.PAIRED
-    plans = {size: winograd.planned(size, layer(task, size)) for size in sizes}
+    plans = {size: winograd_ways.planned(size, layer(task, size)) for size in sizes}
     found = [
-        Algorithm(size, winograd.cycles(plan) + _split_cycles(task, plan))
+        Algorithm(size, cycles(plan) + _split_cycles(task, plan))
         for size, plan in plans.items()
         if len(plan.phases.order) == 1 or plan.weight_floats <= max(HEAVIEST, HEAVIER * task.batch)
     ]
@@ -209,7 +210,7 @@ def choice(task: Task) -> Choice:
             return found
     best = algorithms(task)[0]
     if best.size:
-        return Choice(winograd.planned(best.size, layer(task, best.size)))
+        return Choice(winograd_ways.planned(best.size, layer(task, best.size)))
     return Choice(strassen=best.strassen, thirds=best.thirds)
 
 
@@ -225,7 +226,7 @@ def ways(task: Task) -> list[Choice]:
             found.append(Choice(thirds=True))
         elif algorithm.size:
             known = layer(task, algorithm.size)
-            found += map(Choice, winograd.ways(algorithm.size, known, 3 if first else 1))
+            found += map(Choice, winograd_ways.ways(algorithm.size, known, 3 if first else 1))
         else:
             found += [Choice(), *(_shapes(task) if first else [])]
     return found
@@ -244,13 +245,13 @@ def _shapes(task: Task) -> list[Choice]:
     return [Choice(shape=row.shape) for row in found[1 : 1 + MORE_SHAPES]]
 
 
-def layer(task: Task, size: Size) -> winograd.Layer:
+def layer(task: Task, size: Size) -> winograd_ways.Layer:
     """A convolution as Winograd's algorithm knows it."""
     op, channels = _conv(task), task.shapes[0][0]
     whole = by_phases(op, channels)
     if phases.suit(op, channels):
         channels *= phases.count(op.window)
-    return winograd.Layer(
+    return winograd_ways.Layer(
         task.batch,
         channels,
         op.filters,

@@ -280,7 +280,7 @@ def read(weights: int, times: int = 1) -> float:
 class Work(NamedTuple):
     """A convolution by direct sums: its samples, blocks of channels and filters, outputs per axis,
     taps, threads; lanes: the channels of a block. What Winograd's algorithm costs is in
-    `winograd.cycles`."""
+    `winograd_costs.py`."""
 
     batch: int
     blocks: int

@@ -26,12 +26,12 @@ def no_thirds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def forget() -> None:
-    from netdsl.cpu import choices, costs, tiling, winograd
+    from netdsl.cpu import choices, costs, tiling, winograd_ways
 
     choices.choice.cache_clear()
     costs.turn.cache_clear()
     tiling.of_kind.cache_clear()
     tiling.product_tile.cache_clear()
     tiling._paces.cache_clear()
-    winograd.planned.cache_clear()
-    winograd._cheapest.cache_clear()
+    winograd_ways.planned.cache_clear()
+    winograd_ways._cheapest.cache_clear()

@@ -9,7 +9,7 @@ import pytest
 from layer import Layer, convolved, error
 
 from netdsl import find
-from netdsl.cpu import costs, phases, winograd
+from netdsl.cpu import costs, phases, winograd_costs, winograd_ways
 from netdsl.cpu.choices import choice, ways
 from netdsl.cpu.conv import conv_needs, plan_conv, quick_plan
 from netdsl.cpu.costs import Work
@@ -76,9 +76,9 @@ def test_first_layers_by_every_table_of_costs(op, shape, size, rates, monkeypatc
     """AlexNet's, GoogLeNet's and MobileNetV2's."""
     if rates is costs.FAST and not wide():
         pytest.skip("these are of CPUs with AVX-512 alone")
-    monkeypatch.setattr(costs, "rates", lambda: rates)
-    monkeypatch.setattr(winograd, "rates", lambda: rates)
-    winograd._cheapest.cache_clear()
+    for module in (costs, winograd_costs, winograd_ways):
+        monkeypatch.setattr(module, "rates", lambda: rates)
+    winograd_ways._cheapest.cache_clear()
     plan = quick_plan(Layer(op, shape).task)
     assert (plan.size if plan else None) == size
 

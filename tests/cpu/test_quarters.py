@@ -10,13 +10,13 @@ import pytest
 from layer import Layer, convolved, error
 
 from netdsl import find
-from netdsl.cpu import choices, costs, winograd
+from netdsl.cpu import choices, costs, winograd, winograd_costs, winograd_ways
 from netdsl.cpu.choices import Choice
 from netdsl.cpu.conv import conv_needs, plan_conv
 from netdsl.cpu.micro.fields import CUT, SIZES
 from netdsl.cpu.micro.shapes import quartered, wide
 from netdsl.cpu.tiling import product_tile
-from netdsl.cpu.winograd import BY_TILES, PRODUCTS
+from netdsl.cpu.winograd_kernel import BY_TILES, PRODUCTS
 from netdsl.ops import Conv, MaxPool, Relu, Window
 
 pytestmark = pytest.mark.skipif(not wide(), reason="these tiles take AVX-512")
@@ -34,13 +34,14 @@ def forced(monkeypatch):
     """A layer done by Strassen's algorithm whatever it costs, in an order, so many pairs at a
     time, with some tile where one is given."""
 
-    if winograd.rates().quarters is None:  # not measured on such a CPU, and right all the same
-        monkeypatch.setattr(winograd, "rates", lambda: costs.WIDE)
+    if costs.rates().quarters is None:  # not measured on such a CPU, and right all the same
+        for module in (winograd_costs, winograd_ways):
+            monkeypatch.setattr(module, "rates", lambda: costs.WIDE)
 
     def force(layer, mode, chunk, size=SIZES[0], shape=None):
         layer.task = replace(layer.task, layers=10)
         known = choices.layer(layer.task, size)._replace(strassen=True)
-        plan = winograd._cheapest(size, known, mode, strassen=True)
+        plan = winograd_ways._cheapest(size, known, mode, strassen=True)
         chunk, parts = min(chunk, plan.tiles), plan.parts
         shared = (plan.products, parts) if mode == PRODUCTS else (1, 1)
         tile = product_tile(chunk, plan.filter_blocks // 2, *shared, quarters=True)
@@ -169,7 +170,7 @@ def strassen(found):
 
 def test_ways_worth_measuring():
     """Both orders, with the table's own way first; nothing of it where it must not be."""
-    if winograd.rates().quarters is None:
+    if costs.rates().quarters is None:
         pytest.skip("not measured on such a CPU")
     layer = Layer(conv(256), (256, 56, 56), 8)
     task = replace(layer.task, layers=10)

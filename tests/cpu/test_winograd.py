@@ -11,7 +11,7 @@ import pytest
 from layer import Layer, convolved, error
 
 from netdsl import find
-from netdsl.cpu import costs, winograd
+from netdsl.cpu import costs, winograd, winograd_costs, winograd_kernel, winograd_ways
 from netdsl.cpu.choices import pools
 from netdsl.cpu.conv import conv_needs, plan_conv, quick_plan
 from netdsl.cpu.costs import Work
@@ -93,8 +93,8 @@ def test_beside_plain_numpy(shape, filters, kernel, padding, batch):
 def test_kernels_with_depth(shape, filters, kernel, padding, cache, batch, monkeypatch):
     """Slices in one chunk, and in as many as a tiny cache asks for."""
     if cache:
-        monkeypatch.setattr(winograd, "SHARED_CACHE", cache)
-        monkeypatch.setattr(winograd, "NEAR_CACHE", cache)
+        monkeypatch.setattr(winograd_ways, "SHARED_CACHE", cache)
+        monkeypatch.setattr(winograd_ways, "NEAR_CACHE", cache)
     pads = tuple((p, p) for p in padding)
     op = Conv(filters, Window(kernel, (1, 1, 1), pads, (1, 1, 1)))
     layer = Layer(op, shape, batch, residual=True, activation=Relu())
@@ -114,10 +114,10 @@ def test_what_is_fused(residual, bias, threads):
 
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("mode", [winograd.BY_TILES, winograd.PRODUCTS])
+@pytest.mark.parametrize("mode", [winograd_kernel.BY_TILES, winograd_kernel.PRODUCTS])
 def test_both_ways_and_every_size(size, mode, monkeypatch):
     """Whatever would be chosen: by tiles and by products, each size."""
-    monkeypatch.setattr(winograd, "_order", lambda size, layer: mode)
+    monkeypatch.setattr(winograd_ways, "_order", lambda size, layer: mode)
     monkeypatch.setattr("netdsl.cpu.choices.SIZES", (size,))
     monkeypatch.setattr("netdsl.cpu.choices.ROUGHER", {})
     layer = Layer(conv(48, size.taps), (33, 25, 22), 2, True, Relu(), spare=1)
@@ -148,13 +148,13 @@ STRIDED = [
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize(("kernel", "stride", "padding", "image"), STRIDED)
 @pytest.mark.parametrize("outputs", [4, 2])
-@pytest.mark.parametrize("mode", [winograd.BY_TILES, winograd.PRODUCTS])
+@pytest.mark.parametrize("mode", [winograd_kernel.BY_TILES, winograd_kernel.PRODUCTS])
 def test_strides(kernel, stride, padding, image, outputs, mode, monkeypatch):
     """Kernels that phases cut evenly and unevenly, both ways, with what is fused."""
-    monkeypatch.setattr(winograd, "_order", lambda size, layer: mode)
+    monkeypatch.setattr(winograd_ways, "_order", lambda size, layer: mode)
     few = tuple(size for size in SIZES if size.outputs == outputs)
     monkeypatch.setattr("netdsl.cpu.choices.SIZES", few)
-    op = strided(41, kernel, stride, padding, bias=mode == winograd.PRODUCTS)
+    op = strided(41, kernel, stride, padding, bias=mode == winograd_kernel.PRODUCTS)
     layer = Layer(op, (35, *image), 2, True, Relu(), spare=1, seed=sum(image))
     plan = quick_plan(layer.task)
     assert plan is not None
@@ -166,7 +166,7 @@ def test_strides(kernel, stride, padding, image, outputs, mode, monkeypatch):
 @pytest.mark.parametrize("seed", range(8))
 def test_strides_drawn_at_random(seed, monkeypatch):
     random = np.random.default_rng(seed)
-    monkeypatch.setattr(winograd, "_order", lambda size, layer: int(random.choice([0, 2])))
+    monkeypatch.setattr(winograd_ways, "_order", lambda size, layer: int(random.choice([0, 2])))
     stride = tuple(map(int, random.integers(1, 4, 2)))
     taps = int(random.integers(2, 4))
     kernel = tuple(s * (taps - 1) + int(random.integers(1, s + 1)) for s in stride)
@@ -179,9 +179,9 @@ def test_strides_drawn_at_random(seed, monkeypatch):
 
 
 @pytest.mark.usefixtures("always")
-@pytest.mark.parametrize("mode", [winograd.BY_TILES, winograd.PRODUCTS])
+@pytest.mark.parametrize("mode", [winograd_kernel.BY_TILES, winograd_kernel.PRODUCTS])
 def test_strides_pooled(mode, monkeypatch):
-    monkeypatch.setattr(winograd, "_order", lambda size, layer: mode)
+    monkeypatch.setattr(winograd_ways, "_order", lambda size, layer: mode)
     op, shape = strided(40, (3, 3), (2, 2), ((1, 1), (1, 1))), (33, 27, 41)
     assert pools(Layer(op, shape, 2).task, HALVES)
     layer = Layer(op, shape, 2, activation=Relu(), pool=HALVES)
@@ -192,8 +192,8 @@ def test_strides_pooled(mode, monkeypatch):
 @pytest.mark.parametrize("cache", [None, 1])
 def test_strides_with_depth(cache, monkeypatch):
     if cache:
-        monkeypatch.setattr(winograd, "SHARED_CACHE", cache)
-        monkeypatch.setattr(winograd, "NEAR_CACHE", cache)
+        monkeypatch.setattr(winograd_ways, "SHARED_CACHE", cache)
+        monkeypatch.setattr(winograd_ways, "NEAR_CACHE", cache)
     op = strided(40, (3, 5, 3), (1, 2, 1), ((1, 1), (2, 2), (1, 1)))
     layer = Layer(op, (20, 5, 15, 18), 2, residual=True)
     assert quick_plan(layer.task) is not None
@@ -219,8 +219,8 @@ def test_what_products_leave_out_is_multiplied_with_zeros(kernel, stride, always
 @pytest.mark.parametrize("rates", [costs.WIDE, costs.FAST] if wide() else [costs.NARROW])
 def test_strided_layers_that_go_by_tiles_of_four(batch, rates, monkeypatch):
     """ZFNet's conv2, and ResNet-50's first strided one, by the costs of all CPUs of a kind."""
-    monkeypatch.setattr(costs, "rates", lambda: rates)
-    monkeypatch.setattr(winograd, "rates", lambda: rates)
+    for module in (costs, winograd_costs, winograd_ways):
+        monkeypatch.setattr(module, "rates", lambda: rates)
     large = Layer(strided(256, (5, 5), (2, 2)), (96, 55, 55), batch)
     small = Layer(strided(128, (3, 3), (2, 2), ((1, 1), (1, 1))), (128, 56, 56), batch)
     assert [quick_plan(layer.task).size for layer in (large, small)] == [Size(4, 3), Size(4, 2)]
@@ -233,10 +233,10 @@ HALVES = MaxPool(Window((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)))
 @pytest.mark.parametrize("shape", [(33, 26, 20), (20, 17, 15), (16, 31, 8)])
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("size", [size for size in SIZES if size.pools])
-@pytest.mark.parametrize("mode", [winograd.BY_TILES, winograd.PRODUCTS])
+@pytest.mark.parametrize("mode", [winograd_kernel.BY_TILES, winograd_kernel.PRODUCTS])
 def test_pooled(shape, size, mode, monkeypatch):
     """The largest of every 2x2 outputs, of odd heights and widths too."""
-    monkeypatch.setattr(winograd, "_order", lambda size, layer: mode)
+    monkeypatch.setattr(winograd_ways, "_order", lambda size, layer: mode)
     monkeypatch.setattr("netdsl.cpu.choices.SIZES", (size,))
     op = conv(40, size.taps)
     assert pools(Layer(op, shape, 2).task, HALVES)

@@ -13,7 +13,7 @@ from layer import Layer, convolved, error
 from llvmlite import ir
 
 from netdsl import find
-from netdsl.cpu import choices, costs, winograd
+from netdsl.cpu import choices, costs, winograd, winograd_ways
 from netdsl.cpu.choices import Choice
 from netdsl.cpu.conv import conv_needs, plan_conv
 from netdsl.cpu.micro import matrices
@@ -21,8 +21,8 @@ from netdsl.cpu.micro.fields import SIZES, Size
 from netdsl.cpu.micro.shapes import FORMINGS, Shape
 from netdsl.cpu.micro.thirds import name_of, tile_function
 from netdsl.cpu.plan import compile as compile_plan
-from netdsl.cpu.winograd import BY_TILES, PRODUCTS
 from netdsl.cpu.winograd_groups import groups
+from netdsl.cpu.winograd_kernel import BY_TILES, PRODUCTS
 from netdsl.graph.weights import initialise
 from netdsl.ops import Conv, MaxPool, Relu, Window
 
@@ -45,7 +45,7 @@ def forced(monkeypatch: pytest.MonkeyPatch):
     def force(layer, mode, chunk, size=SIZES[0]):
         known = choices.layer(layer.task, size)
         assert known.thirds
-        plan = winograd._cheapest(size, known, mode, thirds=True)
+        plan = winograd_ways._cheapest(size, known, mode, thirds=True)
         plan = plan._replace(chunk=min(chunk, plan.tiles))
         for module in ("choices", "conv"):
             monkeypatch.setattr(f"netdsl.cpu.{module}.choice", lambda task: Choice(plan))
@@ -167,7 +167,7 @@ def test_no_larger_an_error_than_by_multiply_adds(forced, monkeypatch):
     wanted = convolved(layer)
     plan = forced(layer, PRODUCTS, 49)
     found = layer.run(plan_conv, conv_needs)
-    plain = winograd._cheapest(plan.size, choices.layer(layer.task, plan.size), PRODUCTS)
+    plain = winograd_ways._cheapest(plan.size, choices.layer(layer.task, plan.size), PRODUCTS)
     monkeypatch.setattr("netdsl.cpu.conv.choice", lambda task: Choice(plain))
     other = layer.run(plan_conv, conv_needs)
     assert not np.array_equal(found, other)
@@ -183,7 +183,7 @@ def test_who_goes_so():
     strided = Conv(64, Window((3, 3), (2, 2), ((1, 1),) * 2, (1, 1)))
     assert not choices.layer(Layer(strided, (64, 56, 56)).task, Size(4, 2)).thirds
     deep = Layer(Conv(32, Window((3,) * 3, (1,) * 3, ((1, 1),) * 3, (1,) * 3)), (32, 8, 28, 28))
-    assert not winograd._thirds(Size(4, 3), choices.layer(deep.task, Size(4, 3)))
+    assert not winograd_ways._thirds(Size(4, 3), choices.layer(deep.task, Size(4, 3)))
 
 
 @needs_matrices
@@ -197,9 +197,9 @@ def test_a_net_goes_so_where_that_is_much_of_it(part, wanted, monkeypatch):
 
 @pytest.mark.parametrize("rates", [costs.WIDE, costs.NARROW])
 def test_other_cpus_go_without(rates, monkeypatch):
-    monkeypatch.setattr(winograd, "rates", lambda: rates)
+    monkeypatch.setattr(winograd_ways, "rates", lambda: rates)
     known = choices.layer(Layer(conv(64), (64, 56, 56)).task, Size(4, 3))
-    assert not winograd._thirds(Size(4, 3), known._replace(thirds=True))
+    assert not winograd_ways._thirds(Size(4, 3), known._replace(thirds=True))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import netdsl
-from netdsl.cpu import costs, strassen, thirds, winograd
+from netdsl.cpu import costs, strassen, thirds, winograd_costs, winograd_ways
 from netdsl.cpu.choices import choice
 from netdsl.train.gradients import TrainingPlan
 
@@ -17,7 +17,7 @@ def test_steps_are_those_of_direct_sums(
 ) -> None:
     """1x1 layers for which `run` takes Strassen's algorithm or parts of floats on CPUs that have
     them."""
-    for module in (costs, strassen, thirds, winograd):
+    for module in (costs, strassen, thirds, winograd_costs, winograd_ways):
         if hasattr(module, "rates"):
             monkeypatch.setattr(module, "rates", lambda: known)
     monkeypatch.setattr(costs.Work, "strassen", lambda self: -1.0)
