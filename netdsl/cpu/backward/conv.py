@@ -17,6 +17,7 @@ import numpy as np
 
 from netdsl.cpu.backward.outer import ADD, FRESH, outer
 from netdsl.cpu.lanes import load, muladd, splat, store
+from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import (
     BLOCK_STRIDE,
@@ -49,7 +50,7 @@ KERNEL, DILATION, STEP, FIRST, BAND, ALL, SPLIT, TABLE, TILES = (
 TILE = 4
 """Numbers that describe a tile."""
 
-outer_8x2, outer_8x1, outer_4x2, outer_4x1 = outer(8, 2), outer(8, 1), outer(4, 2), outer(4, 1)
+outer_blocked = outer((8, 2), (8, 1), (4, 2), (4, 1))
 
 
 @worker
@@ -67,6 +68,7 @@ def weight_gradient(arena, params, d, part, parts):  # type: ignore[no-untyped-d
     for item in range(share(work, part, parts), share(work, part + 1, parts)):
         tile = TILES + 1 + TILE * (item // split)
         c, size, block, blocks = d[tile], d[tile + 1], d[tile + 2], d[tile + 3]
+        number = 2 * (size == 4) + (blocks == 1)
         low, high = share(sheets, item % split, split), share(sheets, item % split + 1, split)
         corner = d[FIRST] + c // 16 * d[OTHER + BLOCK_STRIDE] + c % 16
         g = block * apart
@@ -78,86 +80,10 @@ def weight_gradient(arena, params, d, part, parts):  # type: ignore[no-untyped-d
                 line = corner + z * d[DILATION] * plane + y * d[DILATION + 1] * row
                 for x in range(width):
                     a, into = line + x * d[DILATION + 2] * 16, scratch + (sheet * width + x) * 256
-                    if size == 8 and blocks == 2:
-                        outer_8x2(
-                            arena,
-                            a,
-                            1,
-                            step,
-                            arena,
-                            g,
-                            apart,
-                            16,
-                            arena,
-                            into,
-                            32,
-                            16,
-                            d,
-                            table,
-                            rows,
-                            columns,
-                            mode,
-                        )
-                    elif size == 8:
-                        outer_8x1(
-                            arena,
-                            a,
-                            1,
-                            step,
-                            arena,
-                            g,
-                            apart,
-                            16,
-                            arena,
-                            into,
-                            32,
-                            16,
-                            d,
-                            table,
-                            rows,
-                            columns,
-                            mode,
-                        )
-                    elif blocks == 2:
-                        outer_4x2(
-                            arena,
-                            a,
-                            1,
-                            step,
-                            arena,
-                            g,
-                            apart,
-                            16,
-                            arena,
-                            into,
-                            32,
-                            16,
-                            d,
-                            table,
-                            rows,
-                            columns,
-                            mode,
-                        )
-                    else:
-                        outer_4x1(
-                            arena,
-                            a,
-                            1,
-                            step,
-                            arena,
-                            g,
-                            apart,
-                            16,
-                            arena,
-                            into,
-                            32,
-                            16,
-                            d,
-                            table,
-                            rows,
-                            columns,
-                            mode,
-                        )
+                    outer_blocked(
+                        *(number, arena, a, 1, step, arena, g, apart, 16, arena, into, 32, 16),
+                        *(d, table, rows, columns, mode),
+                    )
         for f in range(16 * block, min(16 * (block + blocks), filters)):
             group = f // to_group
             first, end = max(c, group * of_group), min(c + size, (group + 1) * of_group, channels)
@@ -168,8 +94,19 @@ def weight_gradient(arena, params, d, part, parts):  # type: ignore[no-untyped-d
                     arena[into + tap] = arena[held + 256 * tap]
 
 
-outer_3x2, outer_5x2, outer_7x2, outer_11x2 = outer(3, 2), outer(5, 2), outer(7, 2), outer(11, 2)
-outer_1x2 = outer(1, 2)
+WIDTHS = (3, 5, 7, 11)
+"""Taps along a row of which a tile takes all."""
+
+outer_planar = outer((1, 2), *((width, 2) for width in WIDTHS))
+
+
+@njit(forceinline=True)
+def _planar_shape(width):  # type: ignore[no-untyped-def]
+    """The number of the tile that takes a row of taps, 0 where it goes tap by tap."""
+    for i in range(len(WIDTHS)):
+        if width == WIDTHS[i]:
+            return i + 1
+    return 0
 
 
 @worker
@@ -182,7 +119,7 @@ def planar_weight_gradient(arena, params, d, part, parts):  # type: ignore[no-un
     channels, filters = d[OTHER + CHANNELS], d[SOURCE + CHANNELS]
     all_rows, table = d[ALL], d[TABLE]
     pairs = (d[SOURCE + BLOCKS] + 1) // 2
-    work = pairs * channels * sheets
+    work, number = pairs * channels * sheets, _planar_shape(width)
     for item in range(share(work, part, parts), share(work, part + 1, parts)):
         block, c, sheet = item // (channels * sheets) * 2, item // sheets % channels, item % sheets
         z, y = sheet // height, sheet % height
@@ -191,107 +128,11 @@ def planar_weight_gradient(arena, params, d, part, parts):  # type: ignore[no-un
         g = block * d[SOURCE + BLOCK_STRIDE]
         # The last of an odd number of blocks is taken twice; what the second gives is passed over.
         apart = d[SOURCE + BLOCK_STRIDE] if block + 1 < d[SOURCE + BLOCKS] else 0
-        if width == 3:
-            outer_3x2(
-                arena,
-                a,
-                along,
-                step,
-                arena,
-                g,
-                apart,
-                16,
-                arena,
-                scratch,
-                32,
-                16,
-                d,
-                table,
-                all_rows,
-                columns,
-                FRESH,
+        for x in range(1 if number else width):
+            outer_planar(
+                *(number, arena, a + x * along, along, step, arena, g, apart, 16),
+                *(arena, scratch + 32 * x, 32, 16, d, table, all_rows, columns, FRESH),
             )
-        elif width == 5:
-            outer_5x2(
-                arena,
-                a,
-                along,
-                step,
-                arena,
-                g,
-                apart,
-                16,
-                arena,
-                scratch,
-                32,
-                16,
-                d,
-                table,
-                all_rows,
-                columns,
-                FRESH,
-            )
-        elif width == 7:
-            outer_7x2(
-                arena,
-                a,
-                along,
-                step,
-                arena,
-                g,
-                apart,
-                16,
-                arena,
-                scratch,
-                32,
-                16,
-                d,
-                table,
-                all_rows,
-                columns,
-                FRESH,
-            )
-        elif width == 11:
-            outer_11x2(
-                arena,
-                a,
-                along,
-                step,
-                arena,
-                g,
-                apart,
-                16,
-                arena,
-                scratch,
-                32,
-                16,
-                d,
-                table,
-                all_rows,
-                columns,
-                FRESH,
-            )
-        else:
-            for x in range(width):
-                outer_1x2(
-                    arena,
-                    a + x * along,
-                    along,
-                    step,
-                    arena,
-                    g,
-                    apart,
-                    16,
-                    arena,
-                    scratch + 32 * x,
-                    32,
-                    16,
-                    d,
-                    table,
-                    all_rows,
-                    columns,
-                    FRESH,
-                )
         for f in range(16 * block, min(16 * block + 32, filters)):
             into = d[INTO] + ((f * channels + c) * sheets + sheet) * width
             for x in range(width):

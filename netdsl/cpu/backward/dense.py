@@ -26,8 +26,10 @@ MANY = 24
 CHUNK = 32
 """Outputs whose weights are read together on the way back."""
 
-inner_8x3, inner_8x1, inner_1x3, inner_1x1 = inner(8, 3), inner(8, 1), inner(1, 3), inner(1, 1)
-outer_8x2, outer_1x2 = outer(8, 2), outer(1, 2)
+inner_tile = inner((8, 3), (8, 1), (1, 3), (1, 1))
+outer_tile = outer((8, 2), (1, 2))
+EIGHT, ONE = 0, 1
+"""The numbers of the latter."""
 
 
 def scratch_floats(batch: int) -> int:
@@ -42,23 +44,11 @@ def _dots(arena, params, d, n, o, samples, outputs):  # type: ignore[no-untyped-
     size = d[SOURCE + CHANNELS]
     w, steps = d[WEIGHT] + o * size, (size + 15) // 16
     y, y_step = d[TARGET + ORIGIN] + n * d[TARGET + BATCH_STRIDE] + o, d[TARGET + BATCH_STRIDE]
-    zero = d[ORIGIN_ROW]
-    if samples == 8 and outputs == 3:
-        inner_8x3(
-            arena, x, x_step, 16, params, w, size, 16, arena, y, y_step, 1, d, zero, 1, steps, ADD
-        )
-    elif samples == 8:
-        inner_8x1(
-            arena, x, x_step, 16, params, w, size, 16, arena, y, y_step, 1, d, zero, 1, steps, ADD
-        )
-    elif outputs == 3:
-        inner_1x3(
-            arena, x, x_step, 16, params, w, size, 16, arena, y, y_step, 1, d, zero, 1, steps, ADD
-        )
-    else:
-        inner_1x1(
-            arena, x, x_step, 16, params, w, size, 16, arena, y, y_step, 1, d, zero, 1, steps, ADD
-        )
+    number = 2 * (samples == 1) + (outputs == 1)
+    inner_tile(
+        *(number, arena, x, x_step, 16, params, w, size, 16, arena, y, y_step, 1),
+        *(d, d[ORIGIN_ROW], 1, steps, ADD),
+    )
 
 
 @worker
@@ -102,48 +92,12 @@ def input_gradient(arena, params, d, part, parts):  # type: ignore[no-untyped-de
             while n < batch:
                 g = d[SOURCE + ORIGIN] + n * g_step + o
                 x = d[TARGET + ORIGIN] + n * x_step + i
-                if n + 8 <= batch:
-                    outer_8x2(
-                        arena,
-                        g,
-                        g_step,
-                        1,
-                        params,
-                        w,
-                        apart,
-                        size,
-                        arena,
-                        x,
-                        x_step,
-                        apart,
-                        d,
-                        zero,
-                        1,
-                        steps,
-                        mode,
-                    )
-                    n += 8
-                else:
-                    outer_1x2(
-                        arena,
-                        g,
-                        g_step,
-                        1,
-                        params,
-                        w,
-                        apart,
-                        size,
-                        arena,
-                        x,
-                        x_step,
-                        apart,
-                        d,
-                        zero,
-                        1,
-                        steps,
-                        mode,
-                    )
-                    n += 1
+                number = EIGHT if n + 8 <= batch else ONE
+                outer_tile(
+                    *(number, arena, g, g_step, 1, params, w, apart, size, arena, x, x_step, apart),
+                    *(d, zero, 1, steps, mode),
+                )
+                n += 8 if number == EIGHT else 1
     if part == parts - 1 and size % 16:
         for n in range(batch):
             last = d[TARGET + ORIGIN] + n * x_step + size // 16 * 16
@@ -174,8 +128,8 @@ def _by_panels(arena, d, part, parts):  # type: ignore[no-untyped-def]
                 x, into = panel + (i - start) // 32 * step, d[INTO] + o * size + i
                 whole = rows == 8 and i + 32 <= size
                 c, line = (into, size) if whole else (tile, 32)
-                outer_8x2(
-                    *(arena, g, 1, g_step, arena, x, 16, 32, arena, c, line, 16),
+                outer_tile(
+                    *(EIGHT, arena, g, 1, g_step, arena, x, 16, 32, arena, c, line, 16),
                     *(d, zero, 1, batch, FRESH),
                 )
                 if not whole:
@@ -201,46 +155,14 @@ def weight_gradient(arena, params, d, part, parts):  # type: ignore[no-untyped-d
         for i in range(0, size, 32):
             x, into = d[OTHER + ORIGIN] + i, d[INTO] + o * size + i
             apart = 16 if i + 16 < size else 0
-            if rows == 8 and i + 32 <= size:
-                outer_8x2(
-                    arena,
-                    g,
-                    1,
-                    g_step,
-                    arena,
-                    x,
-                    16,
-                    x_step,
-                    arena,
-                    into,
-                    size,
-                    16,
-                    d,
-                    zero,
-                    1,
-                    batch,
-                    FRESH,
-                )
-                continue
-            outer_8x2(
-                arena,
-                g,
-                1,
-                g_step,
-                arena,
-                x,
-                apart,
-                x_step,
-                arena,
-                scratch,
-                32,
-                apart,
-                d,
-                zero,
-                1,
-                batch,
-                FRESH,
+            whole = rows == 8 and i + 32 <= size
+            c, line = (into, size) if whole else (scratch, 32)
+            outer_tile(
+                *(EIGHT, arena, g, 1, g_step, arena, x, apart, x_step, arena, c, line, apart),
+                *(d, zero, 1, batch, FRESH),
             )
+            if whole:
+                continue
             for row in range(rows):
                 for j in range(min(32, size - i)):
                     arena[into + row * size + j] = arena[scratch + 32 * row + j]

@@ -1,7 +1,7 @@
 """Sums of outer products, the one shape of all products in training.
 
-`outer(M, V)` makes an intrinsic that adds, over a table of rows and K steps along each, M numbers
-times V vectors of 16 to a tile of M x V vectors that stays in registers:
+`outer((M, V), ...)` makes an intrinsic that adds, over a table of rows and K steps along each,
+M numbers times V vectors of 16 to a tile of M x V vectors that stays in registers:
 
     C[m][v] (+)= sum over rows t, steps k of
         A[a + rows[2t] + m am + k ak] * B[b + rows[2t+1] + v bv + k bk + (0 … 15)]
@@ -10,7 +10,8 @@ A convolution's weight gradient is this with A the input's channels (or a planar
 B the output's gradient and the steps along a row of the picture; a fully connected layer's two
 gradients are this with the steps along samples and along outputs.
 
-`inner(M, V)` is its companion for a fully connected layer's output, with vectors on both sides:
+`inner((M, V), ...)` is its companion for a fully connected layer's output, with vectors on both
+sides:
 
     C[m][v] += sum over steps k, lanes l of A[a + m am + k ak + l] * B[b + v bv + k bk + l]
 """
@@ -24,54 +25,66 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from netdsl.cpu.intrinsics import FLOAT, FLOATS, INTS, LONG, spread
+from netdsl.cpu.micro.vectors import call_one
 
 FRESH, ADD = 0, 1
 """Whether C starts at zero or at what it holds."""
 
 
-def outer(m: int, v: int) -> Any:
-    """The intrinsic of an m x v tile: call it with
+Shape = tuple[int, int]
+"""m and v: how many numbers, or vectors, by how many vectors a tile is."""
 
-    (A, a, am, ak, B, b, bv, bk, C, c, cm, cv, table, first, rows, steps, mode), the capitals float
-    pointers, `table` an int64 pointer whose rows begin at `first`, the others int64.
+
+def outer(*shapes: Shape) -> Any:
+    """The intrinsic of tiles of some shapes: call it with
+
+    (number, A, a, am, ak, B, b, bv, bk, C, c, cm, cv, table, first, rows, steps, mode), where
+    `number` says which of the shapes, the capitals are float pointers, `table` an int64 pointer
+    whose rows begin at `first`, the others int64.
     """
-    return _tile(m, v, False)
+    return _tiles(shapes, False)
 
 
-def inner(m: int, v: int) -> Any:
-    """The intrinsic of an m x v tile of sums of products; called as `outer`'s.
+def inner(*shapes: Shape) -> Any:
+    """The intrinsic of tiles of sums of products; called as `outer`'s.
 
     C holds single floats; they are always added to.
     """
-    return _tile(m, v, True)
+    return _tiles(shapes, True)
 
 
-def _tile(m: int, v: int, dot: bool) -> Any:
+def _tiles(shapes: tuple[Shape, ...], dot: bool) -> Any:
     @intrinsic
     def tile(  # type: ignore[no-untyped-def]
-        typing, A, a, am, ak, B, b, bv, bk, C, c, cm, cv, table, first, rows, steps, mode
+        typing, number, A, a, am, ak, B, b, bv, bk, C, c, cm, cv, table, first, rows, steps, mode
     ):
         floats, longs = types.CPointer(types.float32), types.CPointer(types.int64)
-        number = types.int64
-        takes = (floats, number, number, number) * 3 + (longs, number, number, number, number)
+        long = types.int64
+        takes = (long, *(floats, long, long, long) * 3, longs, long, long, long, long)
 
         def lower(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            pointer, longs = FLOAT.as_pointer(), LONG.as_pointer()
-            kinds = [pointer, LONG, LONG, LONG] * 3 + [longs, LONG, LONG, LONG, LONG]
-            kind = ir.FunctionType(ir.VoidType(), kinds)
-            name = f"netdsl_{'inner' if dot else 'outer'}_{m}x{v}"
-            function = builder.module.globals.get(name)
-            if function is None:
-                function = ir.Function(builder.module, kind, name)
-                function.linkage = "internal"
-                function.attributes.add("noinline")
-                _body(function, m, v, dot)
-            builder.call(function, list(values))
+            number, *others = values
+            each = (_function(builder.module, *shape, dot) for shape in shapes)
+            call_one(builder, number, enumerate(each), others)
             return context.get_dummy_value()
 
         return types.void(*takes), lower
 
     return tile
+
+
+def _function(module: ir.Module, m: int, v: int, dot: bool) -> ir.Function:
+    """The function of a tile, written once a module."""
+    name = f"netdsl_{'inner' if dot else 'outer'}_{m}x{v}"
+    if name in module.globals:
+        return module.globals[name]
+    pointer, longs = FLOAT.as_pointer(), LONG.as_pointer()
+    kinds = [pointer, LONG, LONG, LONG] * 3 + [longs, LONG, LONG, LONG, LONG]
+    made = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+    made.linkage = "internal"
+    made.attributes.add("noinline")
+    _body(made, m, v, dot)
+    return made
 
 
 def _body(function: ir.Function, m: int, v: int, dot: bool) -> None:

@@ -41,7 +41,7 @@ NUMBER, EACH, COUNT, ROWS, COLUMNS, FIRST, CHUNK, BEFORE = range(OWN, OWN + 8)
 INPUTS, INPUTS_STEP, GRADIENTS, GRADIENTS_STEP, SUMS, SUMS_STEP, APART = range(OWN + 8, OWN + 15)
 MODE, TAPS, INTO, LINE, SCRATCH = range(OWN + 15, OWN + 20)
 
-outer_8x2 = outer(8, 2)
+outer_8x2 = outer((8, 2))
 
 
 @worker
@@ -85,7 +85,7 @@ def multiply(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
         for c in range(0, channels, 8):
             a = d[INPUTS] + k * d[INPUTS_STEP] + c // 16 * apart + c % 16
             outer_8x2(
-                *(arena, a, 1, 16, arena, g, other, 16, arena, into + 32 * c, 32, 16),
+                *(0, arena, a, 1, 16, arena, g, other, 16, arena, into + 32 * c, 32, 16),
                 *(d, SCRATCH + 1, 1, chunk, d[MODE]),
             )
 
