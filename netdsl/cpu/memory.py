@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +89,28 @@ LARGE = 1 << 20
 
 
 def let_go(array: NDArray[Any]) -> None:
-    """Frees the memory of a large array that is mapped from a file, and lies there in one stretch;
-    it is read again if needed again."""
+    """Frees the memory of a large array that is mapped from a file for reading, and lies there in
+    one stretch; it is read again if needed again."""
+    file = _file(array)
+    if array.nbytes >= LARGE and array.flags.c_contiguous and file is not None:
+        start = array.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
+        first = start - start % mmap.PAGESIZE
+        file.madvise(mmap.MADV_DONTNEED, first, start - first + array.nbytes)
+
+
+def let_go_files(arrays: Iterable[NDArray[Any]]) -> None:
+    """Frees the memory of all of the files that arrays are mapped from for reading."""
+    files = {id(file): file for file in map(_file, arrays) if file is not None}
+    for file in files.values():
+        file.madvise(mmap.MADV_DONTNEED)
+
+
+def _file(array: NDArray[Any]) -> mmap.mmap | None:
+    """What an array is mapped from. None for memory that was written, which would be lost."""
     holder: object = array
     while isinstance(holder, np.ndarray):
         holder = holder.base
-    if array.nbytes < LARGE or not isinstance(holder, mmap.mmap):
-        return
-    if array.flags.c_contiguous and hasattr(mmap, "MADV_DONTNEED"):
-        start = array.ctypes.data - np.frombuffer(holder, np.uint8).ctypes.data
-        first = start - start % mmap.PAGESIZE
-        holder.madvise(mmap.MADV_DONTNEED, first, start - first + array.nbytes)
+    if not isinstance(holder, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return None
+    with memoryview(holder) as content:
+        return holder if content.readonly else None

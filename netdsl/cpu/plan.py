@@ -209,13 +209,16 @@ def compile(  # noqa: A001 - called as cpu.compile
         for name, weight in weights.items():
             if name not in soon:
                 memory.let_go(weight)
-    low, packed = lowered(whole, weights, lambda g: fuse(g, takes))
+    low, packed = lowered(whole, weights, lambda g: fuse(g, takes), memory.let_go)
     held = (*low.outputs, *(a.output for a in low.aux)) if aux else low.outputs
     plain = precision == "fp32" and not exact
     known = tuned.choices(max(batch, 1), count) if plain else None
     making = Making(low, packed, max(batch, 1), count, exact, precision, known, fc_weights)
     with watched(making.kernels(), progress):
-        return making.plan(batch, dict(zip(ends, held, strict=True)), ends)
+        plan = making.plan(batch, dict(zip(ends, held, strict=True)), ends)
+    if not isinstance(weights, Drawn):
+        memory.let_go_files(weights.values())
+    return plan
 
 
 thread_count = threads.count
@@ -421,7 +424,8 @@ class Making:
         places = [self.places(task, placement, params) for task in tasks]
         calls = tuple(make(places))
         if turns > 1:
-            then = [self.places(task, placement, params, turn=1) for task in tasks]
+            again = zip(tasks, places, strict=True)
+            then = [self.places(task, placement, params, 1, was.weights) for task, was in again]
             if any(a[:2] != b[:2] for a, b in zip(places, then, strict=True)):
                 params.again()
                 calls = all_turns(calls, make(then), turns)
@@ -432,8 +436,15 @@ class Making:
                 memory.let_go(weight)
         return places, calls
 
-    def places(self, task: Task, placement: Placement, params: Params, turn: int = 0) -> Places:
-        """What a node is given in a turn."""
+    def places(
+        self,
+        task: Task,
+        placement: Placement,
+        params: Params,
+        turn: int = 0,
+        weights: Weights | None = None,
+    ) -> Places:
+        """What a node is given in a turn. weights: those of another turn, where there was one."""
 
         def buffer(name: str) -> Buffer:
             found = placement.buffers[name]
@@ -446,7 +457,7 @@ class Making:
             tuple(map(buffer, node.inputs)),
             buffer(node.name),
             placement.scratch,
-            own_weights(self.graph, node, task.whole.source, self.weights),
+            weights or own_weights(self.graph, node, task.whole.source, self.weights),
             params,
             rounding={},
         )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.cpu.layout import Call
+from netdsl.cpu.layout import Call, aligned
 from netdsl.cpu.task import Floats, Params
 
 
@@ -22,7 +22,9 @@ class Twice(Params):
         self._next = 0
 
     def room(self, count: int) -> Floats:
-        return self._params.room(count)
+        # The second time all goes once it is added; pieces of what all share would stay.
+        first = self._next == len(self._places)
+        return self._params.room(count) if first else aligned(count)
 
     def again(self) -> None:
         """What follows is the second time."""

@@ -6,19 +6,19 @@ node that holds what the i-th output held before. Its shape may have lost a flat
 
 from __future__ import annotations
 
-from collections import ChainMap
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from math import prod
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from netdsl.graph.graph import Graph, Node
-from netdsl.ops import BatchNorm, Conv, ConvTranspose, Dropout, Flatten, Linear
+from netdsl.ops import BatchNorm, Conv, ConvTranspose, Dropout, Flatten, Linear, Op
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
+Used = Callable[[npt.NDArray[np.float32]], None]
+"""Told of an array of weights that is wanted no more."""
 
 
 def bypass(graph: Graph, instead: Mapping[str, str]) -> Graph:
@@ -64,15 +64,17 @@ def _moves_nothing(graph: Graph, node: Node) -> bool:
     return positions == 1 or all(isinstance(op, Linear) for op in readers)
 
 
-def fold_batch_norm(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
+def fold_batch_norm(
+    graph: Graph, weights: Weights, used: Used | None = None
+) -> tuple[Graph, Weights]:
     """Batch norms after a conv, tconv or fc that nothing else reads become part of its weights.
 
-    The arithmetic is float64, rounded once. The layer gets a bias where it had none.
+    The arithmetic is float64, rounded once. The layer gets a bias where it had none. Its weights
+    are made when they are asked for, see `Folded`; `used` is then told of what they are made of.
     """
     folded: dict[str, str] = {}
-    fresh: dict[str, npt.NDArray[np.float32]] = {}
-    # Those that no norm changes are looked up when they are wanted, and not before.
-    both = ChainMap(fresh, cast("MutableMapping[str, npt.NDArray[np.float32]]", weights))
+    scales: dict[str, Scale] = {}
+    biases: dict[str, npt.NDArray[np.float32]] = {}
     biased: dict[str, Node] = {}
     for node in graph:
         if not isinstance(node.op, BatchNorm):
@@ -80,11 +82,55 @@ def fold_batch_norm(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
         layer = graph[node.inputs[0]]
         if not isinstance(layer.op, Conv | ConvTranspose | Linear) or not sole(graph, layer):
             continue
-        _fold(layer, node, own_weights(graph, node, node.name, weights), both)
+        scale, shift = scale_and_shift(node.op, own_weights(graph, node, node.name, weights))
+        bias = f"{layer.name}.bias"
+        if layer.op.bias:
+            shift = shift + weights[bias] * scale
+        scales[f"{layer.name}.weight"] = layer.op, scale
+        biases[bias] = shift.astype(np.float32)
         folded[node.name] = layer.name
         biased[layer.name] = replace(layer, op=replace(layer.op, bias=True))
     nodes = tuple(biased.get(node.name, node) for node in graph)
-    return bypass(replace(graph, nodes=nodes), folded), both
+    return bypass(replace(graph, nodes=nodes), folded), Folded(weights, scales, biases, used)
+
+
+Scale = tuple[Op, npt.NDArray[np.float64]]
+"""A layer's op, and what a norm multiplies its filters by, (filters,)."""
+
+
+class Folded(Mapping[str, npt.NDArray[np.float32]]):
+    """Weights of which some do a norm's work too. Those are made when they are asked for, each time
+    anew, so that whoever packs them one by one needs the memory of one."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        scales: Mapping[str, Scale],
+        biases: Weights,
+        used: Used | None = None,
+    ) -> None:
+        self._weights, self._scales, self._biases = weights, scales, biases
+        self._used = used
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
+        if name in self._biases:
+            return self._biases[name]
+        weight = self._weights[name]
+        if name not in self._scales:
+            return weight
+        scaled = _scaled(weight, *self._scales[name])
+        if self._used is not None:
+            self._used(weight)
+        return scaled
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._biases or name in self._weights
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._weights, *self._biases)))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def sole(graph: Graph, node: Node) -> bool:
@@ -112,23 +158,15 @@ def scale_and_shift(
     return scale, own["bias"] - mean * scale
 
 
-def _fold(
-    layer: Node, norm: Node, own: Weights, weights: MutableMapping[str, npt.NDArray[np.float32]]
-) -> None:
-    """Replaces the layer's weight and bias by those that do the norm's work too."""
-    assert isinstance(norm.op, BatchNorm)
-    scale, shift = scale_and_shift(norm.op, own)
-    weight = weights[f"{layer.name}.weight"]
-    if isinstance(layer.op, ConvTranspose):
-        grouped = weight.reshape(layer.op.groups, -1, *weight.shape[1:])
-        each = scale.reshape(layer.op.groups, 1, -1, *(1 for _ in weight.shape[2:]))
-        scaled = _product(grouped, each).reshape(weight.shape)
-    else:
-        scaled = _product(weight, scale.reshape(-1, *(1 for _ in weight.shape[1:])))
-    if f"{layer.name}.bias" in weights:
-        shift = shift + weights[f"{layer.name}.bias"] * scale
-    weights[f"{layer.name}.weight"] = scaled
-    weights[f"{layer.name}.bias"] = shift.astype(np.float32)
+def _scaled(
+    weight: npt.NDArray[np.float32], op: Op, scale: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float32]:
+    """A layer's weight whose filters are multiplied by (filters,) numbers."""
+    if not isinstance(op, ConvTranspose):
+        return _product(weight, scale.reshape(-1, *(1 for _ in weight.shape[1:])))
+    grouped = weight.reshape(op.groups, -1, *weight.shape[1:])
+    each = scale.reshape(op.groups, 1, -1, *(1 for _ in weight.shape[2:]))
+    return _product(grouped, each).reshape(weight.shape)
 
 
 def _product(
@@ -141,9 +179,13 @@ def _product(
 
 
 def lowered(
-    graph: Graph, weights: Weights, fuse: Callable[[Graph], Graph]
+    graph: Graph,
+    weights: Weights,
+    fuse: Callable[[Graph], Graph],
+    used: Used | None = None,
 ) -> tuple[Graph, Weights]:
-    """The graph that a device runs: nothing idle, norms folded, layers fused by `fuse`."""
+    """The graph that a device runs: nothing idle, norms folded, layers fused by `fuse`. used: see
+    `fold_batch_norm`."""
     graph = without_flatten(without_dropout(graph))
-    graph, weights = fold_batch_norm(graph, weights)
+    graph, weights = fold_batch_norm(graph, weights, used)
     return fuse(graph), weights
