@@ -5,19 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from netdsl.cpu.lanes import keep, load, muladd, splat, store
+from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import (
     BATCH,
     BLOCK_STRIDE,
+    BLOCKS,
     CHANNELS,
     DEPTH,
     HEIGHT,
     PLANE_STRIDE,
     ROW_STRIDE,
     WIDTH,
+    Buffer,
     Call,
     axes3,
 )
+from netdsl.cpu.micro import prefetch
 from netdsl.cpu.task import Places, Task
 from netdsl.cpu.views import (
     OWN,
@@ -80,6 +84,51 @@ def unpack(arena, array, d, part, parts):  # type: ignore[no-untyped-def]
         for lane in range(lanes_of(d, b)):
             for x in range(columns):
                 array[out + lane * plane + x] = arena[source + 16 * x + lane]
+
+
+BEFORE, AFTER = OWN, OWN + 3
+"""Of clear_halo: how wide it is before and after each of depth, height and width."""
+
+AHEAD = 12
+"""Rows from one whose halo is cleared to one whose halo is asked for."""
+
+
+@worker
+def clear_halo(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
+    """Zeros all around the images of TARGET, which stay as they are. Halos of rows that come later
+    are asked for meanwhile."""
+    columns, left, right = row_width(d), d[BEFORE + 2], d[AFTER + 2]
+    height, depth = d[TARGET + HEIGHT], d[TARGET + DEPTH]
+    down, ahead = d[TARGET + ROW_STRIDE], AHEAD * d[TARGET + ROW_STRIDE]
+    blocks, planes = d[TARGET + BLOCKS], d[BEFORE] + depth + d[AFTER]
+    work = d[TARGET + BATCH] * blocks * planes
+    for item in range(share(work, part, parts), share(work, part + 1, parts)):
+        cube, z = item // planes, item % planes - d[BEFORE]
+        at = row_at(d, TARGET, cube // blocks, cube % blocks, z, -d[BEFORE + 1]) - 16 * left
+        if z < 0 or z >= depth:
+            fill(arena, at, (d[BEFORE + 1] + height + d[AFTER + 1]) * (left + columns + right))
+            continue
+        # What is right of a row lies before what is left of the next.
+        fill(arena, at, d[BEFORE + 1] * (left + columns + right) + left)
+        at += d[BEFORE + 1] * down + 16 * (left + columns)
+        for _ in range(height - 1):
+            for x in range(left + right):
+                prefetch(arena, at + ahead + 16 * x)
+                store(arena, at + 16 * x, splat(np.float32(0.0)))
+            at += down
+        fill(arena, at, d[AFTER + 1] * (left + columns + right) + right)
+
+
+@njit(boundscheck=False, error_model="numpy")
+def fill(arena, at, count):  # type: ignore[no-untyped-def]
+    """Zeros so many pixels of a block."""
+    for x in range(count):
+        store(arena, at + 16 * x, splat(np.float32(0.0)))
+
+
+def clearing(buffer: Buffer, parts: int) -> Call:
+    """The call that zeros a buffer's halo."""
+    return call(clear_halo, parts, buffer, buffer, *buffer.halo.lo, *buffer.halo.hi)
 
 
 FILL, PLACES = OWN, OWN + 1

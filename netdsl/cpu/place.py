@@ -3,17 +3,20 @@
 Tensors that share memory by design form a *family* under one root: the branches of a concatenation
 are blocks of its buffer, and a pass over the elements writes over what it read. Families are laid
 out by their lifetimes. Those with a halo take turns in slots of equal image and halo, so that the
-zeros stay zero; those without one lie anywhere among themselves.
+zeros stay zero. Large slots lie among the families without a halo, wherever memory is free while
+their tensors are wanted, and have their halos cleared in each run, before the first of these is
+written; small ones have memory of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import NamedTuple
 
 from netdsl.cpu.chains import Chain
-from netdsl.cpu.fit import pack, take_turns
+from netdsl.cpu.fit import Slot, pack, settled, slots, take_turns
 from netdsl.cpu.layout import LANES, Buffer, Halo, fresh
 from netdsl.cpu.rounding import Rounded, buffer_of
 from netdsl.cpu.sections import Section
@@ -59,13 +62,23 @@ class BlockFamilies(Families):
                 return
 
 
+class Cleared(NamedTuple):
+    """A buffer whose halo is to be zeroed in each run, before the node at this place in the graph's
+    order is done."""
+
+    before: int
+    buffer: Buffer
+
+
 class Placement(NamedTuple):
-    """Each tensor's buffer, the floats they take in all, and where the scratch is."""
+    """Each tensor's buffer, the floats they take in all, where the scratch is, and which halos are
+    to be cleared, the first first."""
 
     buffers: Mapping[str, Buffer]
     families: Families
     scratch: int
     floats: int
+    cleared: tuple[Cleared, ...] = ()
 
 
 def place(
@@ -103,9 +116,12 @@ def place(
         shapes.update(chain.shapes)
     between = frozenset(name for names in striped_names for name in names[:-1])
     apart = _apart(families, by_turns, between)
-    buffers, floats = _lay_out(families, shapes, halos, planar, halves, apart)
+    roots = _roots(families, shapes, halos, planar, halves)
+    placed, cleared, floats = _fitted(roots, families.life, apart, between)
+    for node in graph:
+        _settle(node.name, families, placed)
     scratch = max((each.scratch for each in needs.values()), default=0)
-    return Placement(buffers, families, floats, floats + scratch)
+    return Placement(placed, families, floats, floats + scratch, cleared)
 
 
 class Apart(NamedTuple):
@@ -135,16 +151,14 @@ def _apart(
     return Apart(roots, by_turns[0].samples, life)
 
 
-def _lay_out(
+def _roots(
     families: Families,
     shapes: Mapping[str, tuple[int, Shape]],
     halos: Mapping[str, Halo],
     planar: frozenset[str],
     halves: frozenset[str],
-    apart: Apart | None,
-) -> tuple[dict[str, Buffer], int]:
-    """The buffer of every tensor, and the floats that all take. shapes: how many samples, and the
-    shape of each."""
+) -> dict[str, Buffer]:
+    """The buffer of every family. shapes: how many samples, and the shape of each."""
     roots = {}
     for node in families.graph:
         if node.name not in families.parent:
@@ -156,34 +170,74 @@ def _lay_out(
                 roots[node.name] = buffer_of(shape, in_pairs, batch, halo)
             else:
                 roots[node.name] = fresh(batch, shape, halo, lanes=lanes)
-    placed, floats = _fitted(roots, families.life, apart)
-    for node in families.graph:
-        _settle(node.name, families, placed)
-    return placed, floats
+    return roots
+
+
+SHARED = 1 << 18
+"""Floats of a buffer with a halo from which on its memory is others' before and after it. To clear
+a halo is a call, which in a smaller one would be longer than the clearing."""
+
+FRAME = 0.1
+"""The part of a buffer that its halo may be for that, as in images of 40 pixels and more: to clear
+more takes time that little memory is saved for."""
+
+IDLE = 4
+"""Steps for which such memory is kept for a buffer of the same halo, which then need not be cleared
+again: so many lie between the 3x3 layers of a residual net."""
 
 
 def _fitted(
-    roots: Mapping[str, Buffer], life: Mapping[str, Lifetime], apart: Apart | None
-) -> tuple[dict[str, Buffer], int]:
-    """Buffers where they lie, and the floats that all take. Those apart are laid out for a sample,
-    which then takes its place among the others as often as there are samples."""
+    roots: Mapping[str, Buffer],
+    life: Mapping[str, Lifetime],
+    apart: Apart | None,
+    between: frozenset[str],
+) -> tuple[dict[str, Buffer], tuple[Cleared, ...], int]:
+    """Buffers where they lie, which are to be cleared, and the floats that all take. Those apart
+    are laid out for a sample, which then takes its place among the others as often as there are
+    samples. between: see `_apart`."""
     names = apart.roots if apart else frozenset[str]()
     framed, loose = _by_halo({name: roots[name] for name in roots if name not in names})
-    placed, floats = take_turns(framed, life)
-    if apart is None:
-        more, floats = pack(loose, life, floats)
-        return {**placed, **more}, floats
-    one = {name: replace(roots[name], batch=1) for name in roots if name in names}
-    inside, tight = _by_halo(one)
-    turns, size = take_turns(inside, life)
-    placed.update(_repeated(turns, floats, apart.samples, size))
-    floats += apart.samples * size
-    packed, size = pack(tight, life, 0)
-    loose[ROOM] = fresh(apart.samples, (LANES, size // LANES))
-    more, floats = pack(loose, {**life, ROOM: apart.life}, floats)
-    room = more.pop(ROOM)
-    placed.update(_repeated(packed, room.offset, apart.samples, room.batch_stride))
-    return {**placed, **more}, floats
+
+    def shares(name: str) -> bool:
+        buffer = framed[name]
+        large = buffer.lanes == LANES and buffer.floats >= SHARED
+        clear = prod(buffer.size) >= (1 - FRAME) * prod(buffer.outer)
+        return large and clear and life[name].born >= 0 and name not in between
+
+    large = slots({n: b for n, b in framed.items() if shares(n)}, life, IDLE)
+    placed, floats = take_turns({n: b for n, b in framed.items() if not shares(n)}, life)
+    if apart is not None:
+        one = {name: replace(roots[name], batch=1) for name in roots if name in names}
+        inside, tight = _by_halo(one)
+        turns, size = take_turns(inside, life)
+        placed.update(_repeated(turns, floats, apart.samples, size))
+        floats += apart.samples * size
+        packed, size = pack(tight, life, 0)
+        loose[ROOM] = fresh(apart.samples, (LANES, size // LANES))
+        life = {**life, ROOM: apart.life}
+    more, cleared, floats = _among(large, framed, loose, life, floats)
+    if apart is not None:
+        room = more.pop(ROOM)
+        placed.update(_repeated(packed, room.offset, apart.samples, room.batch_stride))
+    return {**placed, **more}, cleared, floats
+
+
+def _among(
+    large: Sequence[Slot],
+    framed: Mapping[str, Buffer],
+    loose: Mapping[str, Buffer],
+    life: Mapping[str, Lifetime],
+    start: int,
+) -> tuple[dict[str, Buffer], tuple[Cleared, ...], int]:
+    """Slots among buffers without halos, from a start on."""
+    each = {slot.tenants[0]: slot for slot in large}
+    lives = {**life, **{name: slot.life for name, slot in each.items()}}
+    rooms = {**loose, **{name: slot.buffer for name, slot in each.items()}}
+    placed, floats = pack(rooms, lives, start)
+    cleared = [Cleared(slot.life.born, placed[name]) for name, slot in each.items()]
+    for name, slot in each.items():
+        placed.update(settled(slot, framed, placed[name].offset))
+    return placed, tuple(sorted(cleared, key=lambda one: one.before)), floats
 
 
 ROOM = "samples apart"

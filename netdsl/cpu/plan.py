@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -298,7 +299,7 @@ class Making:
 
     def kernels(self) -> list[Worker]:
         """Those that the plan may take."""
-        ports = [arrange.pack, arrange.pack_planar, arrange.unpack]
+        ports = [arrange.pack, arrange.pack_planar, arrange.unpack, arrange.clear_halo]
         recipes = [recipe(task.node) for task in self.tasks.values()]
         rounded = [recipe(t.node) for t in self.tasks.values() if t.precision == "bf16"]
         half = [k for r in rounded for k in r.half_kernels]
@@ -316,10 +317,13 @@ class Making:
         inputs = [self._port(n, n, self.graph[n].shape, placement) for n in self.graph.inputs]
         outputs = [self._port(n, held[n], shapes[n], placement, out=True) for n in held]
         memory.check(self.graph.name, self.batch, 4 * (placement.floats + self.params.floats))
+        clearing = [arrange.clearing(one.buffer, self.threads) for one in placement.cleared]
         calls = [c for step in made.values() for c in step.calls]
         calls += [port.call for port in (*inputs, *outputs)]
+        calls += clearing
         prepare(c.kernel for c in calls)
         steps = {n: step._replace(calls=tuple(map(link, step.calls))) for n, step in made.items()}
+        cleared = zip((one.before for one in placement.cleared), map(link, clearing), strict=True)
         return Plan(
             self.graph.name,
             batch,
@@ -327,7 +331,7 @@ class Making:
             tuple(port._replace(call=link(port.call)) for port in inputs),
             tuple(port._replace(call=link(port.call)) for port in outputs),
             tuple(steps.values()),
-            tuple(self.turns(steps)),
+            tuple(self.turns(steps, cleared)),
             placement,
             aligned(placement.floats),
             self.params,
@@ -339,12 +343,15 @@ class Making:
         return place(self.graph, self.batch, self.needs, over, self.planar(outputs), *done)
 
     def planar(self, outputs: frozenset[str]) -> frozenset[str]:
-        """The inputs that lie in planes, since all that read them read them so."""
+        """The inputs that lie in planes, since all that read them read them so; a residual is read
+        in blocks."""
         readers = self.graph.consumers
+        added = {name for node in self.graph for name in node.inputs[1:]}
         return frozenset(
             name
             for name in self.graph.inputs
             if name not in outputs
+            and name not in added
             and readers[name]
             and all(self.needs[reader].planar for reader in readers[name])
         )
@@ -366,11 +373,20 @@ class Making:
                 found.update(self.stripes(owner[name], placement))
         return {name: found[name] for name in self.tasks}
 
-    def turns(self, steps: Mapping[str, Step]) -> Iterator[Turn]:
-        """The calls of steps, by their nodes' names, in the order of a run."""
+    def turns(
+        self, steps: Mapping[str, Step], cleared: Iterable[tuple[int, Call]]
+    ) -> Iterator[Turn]:
+        """The calls of steps, by their nodes' names, in the order of a run. cleared: calls that
+        clear halos, and the places in the graph's order before which that is to be, in order."""
         number = {name: i for i, name in enumerate(steps)}
+        place = {node.name: i for i, node in enumerate(self.graph.nodes)}
         owner = {name: section for section in self.sections for name in section.names}
+        waiting = deque(cleared)
         for name, step in steps.items():
+            # What a chain or a section writes has its memory from the first of these layers on.
+            end = place[owner[name].names[-1] if name in owner else name]
+            while waiting and waiting[0][0] <= end:
+                yield Turn(number[name], (waiting.popleft()[1],))
             if name not in owner:
                 yield Turn(number[name], step.calls)
                 continue

@@ -58,23 +58,46 @@ def test_what_is_mapped_is_there_again_when_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(mapped, before)
 
 
+def resident(ending: str) -> int:
+    """kB of a file, by its name's end, that are in this process's memory."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    assert next(line for line in lines if line.endswith(ending))
+    return int(next(line for line in lines if line.startswith("Rss:")).split()[1])
+
+
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="nobody says what is in memory")
 def test_what_is_let_go_is_in_memory_no_longer(tmp_path: Path) -> None:
     path = tmp_path / "numbers to let go"
     np.arange(4_000_000, dtype=np.float32).tofile(path)
     whole = np.memmap(path, np.float32, "r").view(np.ndarray)
 
-    def there() -> int:
-        lines = iter(Path("/proc/self/smaps").read_text().splitlines())
-        mapping = next(line for line in lines if line.endswith(path.name))
-        assert mapping
-        return int(next(line for line in lines if line.startswith("Rss:")).split()[1])
-
     assert whole.sum() > 0
-    full = there()
+    full = resident(path.name)
     assert full >= 15_000
     memory.let_go(whole[1_000_000:3_000_000])
-    assert there() <= full - 7_000
+    assert resident(path.name) <= full - 7_000
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="nobody says what is in memory")
+def test_files_are_let_go_of_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "numbers of a file"
+    np.arange(4_000_000, dtype=np.float32).tofile(path)
+    whole = np.memmap(path, np.float32, "r").view(np.ndarray)
+    assert whole.sum() > 0
+    assert resident(path.name) >= 15_000
+    memory.let_go_files([whole[:10], whole[99:200], np.ones(3, np.float32)])
+    assert resident(path.name) < 1_000
+    np.testing.assert_array_equal(whole, np.arange(4_000_000, dtype=np.float32))
+
+
+def test_what_was_written_to_a_copy_stays(tmp_path: Path) -> None:
+    path = tmp_path / "numbers that change"
+    np.zeros(1_000_000, np.float32).tofile(path)
+    mine = np.memmap(path, np.float32, "c").view(np.ndarray)
+    mine[:] = 3.0
+    memory.let_go(mine)
+    memory.let_go_files([mine])
+    assert (mine == 3.0).all()
 
 
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

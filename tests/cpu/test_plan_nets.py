@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agree import drawn_inputs, drawn_weights, poison, worst
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netdsl import cpu
+from netdsl.cpu import place
 from netdsl.cpu.layout import Halo
 from netdsl.faults import NetError
 from netdsl.graph.fused import Fused
@@ -182,12 +183,51 @@ def test_any_net(text: str, batch: int) -> None:
     assert worst(text, batch=batch) < 5e-5
 
 
+def test_an_input_that_is_added_to_what_is_made_of_it_lies_in_blocks() -> None:
+    assert worst("input 3x5x6; [id + conv3p1] -> relu -> conv3p1(16)") < 5e-5
+    assert worst("input 3x9x8; [conv3p1 + id] -> relu -> maxpool2") < 5e-5
+
+
 def test_memory_is_used_again() -> None:
     graph = load("input 16x32x32; " + " -> ".join(["conv3p1(16) -> relu"] * 12))
     plan = cpu.compile(graph, drawn_weights(graph), batch=1, exact=True)
     image = plan.placement.buffers["relu2"].floats * 4
     assert plan.arena_bytes < 3.5 * image
     assert plan.placement.buffers["relu2"].halo != Halo()
+
+
+DEEPER = "input 3x20x23; conv3p1(16) -> relu -> conv3p1(20) -> maxpool2 -> conv5p2(32) -> relu"
+SHAPES = {
+    "a row": f"{DEEPER} -> maxpool2s1 -> conv3p1(16) -> relu -> conv3p1(7) -> gap",
+    "joined": f"{DEEPER} -> [conv3p1(16) | conv1x1(32) -> conv3p1(16)] -> conv5p2(18) -> conv3p1",
+    "back up": f"{DEEPER} -> conv3p1(32) as c -> up2 -> conv3p1(16) -> [id | tanh] -> conv3p1(5)",
+    "a volume": "input 4x8x12x11; conv3x3x3p1(32) -> relu -> maxpool2 -> conv3x3x3p1(16) -> "
+    "maxpool2 -> conv3x3x3p1(16) -> conv3x3x3p1(8)",
+}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", SHAPES)
+def test_memory_is_shared_where_halos_are_cleared(
+    name: str, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = load(SHAPES[name])
+    apart = cpu.compile(graph, drawn_weights(graph), batch=batch, exact=True)
+    monkeypatch.setattr(place, "SHARED", 0)
+    monkeypatch.setattr(place, "FRAME", 1.0)
+    plan = cpu.compile(graph, drawn_weights(graph), batch=batch, exact=True)
+    assert len(plan.placement.cleared) > 2
+    assert plan.arena_bytes < apart.arena_bytes
+    assert worst(SHAPES[name], batch=batch, exact=True) < 5e-5
+    assert worst(SHAPES[name], batch=batch) < 5e-5
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(nets(), st.integers(1, 2))
+def test_any_net_shares_memory(monkeypatch: pytest.MonkeyPatch, text: str, batch: int) -> None:
+    monkeypatch.setattr(place, "SHARED", 0)
+    monkeypatch.setattr(place, "FRAME", 1.0)
+    assert worst(text, batch=batch) < 5e-5
 
 
 def test_a_plan_too_large_is_refused() -> None:

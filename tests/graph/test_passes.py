@@ -72,6 +72,20 @@ def test_folding_leaves_the_given_weights_alone() -> None:
         np.testing.assert_array_equal(weights[name], values)
 
 
+def test_a_norms_weights_are_made_when_asked_for_and_told_of() -> None:
+    graph = load("input 4x5x5; conv3(4, bias=no) -> bn -> conv3(4)")
+    weights, used = drawn(graph), []
+    _, fresh = fold_batch_norm(graph, weights, used.append)
+    assert "conv1.bias" in fresh
+    assert len(fresh) == len(set(fresh)) == len(weights) + 1
+    assert used == []
+    first, second = fresh["conv1.weight"], fresh["conv1.weight"]
+    np.testing.assert_array_equal(first, second)
+    assert first is not second
+    assert [array is weights["conv1.weight"] for array in used] == [True, True]
+    assert fresh["conv2.weight"] is weights["conv2.weight"]
+
+
 def test_dropout_goes_and_labels_and_outputs_follow() -> None:
     graph = load("input 8; fc(4) as a -> dropout as b -> relu -> dropout")
     slim = without_dropout(graph)
