@@ -17,8 +17,9 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
-from netdsl.cpu import factors, phases, strassen, strides, thirds, winograd_ways
+from netdsl.cpu import factors, matrix, phases, strassen, strides, thirds, winograd_ways
 from netdsl.cpu.costs import PLANAR, rates
+from netdsl.cpu.direct import View
 from netdsl.cpu.layout import LANES, axes3
 from netdsl.cpu.micro import Kind, Shape, matrices, quartered
 from netdsl.cpu.micro.fields import CUT, SIZES, Size
@@ -287,6 +288,8 @@ def pools(task: Task, pool: MaxPool) -> bool:
     inside = pool.output((task.made,))[1:] == tuple(n // 2 for n in task.made[1:])
     if not inside or pool.window.dilation != (1, 1):
         return False
+    if by_matrices(task):
+        return _matrices_pool(task)
     quick = choice(task).quick
     if quick is None or quick.size.pools:
         return quick is not None
@@ -294,6 +297,18 @@ def pools(task: Task, pool: MaxPool) -> bool:
     together = algorithms(replace(task, node=fused))[0]
     apart = algorithms(task)[0].cycles + POOL * task.batch * prod(task.made) / task.threads
     return together.size is not None and together.cycles < apart
+
+
+def _matrices_pool(task: Task) -> bool:
+    """Whether a convolution by products of matrices is faster with a pool of 2x2 than before it."""
+    op, (channels, _, width) = _conv(task), task.shapes[0]
+    if 1 < op.groups == op.filters == channels:
+        return False
+    (down, right), row = op.window.stride, width + sum(op.window.padding[-1])
+    rows, columns = (n // 2 * 2 for n in task.made[1:])
+    taps = prod(op.window.kernel) * -(-channels // op.groups // Kind.MATRIX.lanes)
+    source = View(0, (0, 0, down * row, right), 0)
+    return matrix.pool_pays((task.batch, 1, rows, columns), source, taps)
 
 
 def _conv(task: Task) -> Conv:

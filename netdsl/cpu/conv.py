@@ -222,7 +222,7 @@ def plan_direct(task: Task, places: Places, shape: Shape | None = None) -> list[
     """The call of the direct sum, by tiles of this shape where one is given and fits."""
     whole = direct_sum(task, places)
     if whole.kind is Kind.MATRIX:
-        return [matrix.describe(whole, task.threads, places)]
+        return [matrix.describe(whole, task.threads, places, task.whole.pool is not None)]
     return [call_of(task, whole, shape)]
 
 
@@ -253,12 +253,14 @@ def direct_sum(task: Task, places: Places) -> Sum:
         weights, kind, starts = grouped(places.weights["weight"], op.groups, source, task.precision)
         taps = tap_offsets(source, channel_steps(kind, weights.shape[1]), window_places(op.window))
     weights, starts = matrix.whole_blocks(target, weights, starts)
+    depth, height, width = target.size
+    size = (depth, 2 * height, 2 * width) if task.whole.pool else target.size
     always = kind is Kind.MATRIX or goes_by_rows(task, kind)
     block = block_floats(len(taps), kind)
     packed = packed_weights(weights, kind, block, task.threads, places.params.room)
     return Sum(
         kind=kind,
-        counts=(target.batch, *target.size),
+        counts=(target.batch, *size),
         source=walk(source, op.window),
         target=view(target),
         taps=taps,

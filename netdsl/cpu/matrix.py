@@ -14,8 +14,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from netdsl.cpu.direct import Steps, Sum, View, filter_runs, group, merged
-from netdsl.cpu.lanes import load, splat, store, store_half, where_less
+from netdsl.cpu.direct import Steps, Sum, View, cached, filter_runs, group, merged
+from netdsl.cpu.lanes import (
+    load,
+    maximum,
+    maximum3,
+    splat,
+    store,
+    store_half,
+    where_less,
+)
 from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import BODY, LANES, Buffer, Call, Floats
@@ -42,18 +50,25 @@ from netdsl.cpu.walks import (
 # on a line, its places, those of a register, those of a row, and those from row to row; the floats
 # from row to row of output and residual; a tile's sixteens and blocks of filters, and its number;
 # the registers' sizes in params; the threads' scratch in the arena; whether outputs are bfloat16,
-# and the block of 16 of a pair's that the first filters are; then the tile's fields.
+# and the block of 16 of a pair's that the first filters are; sixteens from one of a tile's to the
+# next, and how many tiles are so; whether squares of 2x2 are pooled, when two lines have their
+# outputs in one; the taps of a part of the sums, and the tiles that do it before they do the next;
+# then the tile's fields.
 ALONG, PLACES, HEIGHT, WIDTH, PITCH, Y_DOWN, R_DOWN = range(STEPS, STEPS + 7)
 HIGH, ACROSS, NUMBER, SIZES, SCRATCH, HALVED, SHIFT = range(STEPS + 7, STEPS + 14)
+BELOW, WHOLE, POOLED, PART, STRIP = range(STEPS + 14, STEPS + 19)
 UNITS = BODY + 3
-TILE = STEPS + 14
+TILE = STEPS + 19
 
 PAIRS = LANES // 2
 """Floats that 16 channels in pairs stand in the place of."""
 REGISTER = 256
 """Floats of a register of sums."""
 ROOM = 4 * REGISTER
-"""Floats of scratch that each thread has: the sums of the largest tile."""
+"""Floats of the sums of the largest tile."""
+NEAR, MOST = 12, 16
+"""The taps of a part of the sums, at most, and the tiles that do it before they do the next: its
+weights for two blocks of filters, 24 KB, stay in a core's first cache while their inputs pass."""
 
 
 @njit(boundscheck=False, error_model="numpy")
@@ -62,6 +77,17 @@ def spot(d, sixteen):  # type: ignore[no-untyped-def]
     those before, rather than to read past its end."""
     line, k = sixteen // d[ALONG], sixteen % d[ALONG]
     return line, min(16 * k, d[PLACES] - d[HEIGHT])
+
+
+@njit(boundscheck=False, error_model="numpy")
+def sixteens_of(d, unit):  # type: ignore[no-untyped-def]
+    """The first sixteen of a tile, and how far the next is from it. The last tile overlaps those
+    before, too."""
+    apart, high = d[BELOW], d[HIGH]
+    if unit < d[WHOLE]:
+        return unit // apart * apart * high + unit % apart, apart
+    last = d[BODY] * d[BODY + 1] * d[BODY + 2] * d[ALONG] - high
+    return min(unit * high, last), 1
 
 
 @njit(boundscheck=False, error_model="numpy")
@@ -106,12 +132,12 @@ def finish(arena, params, d, sums, y, r, bias, block, count):  # type: ignore[no
 
 
 @njit(boundscheck=False, error_model="numpy")
-def finish_tile(arena, params, d, sums, first, block):  # type: ignore[no-untyped-def]
+def finish_tile(arena, params, d, sums, first, apart, block):  # type: ignore[no-untyped-def]
     """Stores a tile's sums, row by row of the places that they are for."""
     high, across = d[HIGH], d[ACROSS]
     width, pitch, height = d[WIDTH], d[PITCH], d[HEIGHT]
     for i in range(high):
-        line, place = spot(d, first + i)
+        line, place = spot(d, first + i * apart)
         row, column = place // pitch, place % pitch
         y = row_at(d, line, OUTPUT) + row * d[Y_DOWN]
         r = row_at(d, line, RESIDUAL) + row * d[R_DOWN]
@@ -129,6 +155,31 @@ def finish_tile(arena, params, d, sums, first, block):  # type: ignore[no-untype
             r += d[R_DOWN]
 
 
+@njit(boundscheck=False, error_model="numpy")
+def finish_pooled(arena, params, d, sums, first, block):  # type: ignore[no-untyped-def]
+    """Stores the largest of each four sums of a tile, which is two rows of sixteen places."""
+    across, (line, place) = d[ACROSS], spot(d, first)
+    below = sums + REGISTER * across
+    y = row_at(d, line, OUTPUT) + (place >> 1) * d[TILE + 3]
+    low, high = load(params, d[SIZES] + 16), load(params, d[SIZES] + 32)
+    for j in range(across):
+        add = load(params, d[BIASES] + 16 * (block + j))
+        if d[HALVED]:
+            filters = block + j + d[SHIFT]
+            y_at = y + (filters >> 1) * d[TILE + 6] + 8 * (filters & 1)
+        else:
+            y_at = y + (block + j) * d[TILE + 6]
+        for i in range(d[HEIGHT] >> 1):
+            top, bottom = sums + REGISTER * j + 32 * i, below + REGISTER * j + 32 * i
+            a, b = load(arena, top) + add, load(arena, top + 16) + add
+            v = maximum3(a, b, load(arena, bottom) + add)
+            v = clamped(maximum(v, load(arena, bottom + 16) + add), low, high)
+            if d[HALVED]:
+                store_half(arena, y_at + i * d[TILE + 3], v)
+            else:
+                store(arena, y_at + i * d[TILE + 3], v)
+
+
 @worker
 def matrix(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     """Sums over taps for all places and filters, tile by tile."""
@@ -137,26 +188,37 @@ def matrix(arena, params, d, part, parts):  # type: ignore[no-untyped-def]
     if begin == end:
         return
     configure(params, d[SIZES])
-    t, scratch = past(d, TILE), d[SCRATCH] + ROOM * part
-    last = d[BODY] * d[BODY + 1] * d[BODY + 2] * d[ALONG] - high
-    for at in range(begin, end):
+    t, scratch, taps = past(d, TILE), d[SCRATCH] + MOST * ROOM * part, d[TILE]
+    at = begin
+    while at < end:
         group_first = at // (together * filters) * together
         within = at - group_first * filters
         size = min(together, units - group_first)
         pair = d[FILTER_TABLE] + 2 * (within // size)
         block, start = d[pair], d[pair + 1]
-        first = min((group_first + within % size) * high, last)
-        x0 = start_of(d, first) + start
-        x1 = x2 = x3 = x0
-        if high > 1:
-            x1 = start_of(d, first + 1) + start
-        if high > 2:
-            x2 = start_of(d, first + 2) + start
-        if high > 3:
-            x3 = start_of(d, first + 3) + start
+        unit = group_first + within % size
+        count = min(d[STRIP], size - within % size, end - at)
         w = d[WEIGHTS] + block * d[BLOCK]
-        run_matrix(d[NUMBER], arena, params, t, scratch, w, x0, x1, x2, x3)
-        finish_tile(arena, params, d, scratch, first, block)
+        for tap in range(0, taps, d[PART]):
+            last = min(taps, tap + d[PART])
+            for i in range(count):
+                first, apart = sixteens_of(d, unit + i)
+                x0 = start_of(d, first) + start
+                x1 = x2 = x3 = x0
+                if high > 1:
+                    x1 = start_of(d, first + apart) + start
+                if high > 2:
+                    x2 = start_of(d, first + 2 * apart) + start
+                if high > 3:
+                    x3 = start_of(d, first + 3 * apart) + start
+                sums = scratch + ROOM * i
+                run_matrix(d[NUMBER], arena, params, t, sums, w, tap, last, x0, x1, x2, x3)
+                if last == taps:
+                    if d[POOLED]:
+                        finish_pooled(arena, params, d, sums, first, block)
+                    else:
+                        finish_tile(arena, params, d, sums, first, apart, block)
+        at += count
     release()
 
 
@@ -174,18 +236,41 @@ class Lines(NamedTuple):
     def sixteens(self) -> int:
         return prod(self.counts) * self.along
 
+    @property
+    def below(self) -> int:
+        """Sixteens from one to that which lies a row below it, or nearly so."""
+        return max(1, round(self.pitch / 16)) if self.pitch < self.places else self.along
+
+
+def by_rows(counts: Steps) -> Lines:
+    """Places counted row by row."""
+    samples, planes, rows, columns = counts
+    return Lines((samples, planes, rows), -(-columns // 16), columns, columns, columns)
+
 
 def lines(counts: Steps, source: View) -> Lines:
     """The way to count places that fills registers better: row by row, or plane by plane."""
     samples, planes, rows, columns = counts
-    by_rows = Lines((samples, planes, rows), -(-columns // 16), columns, columns, columns)
+    rowwise = by_rows(counts)
     down, right = source.steps[2:]
     if rows == 1 or down % right or down // right < columns:
-        return by_rows
+        return rowwise
     pitch = down // right
     places = (rows - 1) * pitch + columns
-    by_planes = Lines((samples, planes, 1), -(-places // 16), places, columns, pitch)
-    return min(by_rows, by_planes, key=lambda one: one.sixteens)
+    planewise = Lines((samples, planes, 1), -(-places // 16), places, columns, pitch)
+    return min(rowwise, planewise, key=lambda one: one.sixteens)
+
+
+SUMMED, POOL = 27.0, 1.0
+"""Cycles of a tap's product of sixteen places and filters within a layer, where it waits for the
+second cache; and of a pool that is a step of its own, for each number that it reads."""
+
+
+def pool_pays(counts: Steps, source: View, taps: int) -> bool:
+    """Whether to pool squares of 2x2 while sums are stored saves more than counting places row by
+    row costs."""
+    more = by_rows(counts).sixteens - lines(counts, source).sixteens
+    return SUMMED * taps * more < POOL * 16 * prod(counts)
 
 
 PRODUCT, LATENCY, FETCH, FINISH = 16.0, 52.0, 4.0, 60.0
@@ -193,8 +278,11 @@ PRODUCT, LATENCY, FETCH, FINISH = 16.0, 52.0, 4.0, 60.0
 register of sums takes to store."""
 
 
-def tile_for(sixteens: int, across: Sequence[int], taps: int, parts: int) -> Tile:
-    """The tile that takes the fewest cycles. across: blocks of filters that read the same input."""
+def tile_for(
+    sixteens: int, across: Sequence[int], taps: int, parts: int, pooled: bool = False
+) -> Tile:
+    """The tile that takes the fewest cycles. across: blocks of filters that read the same input.
+    pooled: it has to be of two sixteens."""
 
     def cost(tile: Tile) -> float:
         high, wide = tile.shape
@@ -203,6 +291,8 @@ def tile_for(sixteens: int, across: Sequence[int], taps: int, parts: int) -> Til
         return -(-count // parts) * (taps * tap + FINISH * high * wide)
 
     fitting = [t for t in MATRICES if t.shape.pixels <= sixteens and t.shape.blocks <= min(across)]
+    if pooled:
+        fitting = [tile for tile in fitting if tile.shape.pixels == 2]
     return min(fitting, key=cost)
 
 
@@ -231,33 +321,54 @@ def whole_blocks(target: Buffer, weights: Floats, starts: list[int]) -> tuple[Fl
 
 def scratch(threads: int) -> int:
     """Floats of scratch that a layer wants."""
-    return ROOM * threads
+    return MOST * ROOM * threads
 
 
-def describe(whole: Sum, parts: int, places: Places) -> Call:
-    """The call that computes a sum on `parts` threads into a node's output."""
+def shares(whole: Sum) -> bool:
+    """Whether taps read what others have read."""
+    return 0 < whole.fresh < len(whole.taps) * whole.kind.rows
+
+
+def parted(whole: Sum) -> tuple[int, int]:
+    """Taps of a part of a sum, and the tiles that each do a part before they do the next: more than
+    one where all weights stay in the second cache and a tile's do not stay in the first. Where each
+    tap reads inputs of its own, as of 1x1 kernels, these pass through the first cache anyway."""
+    taps = max(1, len(whole.taps))
+    if taps <= NEAR or not cached(whole) or not shares(whole):
+        return taps, 1
+    return -(-taps // -(-taps // NEAR)), MOST
+
+
+def describe(whole: Sum, parts: int, places: Places, pooled: bool = False) -> Call:
+    """The call that computes a sum on `parts` threads into a node's output; pooled: the largest of
+    each square of 2x2."""
     target_buffer, params = places.output, places.params
     views = [whole.source, whole.target, whole.residual or whole.target]
-    counts, walks = merged(whole.counts, views)
+    counts, walks = (whole.counts, views) if pooled else merged(whole.counts, views)
     source, target, residual = walks
-    line, across = lines(counts, source), filter_runs(whole.starts)
-    tile = tile_for(line.sixteens, [n for _, n in across], len(whole.taps), parts)
+    line, across = by_rows(counts) if pooled else lines(counts, source), filter_runs(whole.starts)
+    tile = tile_for(line.sixteens, [n for _, n in across], len(whole.taps), parts, pooled)
     high, wide = tile.shape
     filters = [(first + i, whole.starts[first]) for first, n in across for i in evenly(n, wide)]
     units, height = -(-line.sixteens // high), min(16, line.places)
+    # Windows of two rows of places read fewer places than those of a row of twice as many.
+    below = line.below if pooled or shares(whole) else 1
     steps = [walk.steps[3] for walk in walks]
+    part, strip = parted(whole)
+    together = max(strip, group(whole, units, 16 * high, parts))
     filter_table = TILE + TILE_FIELDS + len(whole.taps)
     fields = (
         (0, max(1, min(parts, units * len(filters)))),
         (*line.counts, units, 0, len(filters), filter_table),
-        (group(whole, units, 16 * high, parts), whole.weights, whole.block, whole.biases or 0),
+        (together, whole.weights, whole.block, whole.biases or 0),
         (source.start, *source.steps[:3]),
-        (target.start, *target.steps[:3]),
+        (target.start, *target.steps[:2], target.steps[2] // (2 if pooled else 1)),
         (residual.start, *residual.steps[:3]),
         (line.along, line.places, height, line.width, line.pitch),
         (target.steps[2], residual.steps[2], high, wide, MATRICES.index(tile)),
         (params.add(settings(tile, height, whole.clamp)), places.scratch),
         (int(target_buffer.pairs), target_buffer.shift // PAIRS),
+        (below, line.sixteens // (high * below) * below, int(pooled), part, strip),
         (len(whole.taps), TILE_FIELDS, *steps, whole.block, target.block, residual.block),
         (ADD_RESIDUAL if whole.residual else 0, 0, 0),
         whole.taps,

@@ -15,7 +15,7 @@ from test_plan_nets import NETS
 from test_rounding import check, half
 
 from netdsl import cpu
-from netdsl.cpu import plan, table
+from netdsl.cpu import matrix, plan, table
 from netdsl.cpu.direct import view
 from netdsl.cpu.half_pool import half_narrow_pool, half_pool
 from netdsl.cpu.halves import Writers, moved_up
@@ -51,7 +51,8 @@ def test_tiles_of_matrices_keep_their_sums_in_registers() -> None:
         loop = lines[at[0] : at[-1]]
         assert not any("tilestored" in line or "(%rsp" in line for line in loop), tile
         assert sum("tilestored" in line for line in lines) == sums
-        assert sum("tileloadd" in line for line in lines) == sum(tile.shape)
+        # Inputs and weights, and the sums of the parts before.
+        assert sum("tileloadd" in line for line in lines) == sum(tile.shape) + sums
 
 
 @pytest.mark.parametrize("shape", [tile.shape for tile in MATRICES])
@@ -193,6 +194,84 @@ def test_each_number_is_rounded_once_wherever(name: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(plan, "moved_up", lambda graph, writers: (graph, frozenset()))
     for found, wanted in zip(moved, outputs(), strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+POOLED = [
+    "input 3x30x30; conv3p1(40) -> relu -> maxpool2 -> conv3p1(70) -> maxpool2 -> conv1(33)",
+    "input 64x17x31; conv3p1(64) -> relu6 -> maxpool2 -> conv1(8)",
+    "input 160x35x33; conv3p1(24) -> maxpool2",
+    "input 64x29x15; conv3p1(24) -> maxpool2",
+    "input 64x40x40; [conv3p1(48) -> maxpool2 | conv2s2(80)] -> conv1(20)",
+    "input 32x64x64; conv3p1g2(64) -> maxpool2 -> conv1(5)",
+    "input 40x41x50; conv5s2p2(50) -> maxpool2 -> conv1(5)",
+]
+
+
+@needs_matrices
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("text", POOLED)
+def test_pools_of_what_is_stored(text: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Squares are pooled to the same bits as by a step behind the layer, and a NaN stays one."""
+    graph = load(text)
+    weights, inputs = drawn_weights(graph), drawn_inputs(graph, batch)
+    for x in inputs.values():
+        x.reshape(-1)[x.size // 2] = np.nan
+
+    def outputs() -> tuple[list[str], Floats]:
+        made = cpu.compile(graph, weights, batch=batch, precision="bf16")
+        poison(made)
+        made.run(inputs)
+        return [step.word for step in made.steps], *made.run(inputs).values()
+
+    words, found = outputs()
+    assert not any(word.startswith("maxpool") for word in words)
+    monkeypatch.setattr(plan, "pools", lambda *_: False)
+    words, wanted = outputs()
+    assert any(word.startswith("maxpool") for word in words)
+    assert np.isnan(wanted).any()
+    np.testing.assert_array_equal(found, wanted)
+
+
+@needs_matrices
+@pytest.mark.parametrize(
+    "text",
+    [
+        "input 512x10x10; conv3p1(16) -> maxpool2",  # rows of 10 take 10 registers, a plane 8
+        "input 64x16x16; conv3p1g64(64) -> maxpool2",
+        "input 64x16x16; conv3p1(64) -> maxpool3s2",
+    ],
+)
+def test_pools_that_are_steps_of_their_own(text: str) -> None:
+    graph = load(text)
+    made = cpu.compile(graph, drawn_weights(graph), batch=1, precision="bf16")
+    assert any(step.word.startswith("maxpool") for step in made.steps)
+
+
+@needs_matrices
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "input 100x37x19; conv3p1(80)",  # 36 taps in three parts
+        "input 40x9x70; conv5p2(33)",
+        "input 130x21x5; conv3p1(40)",
+        "input 96x15x13; conv3p1g3(96)",
+    ],
+)
+def test_sums_in_parts(text: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums go on where their last part ended: they are the same to the bit."""
+    graph = load(text)
+    weights, inputs = drawn_weights(graph), drawn_inputs(graph, batch)
+
+    def output() -> Floats:
+        made = cpu.compile(graph, weights, batch=batch, precision="bf16")
+        poison(made)
+        made.run(inputs)
+        return next(iter(made.run(inputs).values()))
+
+    found = output()
+    monkeypatch.setattr(matrix, "parted", lambda whole: (len(whole.taps), 1))
+    np.testing.assert_array_equal(found, output())
 
 
 def halves_of(text: str) -> tuple[Graph, frozenset[str]]:

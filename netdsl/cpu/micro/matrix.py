@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from netdsl.cpu.compiler import FLOATS, INTS
 from netdsl.cpu.micro import vectors
-from netdsl.cpu.micro.fields import TABLE, TURNS, W_BLOCK, X_STEP
+from netdsl.cpu.micro.fields import TABLE, W_BLOCK, X_STEP
 from netdsl.cpu.micro.registers import registers
 from netdsl.cpu.micro.shapes import MATRICES, Kind, Tile
 from netdsl.cpu.micro.vectors import LONG
@@ -38,32 +38,39 @@ def operate(builder: ir.IRBuilder, name: str, *args: Any) -> None:
 
 
 class Writer(vectors.Writer):
-    """Writes one tile's function: (arena, params, t, scratch, w, x of each A up to four)."""
+    """Writes one tile's function: (arena, params, t, scratch, w, first, end, x of each A up to
+    four). It adds up the taps from `first` to `end`, to what is in scratch where `first` is not 0.
+    """
 
     def __init__(self, module: ir.Module, tile: Tile, name: str) -> None:
-        super().__init__(module, name, 6)
+        super().__init__(module, name, 8)
         self.high, self.across = tile.shape
         self.registers = registers(tile.shape)
-        self.scratch, self.w, *xs = self.places
+        self.scratch, self.w, self.first, self.end, *xs = self.places
         self.xs = [self.builder.gep(self.arena, [x]) for x in xs[: self.high]]
         self.write()
 
     def write(self) -> None:
-        """Zeros, loop over the taps, store."""
+        """Zeros or what there is, loop over the taps, store."""
         b, row = self.builder, ir.Constant(LONG, ROW)
-        for i in range(self.high * self.across):
-            operate(b, "tilezero", i)
+        out, sums = b.gep(self.arena, [self.scratch]), range(self.high * self.across)
+        places = [b.bitcast(b.gep(out, [ir.Constant(LONG, i * WEIGHTS)]), POINTER) for i in sums]
+        with b.if_else(b.icmp_signed("==", self.first, ir.Constant(LONG, 0))) as (anew, again):
+            with anew:
+                for i in sums:
+                    operate(b, "tilezero", i)
+            with again:
+                for i in sums:
+                    operate(b, "tileloadd64", i, places[i], row)
         self.loop()
-        out = b.gep(self.arena, [self.scratch])
-        for i in range(self.high * self.across):
-            place = b.gep(out, [ir.Constant(LONG, i * WEIGHTS)])
-            operate(b, "tilestored64", i, b.bitcast(place, POINTER), row)
+        for i in sums:
+            operate(b, "tilestored64", i, places[i], row)
         b.ret_void()
 
     def loop(self) -> None:
-        """Adds up all taps, one at least."""
+        """Adds up the taps, one at least."""
         b = self.builder
-        turns, table = self.field(TURNS), b.gep(self.t, [self.field(TABLE)])
+        table = b.gep(self.t, [self.field(TABLE)])
         step, apart = self.times(self.field(X_STEP), 4), self.field(W_BLOCK)
         weights = b.gep(self.params, [self.w])
         before, loop, after = b.block, b.append_basic_block(), b.append_basic_block()
@@ -83,9 +90,9 @@ class Writer(vectors.Writer):
                 for j in range(self.across)
             ],
         )
-        again = b.cbranch(b.icmp_signed("<", following, turns), loop, after)
+        again = b.cbranch(b.icmp_signed("<", following, self.end), loop, after)
         again.set_metadata("llvm.loop", self.not_unrolled())
-        turn.add_incoming(ir.Constant(LONG, 0), before)
+        turn.add_incoming(self.first, before)
         turn.add_incoming(following, loop)
         b.position_at_end(after)
 
@@ -144,6 +151,8 @@ def run_matrix(
     t: Any,
     scratch: Any,
     w: Any,
+    first: Any,
+    end: Any,
     x0: Any,
     x1: Any,
     x2: Any,
@@ -152,7 +161,7 @@ def run_matrix(
     """Runs a tile by its number among `MATRICES`; x0 to x3: where its As start, as many as it has.
 
     t: its part of the descriptor. scratch: where in the arena its sums go, [A][B][16 pixels][16
-    filters]; w: the first block's weights in params.
+    filters]; w: the first block's weights in params; first, end: the taps that are added up.
     """
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
@@ -161,7 +170,7 @@ def run_matrix(
         vectors.call_one(builder, wanted, functions, rest)
         return context.get_dummy_value()
 
-    return types.void(types.int64, FLOATS, FLOATS, INTS, *[types.int64] * 6), lower
+    return types.void(types.int64, FLOATS, FLOATS, INTS, *[types.int64] * 8), lower
 
 
 @intrinsic
