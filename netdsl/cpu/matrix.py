@@ -28,7 +28,7 @@ from netdsl.cpu.late import njit
 from netdsl.cpu.launch import share, worker
 from netdsl.cpu.layout import BODY, LANES, Buffer, Call, Floats
 from netdsl.cpu.micro import MATRICES, Kind, Tile, configure, past, release, run_matrix
-from netdsl.cpu.micro.fields import ADD_RESIDUAL, TILE_FIELDS
+from netdsl.cpu.micro.fields import TILE_FIELDS
 from netdsl.cpu.micro.registers import registers
 from netdsl.cpu.task import Places
 from netdsl.cpu.tiling import starts as evenly
@@ -50,15 +50,16 @@ from netdsl.cpu.walks import (
 # on a line, its places, those of a register, those of a row, and those from row to row; the floats
 # from row to row of output and residual; a tile's sixteens and blocks of filters, and its number;
 # the registers' sizes in params; the threads' scratch in the arena; whether outputs are bfloat16,
-# and the block of 16 of a pair's that the first filters are; sixteens from one of a tile's to the
-# next, and how many tiles are so; whether squares of 2x2 are pooled, when two lines have their
-# outputs in one; the taps of a part of the sums, and the tiles that do it before they do the next;
-# then the tile's fields.
+# and the block of 16 of a pair's that the first filters are; the blocks of filters that a residual
+# is added to, of which those that only pad the outputs' last pair are none; sixteens from one of a
+# tile's to the next, and how many tiles are so; whether squares of 2x2 are pooled, when two lines
+# have their outputs in one; the taps of a part of the sums, and the tiles that do it before they do
+# the next; then the tile's fields.
 ALONG, PLACES, HEIGHT, WIDTH, PITCH, Y_DOWN, R_DOWN = range(STEPS, STEPS + 7)
-HIGH, ACROSS, NUMBER, SIZES, SCRATCH, HALVED, SHIFT = range(STEPS + 7, STEPS + 14)
-BELOW, WHOLE, POOLED, PART, STRIP = range(STEPS + 14, STEPS + 19)
+HIGH, ACROSS, NUMBER, SIZES, SCRATCH, HALVED, SHIFT, ADDED = range(STEPS + 7, STEPS + 15)
+BELOW, WHOLE, POOLED, PART, STRIP = range(STEPS + 15, STEPS + 20)
 UNITS = BODY + 3
-TILE = STEPS + 19
+TILE = STEPS + 20
 
 PAIRS = LANES // 2
 """Floats that 16 channels in pairs stand in the place of."""
@@ -109,14 +110,14 @@ def finish(arena, params, d, sums, y, r, bias, block, count):  # type: ignore[no
     """Stores 16 filters of some places of a row: bias, residual, bounds, rounding."""
     add, low, high = load(params, bias), load(params, d[SIZES] + 16), load(params, d[SIZES] + 32)
     y_step, r_step = d[TILE + 3], d[TILE + 4]
-    residual, half = d[TILE + 8] & ADD_RESIDUAL, d[HALVED]
+    residual, half = block < d[ADDED], d[HALVED]
+    r += block * d[TILE + 7]
     if half:
         block += d[SHIFT]
         y += (block >> 1) * d[TILE + 6] + 8 * (block & 1)
     else:
         y += block * d[TILE + 6]
     if residual:
-        r += block * d[TILE + 7]
         for i in range(count):
             v = load(arena, sums + 16 * i) + add + load(arena, r + i * r_step)
             store(arena, sums + 16 * i, v)
@@ -368,9 +369,10 @@ def describe(whole: Sum, parts: int, places: Places, pooled: bool = False) -> Ca
         (target.steps[2], residual.steps[2], high, wide, MATRICES.index(tile)),
         (params.add(settings(tile, height, whole.clamp)), places.scratch),
         (int(target_buffer.pairs), target_buffer.shift // PAIRS),
+        (places.inputs[1].blocks if whole.residual else 0,),
         (below, line.sixteens // (high * below) * below, int(pooled), part, strip),
         (len(whole.taps), TILE_FIELDS, *steps, whole.block, target.block, residual.block),
-        (ADD_RESIDUAL if whole.residual else 0, 0, 0),
+        (0, 0, 0),
         whole.taps,
         *filters,
     )

@@ -158,6 +158,23 @@ def test_what_is_added_is_not_rounded() -> None:
     np.testing.assert_allclose(found, np.maximum(sums + x, 0), rtol=0, atol=2e-5)
 
 
+@needs_matrices
+@pytest.mark.parametrize("batch", [2, 3])
+def test_a_residual_ends_with_its_own_channels(batch: int) -> None:
+    """Forty channels are three blocks, of four that their two pairs have room for: what is behind
+    the third is the next sample, or memory where nothing was written."""
+    graph = load("input 32x9x7; conv1(40) -> [conv3p1(40) + id] -> relu -> conv1(8)")
+    weights, inputs = drawn_weights(graph), drawn_inputs(graph, batch)
+    made = cpu.compile(graph, weights, batch=batch, precision="bf16")
+    x = inputs[graph.inputs[0]]
+    poison(made)
+    whole = next(iter(made.run(inputs).values()))
+    assert np.isfinite(whole).all()
+    x[-1, :, 4] = np.nan
+    broken = next(iter(made.run(inputs).values()))
+    np.testing.assert_array_equal(broken[:-1], whole[:-1])
+
+
 CHAINS = {
     "pools": """
         input 32x19x17
