@@ -107,14 +107,14 @@ class Layer(ABC):
     """Whether it reads zeros above and below its input."""
 
     @abstractmethod
-    def call(self, rows: Span, source: Share, target: Share, part: int) -> Call:
-        """The call that makes some rows of the output, on one thread."""
+    def call(self, rows: Span, source: Share, target: Share, part: int, sample: int) -> Call:
+        """The call that makes some rows of a sample's output, on one thread."""
 
 
 class Pool(Layer):
     """Any pool of windows."""
 
-    def call(self, rows: Span, source: Share, target: Share, part: int) -> Call:
+    def call(self, rows: Span, source: Share, target: Share, part: int, sample: int) -> Call:
         first, end = rows
         output = self.places.output.rows(target[0], first - target[1], end - first)
         given = self.places.inputs[0].rows(source[0], -source[1], self.task.shapes[0][1])
@@ -124,7 +124,7 @@ class Pool(Layer):
 class Response(Layer):
     """A local response normalisation."""
 
-    def call(self, rows: Span, source: Share, target: Share, part: int) -> Call:
+    def call(self, rows: Span, source: Share, target: Share, part: int, sample: int) -> Call:
         count, given, output = rows[1] - rows[0], self.places.inputs[0], self.places.output
         if count not in self.calls:
             views = output.rows(0, 0, count), given.rows(0, 0, count)
@@ -146,7 +146,7 @@ class Sums(Layer):
     def whole(self) -> Sum:
         return direct_sum(self.task, self.places)
 
-    def call(self, rows: Span, source: Share, target: Share, part: int) -> Call:
+    def call(self, rows: Span, source: Share, target: Share, part: int, sample: int) -> Call:
         count, stride = rows[1] - rows[0], window(self.task).stride[0]
         if count not in self.calls:
             some = self.whole._replace(counts=(1, 1, count, self.task.made[2]))
@@ -158,7 +158,7 @@ class Sums(Layer):
             _shift(self.places.output, target[0], rows[0] - target[1]),
         ]
         if self.task.whole.residual:
-            shifts.append(_shift(self.places.inputs[1], target[0], rows[0]))
+            shifts.append(_shift(self.places.inputs[1], sample, rows[0]))
         d = d.copy()
         for place, shift in zip(PLACES[kernel], shifts, strict=False):
             d[place] += shift
@@ -200,7 +200,7 @@ def _part(
             if first < end:
                 source = (part, needed[i - 1][0]) if i else (n, 0)
                 target = (part, rows[0]) if between else (n, 0)
-                yield layer.call((first, end), source, target, part)
+                yield layer.call((first, end), source, target, part, n)
             made[i] = rows[0], end
 
 

@@ -33,6 +33,7 @@ NETS = {
     "widened": f"input 12x120x9; {WIDENED}",
     "widened, by two": f"input 12x121x10; {WIDENED.replace('3p1', '3s2p1')}",
     "with a residual": f"input 12x120x9; [id + {WIDENED}] -> [id + {WIDENED}]",
+    "with a residual within": "input 32x120x9; [id + dwconv3p1 -> conv1(32)] -> relu -> conv1(16)",
     "from planes": "input 3x240x18; conv3x3s2p1(32) -> relu -> dwconv3x3p1 -> conv1x1(16)",
     "wide kernels": "input 16x120x9; conv1x1(32) -> dwconv5x5p2 -> dwconv5x5s2p2 -> conv1x1(8)",
     "padded below alone": "input 16x120x10; conv1x1(32) -> dwconv3x3s2same -> conv1x1(8)",
