@@ -7,10 +7,13 @@ nothing: the rows end, and that is the error.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from lzma import LZMAError
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -23,6 +26,13 @@ from netdsl.ops import Shape
 NPY, ZIP = b"\x93NUMPY", b"PK\x03\x04"
 LARGEST_ROW = 1 << 32
 """Bytes of the largest row that is read."""
+
+DAMAGE = (
+    *(OSError, ValueError, EOFError, MemoryError, ArithmeticError, RuntimeError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error, LZMAError, TokenError),
+)
+"""What reading a damaged file raises in NumPy and `zipfile`: its header is read as Python, and may
+promise more than memory holds; its members are unpacked, and may be encrypted."""
 
 Source = Path | IO[bytes]
 
@@ -90,7 +100,8 @@ class Arrays:
         data = file.read(size)
         if len(data) < size:
             raise error("truncated", f"{self._label(key)} breaks off before its last number")
-        return np.frombuffer(data, dtype).reshape(shape).astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite
+            return np.frombuffer(data, dtype).reshape(shape).astype(np.float32)
 
     def _header(self, member: str) -> Header:
         with self._open(member) as file:
@@ -126,9 +137,13 @@ class Arrays:
             yield
         except NetError:
             raise
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as problem:
-            said = getattr(problem, "strerror", None) or str(problem).partition("\n")[0]
-            raise error("unreadable", f"{self.name} cannot be read: {said}") from None
+        except DAMAGE as problem:
+            raise error("unreadable", f"{self.name} cannot be read: {in_a_line(problem)}") from None
+
+
+def in_a_line(problem: BaseException) -> str:
+    """What was wrong, in one line."""
+    return getattr(problem, "strerror", None) or str(problem).partition("\n")[0]
 
 
 def is_zip(source: Source) -> bool:

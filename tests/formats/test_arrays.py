@@ -88,6 +88,38 @@ def test_broken_files(tmp_path: Path) -> None:
         rows(tmp_path / "y", "a")
 
 
+def header(text: bytes) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+def test_headers_that_are_no_python(tmp_path: Path) -> None:
+    for text in (b"{'descr': '<f4', \n", b"{(", b" {}\n  {}\n {", b"(" * 9000, b"{'a': 1e999L"):
+        (tmp_path / "y").write_bytes(header(text))
+        with pytest.raises(NetError, match="cannot be read"):
+            Arrays(tmp_path / "y", "y")
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_that_do_not_unpack(packing: int, tmp_path: Path) -> None:
+    stream = BytesIO()
+    np.save(stream, X)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", packing) as archive:
+        archive.writestr("a.npy", stream.getvalue())
+    whole = bytearray((tmp_path / "x.npz").read_bytes())
+    for place in range(50, 60):
+        damaged = whole.copy()
+        damaged[place] ^= 0xFF
+        (tmp_path / "y").write_bytes(damaged)
+        with pytest.raises(NetError, match="cannot be read"):
+            rows(tmp_path / "y", "a")
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_beyond_float32_is_infinite(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([[1e300, -1e300]]))
+    np.testing.assert_array_equal(rows(tmp_path / "x.npy"), [[np.inf, -np.inf]])
+
+
 @pytest.mark.parametrize("name", ["y.npy", "y.npz"])
 def test_outputs_are_saved_batch_by_batch(name: str, tmp_path: Path) -> None:
     with saving(tmp_path / name, {"fc1": (2, 3)}) as saver:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -101,9 +102,28 @@ def test_npz_that_does_not_do(tmp_path: Path, arrays: dict[str, np.ndarray], say
 
 
 def test_no_npz_at_all(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((2, 1)))
     (tmp_path / "a.npz").write_bytes(b"junk")
+    for name in ("a.npy", "a.npz"):
+        with pytest.raises(NetError, match=r"is no \.npz file"):
+            open_data(tmp_path / name)
+
+
+def test_a_damaged_npz(tmp_path: Path) -> None:
+    pictures, labels = spots(6)
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, inputs=pictures, labels=labels)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:70] + b"\xff" * 9 + whole[79:])
     with pytest.raises(NetError, match="cannot be read"):
-        open_data(tmp_path / "a.npz")
+        open_data(path)
+    for shape in (b"(6,", b"(" + b"9" * 12 + b", ), }", b"(" + b"9" * 40 + b", ), }"):
+        text = b"{'descr': '<f4', 'fortran_order': False, 'shape': " + shape + b"\n"
+        with zipfile.ZipFile(path, "w") as archive:
+            head = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little")
+            archive.writestr("inputs.npy", head + text)
+        with pytest.raises(NetError, match="cannot be read"):
+            open_data(path)
 
 
 @pytest.mark.parametrize(("labels", "names"), [(1, "data_batch_{}.bin test_batch.bin"), (2, "")])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.faults import error
+from netdsl.formats.arrays import DAMAGE, in_a_line
 from netdsl.train.data.examples import Data, Examples
 
 INPUTS = ("inputs", "images", "x", "data")
@@ -20,13 +21,19 @@ def read_npz(path: Path) -> Data:
     """A .npz file with arrays such as `inputs` and `labels`, or `x_train`, `y_train`, `x_test`, ….
 
     uint8 inputs are pictures, floats are taken as they are; whole numbers as targets are classes.
-    Raises NetError: unreadable, no such arrays.
+    Raises NetError: another file, unreadable, no such arrays.
     """
     try:
+        if not zipfile.is_zipfile(path):
+            raise error(
+                "not-data",
+                f"{path} is no .npz file, or is broken off",
+                help="np.savez writes arrays `inputs` and `labels` to one",
+            )
         with np.load(path, allow_pickle=False) as file:
             arrays = {name.lower(): np.asarray(file[name]) for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as problem:
-        raise error("unreadable", f"{path} cannot be read: {problem}") from None
+    except DAMAGE as problem:
+        raise error("unreadable", f"{path} cannot be read: {in_a_line(problem)}") from None
     for ending in ("", "_train"):
         train = _examples(f"{path}", arrays, ending)
         if train is not None:
@@ -47,7 +54,8 @@ def _examples(name: str, arrays: dict[str, NDArray[Any]], ending: str) -> Exampl
         if values.dtype.kind not in "biuf" or values.ndim == 0:
             raise error("not-numbers", f"{name}: the {what} are {values.dtype}, not numbers")
     if inputs.dtype != np.uint8:
-        inputs = inputs.astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite
+            inputs = inputs.astype(np.float32)
     if targets.dtype.kind in "biu":
         targets = targets.astype(np.int64)
     return Examples(name, inputs, targets)
