@@ -45,3 +45,12 @@ def user_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library/Caches"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder, as far as can be seen: its name may be longer than
+    any, or its folder closed."""
+    try:
+        return path.exists()
+    except OSError:
+        return False

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from netdsl.formats.atomic import called
 from netdsl.graph import Graph
 from netdsl.net import Net
 from netdsl.runner import Runner
@@ -67,7 +68,7 @@ class Case:
         """The net as an ONNX file, written when first asked for. Raises NetError."""
         from netdsl.formats.onnx import write_onnx
 
-        path = self.folder / f"{self.net.name}.onnx"
+        path = self.folder / called(self.net.name, ".onnx")
         if not path.exists():
             write_onnx(self.graph, self.weights, path)
         return path

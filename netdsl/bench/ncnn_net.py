@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.bench.engine import Unfit
+from netdsl.formats.atomic import called
 from netdsl.graph import Graph, Node
 from netdsl.graph.fused import Fused, fuse, parts
 from netdsl.graph.passes import lowered, own_weights
@@ -90,7 +91,7 @@ def write(graph: Graph, weights: Mapping[str, Array], folder: Path) -> Written:
     for asked, held in zip(graph.outputs, low.outputs, strict=True):
         blobs[asked] = unread[held].pop(0)
     blobs |= {name: name for name in low.inputs}
-    param, model = folder / f"{graph.name}.param", folder / f"{graph.name}.bin"
+    param, model = (folder / called(graph.name, ending) for ending in (".param", ".bin"))
     param.write_text("\n".join([str(MAGIC), f"{len(lines)} {count}", *lines]) + "\n")
     model.write_bytes(b"".join(data))
     return Written(param, model, blobs)

@@ -29,11 +29,12 @@ def draw(
     """
     from netdsl.cost import count
     from netdsl.draw import save
+    from netdsl.formats.atomic import called
 
     found = graphs([net] if net else [], text, no_limits)
     if len(found) > 1:
         raise error("two-nets", "draw takes one net")
     cost = count(found[0])
-    file = out or f"{cost.net}.svg"
+    file = out or str(called(cost.net, ".svg"))
     save(cost, file, None if everything else frozenset(opened))
     print(f"wrote {file}")

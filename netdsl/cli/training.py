@@ -17,6 +17,7 @@ from netdsl.cli.progress import bar
 from netdsl.cli.texts import wanted
 from netdsl.cuda import devices
 from netdsl.faults import error
+from netdsl.formats.atomic import called, check_place
 from netdsl.net import Net
 from netdsl.train import Callback, Data, Examples, Settings, Trainer, open_data
 from netdsl.train.checkpoint import Checkpoint, read_checkpoint
@@ -54,8 +55,9 @@ def start(net: Net, request: Request) -> None:
     if request.check_gradients:
         _check(net, request, say)
         return
+    out = request.out or called(net.name, ".safetensors")
     _check_flags(request)
-    out = request.out or Path(f"{net.name}.safetensors")
+    _check_places(out, request)
     found = read_checkpoint(checkpoint_of(out), net.graph) if request.resume else None
     settings = _settings(request, found)
     card = on_card(settings.device, settings.precision)
@@ -99,10 +101,22 @@ def _check_flags(request: Request) -> None:
         raise error("wrong-ending", f"{request.metrics}: metrics go to a .csv or .jsonl file")
     if request.curves is not None:
         Curves.check(request.curves)
-    if request.out is not None and request.out.parent != Path() and not request.out.parent.is_dir():
-        raise error("cannot-write", f"there is no folder {request.out.parent}")
     if request.resume and request.weights is not None:
         raise error("two-weights", "--resume has its own weights: leave --weights out")
+
+
+def _check_places(out: Path, request: Request) -> None:
+    """That all that is to be written can be, before hours go by."""
+    check_place(out)
+    if out == checkpoint_of(out):
+        raise error(
+            "wrong-ending",
+            f"{out} is where checkpoints go, weights need another name",
+            help=f"--out {out.with_suffix('.safetensors')}",
+        )
+    for file in (checkpoint_of(out), request.metrics, request.curves):
+        if file is not None:
+            check_place(file)
 
 
 def _settings(request: Request, found: Checkpoint | None) -> Settings:

@@ -13,6 +13,7 @@ from netdsl.formats.atomic import replacing
 from netdsl.formats.weights import open_tensors
 from netdsl.graph import Graph
 from netdsl.ops import Shape
+from netdsl.resources import exists
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -38,7 +39,7 @@ def read_foreign(
     (C, *spatial), where a Caffe or ONNX file leaves it open. Raises NetError.
     """
     ending = path.suffix.lower()
-    if not path.is_file():
+    if not (exists(path) and path.is_file()):
         raise error("no-such-file", f"there is no file {path}")
     if ending in WEIGHTS_ALONE:
         raise error(

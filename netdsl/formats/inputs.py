@@ -20,6 +20,7 @@ from netdsl.formats.arrays import Arrays, is_arrays
 from netdsl.frozen import dataclass
 from netdsl.graph import Graph
 from netdsl.ops import Shape, show
+from netdsl.resources import exists
 
 PICTURES = re.compile(
     r".+\.(avif|bmp|gif|jfif|jpe?g|jp2|p[bgnp]m|png|tga|tiff?|webp)", re.IGNORECASE
@@ -82,13 +83,13 @@ def items(paths: Sequence[str], graph: Graph) -> list[Item]:
 
 
 def _files(path: Path) -> list[Path]:
+    if not exists(path):
+        raise error("no-such-file", f"there is no file {path}")
     if path.is_dir():
         inside = [p for p in path.rglob("*") if _is_input(p.relative_to(path)) and p.is_file()]
         if not inside:
             raise error("empty-folder", f"the folder {path} holds no pictures and no arrays")
         return sorted(inside, key=_natural)
-    if not path.exists():
-        raise error("no-such-file", f"there is no file {path}")
     return [path]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.faults import error
-from netdsl.formats.atomic import replacing
+from netdsl.formats.atomic import check_place, replacing
 from netdsl.ops import Shape
 
 
@@ -75,8 +75,7 @@ def check_path(path: Path, outputs: Sequence[str]) -> None:
             f"a .npy file holds one array, and there are {len(outputs)} outputs",
             help=f"save them as {path.with_suffix('.npz').name}",
         )
-    if not path.parent.is_dir():
-        raise error("cannot-write", f"{path} cannot be written: there is no folder {path.parent}")
+    check_place(path)
 
 
 @contextmanager

@@ -181,3 +181,23 @@ def test_heads_without_weights_are_said(tmp_path: Path, capsys: pytest.CaptureFi
     assert call("export", str(tmp_path / "a.net"), "--to", "pytorch", "-o", str(out)) == 0
     assert "has no auxiliary heads: they are left out" in capsys.readouterr().err
     assert "training" not in out.read_text()
+
+
+@pytest.mark.parametrize("name", [".", "/", "w" * 250, "w" * 300])
+def test_names_that_no_file_can_have(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder, and names of which something behind, or they themselves, are too long."""
+    monkeypatch.chdir(tmp_path)
+    assert call("export", "lenet5", "--to", "onnx", "-o", "a.onnx") == 0
+    for words in (
+        ("export", "lenet5", "--to", "onnx", "-o", name),
+        ("import", "a.onnx", "-o", name),
+        ("import", name if name == "/" else f"{name}.onnx"),
+        ("run", "lenet5", f"{name}.npy", "--save", f"{name}.npy"),
+        ("train", "lenet5", f"{name}.npz"),
+    ):
+        capsys.readouterr()
+        assert call(*words) == 2, words
+        assert capsys.readouterr().err.count("error[") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]

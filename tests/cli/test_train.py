@@ -126,6 +126,32 @@ def test_gradient_check(here: Path) -> None:
     assert "drops at random" in said
 
 
+def test_nothing_is_learned_that_could_not_be_kept(here: Path) -> None:
+    before = sorted(here.iterdir())
+    said = fails("train", "spots.net", "data.npz", *FLAGS, "--out", "data.npz/w.safetensors")
+    assert "there is no folder data.npz" in said
+    (here / "w.checkpoint").mkdir()
+    said = fails("train", "spots.net", "data.npz", *FLAGS, "--out", "w.safetensors")
+    assert "w.checkpoint cannot be written: it is a folder" in said
+    (here / "w.checkpoint").rmdir()
+    assert sorted(here.iterdir()) == before
+
+
+def test_a_nets_name_leads_nowhere_else(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "in").mkdir()
+    monkeypatch.chdir(here / "in")
+    text = NET.replace("spots", '"../away"')
+    for words in (
+        ("train", "-e", text, "../data.npz", *FLAGS, "--epochs", 1),
+        ("draw", "-e", text),
+    ):
+        found = run(*words)
+        assert found.exit_code == 0, found.output
+    names = {path.name for path in (here / "in").iterdir()}
+    assert names == {"__away.safetensors", "__away.checkpoint", "__away.svg"}
+    assert not list(here.glob("away*"))
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -143,6 +169,11 @@ def test_gradient_check(here: Path) -> None:
         (("spots.net", "data.npz", "--curves", "m.txt"), "curves are .png, .svg, .pdf files"),
         (("spots.net", "data.npz", "--broken", "eat"), "--broken is stop or skip, not eat"),
         (("spots.net", "data.npz", "--out", "no/w.safetensors"), "there is no folder no"),
+        (("spots.net", "data.npz", "--out", "."), ". cannot be written: it is a folder"),
+        (("spots.net", "data.npz", "--out", "w.checkpoint"), "is where checkpoints go"),
+        (("spots.net", "data.npz", "--metrics", "no/m.csv"), "there is no folder no"),
+        (("spots.net", "data.npz", "--curves", "no/c.png"), "there is no folder no"),
+        (("spots.net", "data.npz", "--out", "w" * 250), "File name too long"),
         (("spots.net", "data.npz", "--overfit", "61"), "data.npz has 60 examples"),
         (("spots.net", "data.npz", "--save-every", "0"), "--save-every is 0"),
         (("-e", "input 1x8x8; fc(2)", "data.npz", "--batch", "9"), "has label 2"),

@@ -166,6 +166,8 @@ def test_a_run_that_fails_leaves_the_old_outputs(tmp_path: Path) -> None:
         ("y.txt", "saved as .npy or .npz"),
         ("y.npy", "holds one array, and there are 2 outputs"),
         ("no/y.npz", "there is no folder"),
+        (f"{'y' * 247}.npz", "File name too long"),
+        (f"{'y' * 300}.npz", "File name too long"),
     ],
 )
 def test_names_that_cannot_be_saved(name: str, said: str, tmp_path: Path) -> None:

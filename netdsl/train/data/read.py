@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from netdsl.faults import error
+from netdsl.resources import exists
 from netdsl.train.data.arrays import read_npz
 from netdsl.train.data.cifar import is_cifar, is_pickled_cifar, read_cifar
 from netdsl.train.data.examples import Data
@@ -19,11 +20,12 @@ def open_data(given: str | Path, broken: str = "stop") -> Data:
     broken: "stop" or "skip", what to do about pictures that cannot be decoded. Raises NetError.
     """
     path = Path(given)
-    if str(given) in SETS and not path.exists():
+    there = exists(path)
+    if str(given) in SETS and not there:
         return read_named(str(given))
-    if path.is_file():
+    if there and path.is_file():
         return read_npz(path)
-    if not path.is_dir():
+    if not (there and path.is_dir()):
         raise error(
             "no-such-data",
             f"there is no data {str(given)!r}",
