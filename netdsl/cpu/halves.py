@@ -82,11 +82,15 @@ class Mover:
         return found
 
     def rounded(self, source: str) -> str:
-        """What holds a tensor in bfloat16: itself, or a step behind it, made if need be."""
+        """What holds a tensor in bfloat16: itself, or a step behind it, made if need be. The step
+        stands right behind the tensor, for what reads it now may come before those that did."""
+        if source in self.halves:
+            return source
         name = rounded_name(source)
-        if source in self.halves or name in self.nodes:
-            return source if source in self.halves else name
-        self.nodes[name] = Node(name, Rounded(LANES), (source,), self.nodes[source].shape)
+        if name in self.nodes:
+            self.order.remove(name)
+        else:
+            self.nodes[name] = Node(name, Rounded(LANES), (source,), self.nodes[source].shape)
         self.order.insert(self.order.index(source) + 1, name)
         return name
 

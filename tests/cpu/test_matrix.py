@@ -187,6 +187,9 @@ CHAINS = {
         [conv1(48) | conv1(32) | maxpool3s1p1 -> conv1(16)] -> relu -> conv1(8)
         """,
     "parts of pools": "input 64x9x9; [conv1(32) | maxpool3s1p1] -> conv1(24)",
+    "a pool before what reads its input": "input 32x9x9; [maxpool3s1p1 -> conv1(16) | conv1(32)]",
+    "parts before what reads them": "input 32x9x9; conv1(32) -> elu as a; [a | conv1(32)] as b; "
+    "[b -> conv1(8) | a -> conv1(8)]",
     "parts that are read elsewhere": "input 32x9x9; conv1(32) as a; [a | conv1(16)] -> conv1(24)",
     "responses": "input 3x24x24; conv5s2p2(48) -> relu -> lrn -> maxpool2 -> conv1(20)",
     "odd responses": "input 3x24x24; conv5s2p2(40) -> lrn -> conv1(20)",
@@ -310,6 +313,14 @@ def test_rounding_moves_up_to_what_makes_numbers() -> None:
     assert steps(graph) == list(graph.inputs)
     assert len(halves) == 5
     assert graph.outputs[0] not in halves
+
+
+def test_what_is_rounded_is_there_before_its_readers() -> None:
+    graph, _ = halves_of("input 32x9x9; [maxpool3s1p1 -> conv1(16) | conv1(32)]")
+    seen: set[str] = set()
+    for node in graph:
+        assert seen.issuperset(node.inputs)
+        seen.add(node.name)
 
 
 def test_what_others_read_is_rounded_behind() -> None:
