@@ -33,6 +33,10 @@ NETS = {
         [conv3s2p1(48) -> relu -> conv3p1(48) + conv1s2(48)] -> relu
         gap
     """,
+    "added to its input": """
+        input 3x9x8
+        [conv3p1(3) + id] -> relu -> conv1(4)
+    """,
     "inception": """
         input 16x9x9
         every conv -> relu
