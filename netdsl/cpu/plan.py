@@ -353,12 +353,8 @@ class Making:
             if name not in outputs
             and name not in added
             and readers[name]
-            and all(self._by_planes(reader, name) for reader in readers[name])
+            and all(self.needs[reader].planar for reader in readers[name])
         )
-
-    def _by_planes(self, reader: str, name: str) -> bool:
-        """Whether a node reads an input of the graph in planes. A residual it does not."""
-        return self.needs[reader].planar and name not in self.graph[reader].inputs[1:]
 
     def steps(self, placement: Placement) -> dict[str, Step]:
         """All steps by their nodes' names, in the graph's order. The largest weights are packed

@@ -190,6 +190,9 @@ CHAINS = {
     "a pool before what reads its input": "input 32x9x9; [maxpool3s1p1 -> conv1(16) | conv1(32)]",
     "parts before what reads them": "input 32x9x9; conv1(32) -> elu as a; [a | conv1(32)] as b; "
     "[b -> conv1(8) | a -> conv1(8)]",
+    "a residual behind an odd block": """
+        input 16x12x11; conv1(48) -> [conv1(16) | [conv3p1(48) + id]] -> conv1(24)
+        """,
     "parts that are read elsewhere": "input 32x9x9; conv1(32) as a; [a | conv1(16)] -> conv1(24)",
     "responses": "input 3x24x24; conv5s2p2(48) -> relu -> lrn -> maxpool2 -> conv1(20)",
     "odd responses": "input 3x24x24; conv5s2p2(40) -> lrn -> conv1(20)",
