@@ -24,7 +24,8 @@ from netdsl.cuda.describe import (
 from netdsl.cuda.direct import conv_direct, conv_finish
 from netdsl.cuda.gemm import KERNELS
 from netdsl.cuda.layout import Call, Floats, axes, spread
-from netdsl.cuda.mixed import plan_mixed, suits
+from netdsl.cuda.mixed import packs, plan_mixed, suit
+from netdsl.cuda.packing import Packs
 from netdsl.cuda.sizes import MEDIUM, NARROW, SQUARE, WIDE, Tile
 from netdsl.cuda.sums import MOST_EDGES
 from netdsl.cuda.task import Task
@@ -49,6 +50,15 @@ class Cut(NamedTuple):
 
 def plan_conv(task: Task) -> list[Call]:
     """A convolution with what is fused into it."""
+    return plan_sums(task, [_sum_of(task)])
+
+
+def conv_packs(task: Task) -> Packs:
+    """What its kernels do with packed tensors."""
+    return packs(task, [_sum_of(task)])
+
+
+def _sum_of(task: Task) -> Sum:
     op, source, target = task.whole.base, task.inputs[0], task.output
     assert isinstance(op, Conv)
     w, size = op.window, source.size
@@ -58,7 +68,7 @@ def plan_conv(task: Task) -> list[Call]:
     zs, ys, xs = reach
     weights = task.weights["weight"].reshape(op.groups, op.filters // op.groups, -1)
     _, height, width = target.size
-    whole = Sum(
+    return Sum(
         size=size,
         out=target.size,
         stride=axes(w.stride, 1),
@@ -70,7 +80,6 @@ def plan_conv(task: Task) -> list[Call]:
         group_floats=inside * source.plane,
         channels=inside,
     )
-    return plan_sums(task, [whole])
 
 
 def _negative(values: Axes) -> Axes:
@@ -84,7 +93,7 @@ def plan_sums(task: Task, sums: list[Sum]) -> list[Call]:
     filters = sums[0].weights.shape[0] * sums[0].weights.shape[2]
     bias = task.weights.get("bias", np.zeros(filters, np.float32))
     ending = Ending(task.params.add(bias), kind, task.params.add(values))
-    if task.precision != "fp32" and all(suits(each, task.precision) for each in sums):
+    if suit(task, sums):
         return plan_mixed(task, sums, ending)
     return [call for each in sums for call in _plan_sum(task, each, ending)]
 

@@ -8,6 +8,8 @@ import numpy as np
 from netdsl.cuda.activation import ends, numbers
 from netdsl.cuda.conv import Sum, plan_sums
 from netdsl.cuda.layout import Call
+from netdsl.cuda.mixed import packs
+from netdsl.cuda.packing import NEVER, Packs
 from netdsl.cuda.reduce import SAMPLES, dense_rows
 from netdsl.cuda.sizes import THREADS
 from netdsl.cuda.task import Task
@@ -18,13 +20,24 @@ FEW_SAMPLES = 2 * SAMPLES
 
 def plan_dense(task: Task) -> list[Call]:
     """A fully connected layer with what is fused into it."""
-    op, source = task.whole.base, task.inputs[0]
-    assert isinstance(op, Linear)
     if task.batch <= FEW_SAMPLES:
-        return [_rows(task, op)]
+        return [_rows(task)]
+    return plan_sums(task, [_sum_of(task)])
+
+
+def dense_packs(task: Task) -> Packs:
+    """What its kernels do with packed tensors. Positions of their own are other rows of weights."""
+    if task.batch <= FEW_SAMPLES:
+        return NEVER
+    can = packs(task, [_sum_of(task)])
+    return can._replace(reads=can.reads and task.inputs[0].plane == 1)
+
+
+def _sum_of(task: Task) -> Sum:
+    source = task.inputs[0]
     table = np.zeros((source.sample, 4), np.int32)
     table[:, 0] = np.arange(source.sample)
-    whole = Sum(
+    return Sum(
         size=(1, 1, 1),
         out=(1, 1, 1),
         stride=(1, 1, 1),
@@ -36,11 +49,11 @@ def plan_dense(task: Task) -> list[Call]:
         group_floats=0,
         channels=source.sample,
     )
-    return plan_sums(task, [whole])
 
 
-def _rows(task: Task, op: Linear) -> Call:
-    source, params = task.inputs[0], task.params
+def _rows(task: Task) -> Call:
+    op, source, params = task.whole.base, task.inputs[0], task.params
+    assert isinstance(op, Linear)
     kind, values = numbers(task.whole.activation)
     weights = params.add(task.weights["weight"])
     bias = params.add(task.weights.get("bias", np.zeros(op.filters, np.float32)))

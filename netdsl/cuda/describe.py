@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from netdsl.cuda.layout import Buffer, Floats
+from netdsl.cuda.rounding import PER_WORD
 from netdsl.cuda.sums import EDGE_BITS, FIELDS, OUTSIDE
 from netdsl.cuda.task import Ints, Task
 
@@ -102,7 +103,7 @@ def describe(task: Task, whole: Sum, operands: Operands, ending: Ending, parts: 
     d += [len(operands.edges), edges, operands.table, *operands.weights]
     d += [target.offset + whole.origin, target.batch_stride, target.plane, *whole.steps]
     d += [ending.bias, *_residual(task, whole), ending.kind, ending.numbers]
-    d += [*parts, groups, cell]
+    d += [*parts, groups, cell, *_packed(task, whole)]
     assert len(d) == FIELDS
     return task.ints.add(d)
 
@@ -112,6 +113,14 @@ def _residual(task: Task, whole: Sum) -> tuple[int, int]:
         return -1, 0
     other: Buffer = task.inputs[1]
     return other.offset + whole.origin, other.batch_stride
+
+
+def _packed(task: Task, whole: Sum) -> tuple[int, int, int, int]:
+    target = task.packed_output
+    if target is None:
+        return -1, 0, 0, 1
+    start = target.offset + whole.origin * target.cell
+    return start, target.batch_stride, target.cell, PER_WORD[task.precision]
 
 
 def splitting(blocks: int, slices: int, processors: int, deep: int) -> tuple[int, int]:

@@ -38,12 +38,12 @@ from netdsl.cuda.sums import (
 
 @cuda.jit(device=True)
 def put(arena, params, ints, at, total, m, f):  # type: ignore[no-untyped-def]
-    """Ends the sum of position m and filter f, counted in all groups, and writes it."""
+    """Ends the sum of position m and filter f, counted in all groups; writes it where the output is
+    not packed alone."""
     n, step = target_of(ints, at, m)
     place = int32(step + f * ints[uint32(at + TARGET_FILTER)])
-    to = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + place)
     numbers = ints[uint32(at + NUMBERS)]
-    arena[uint32(to)] = finished(
+    total = finished(
         arena,
         params,
         total,
@@ -53,6 +53,23 @@ def put(arena, params, ints, at, total, m, f):  # type: ignore[no-untyped-def]
         params[uint32(numbers)],
         params[uint32(numbers + 1)],
     )
+    target = ints[uint32(at + TARGET)]
+    if target >= 0:
+        arena[uint32(target + n * ints[uint32(at + TARGET_BATCH)] + place)] = total
+    return total
+
+
+@cuda.jit(device=True)
+def added(arena, ints, at, m, f):  # type: ignore[no-untyped-def]
+    """The sum of position m and filter f, of its parts."""
+    positions = ints[uint32(at + POSITIONS)]
+    lines = int32(ints[uint32(at + GROUPS)] * ints[uint32(at + FILTERS)])
+    partial = int32(ints[uint32(at + PARTIAL)] + f * positions + m)
+    total = ZERO
+    for _ in range(ints[uint32(at + SPLITS)]):
+        total += arena[uint32(partial)]
+        partial = int32(partial + positions * lines)
+    return total
 
 
 @cuda.jit
@@ -63,13 +80,9 @@ def conv_finish(arena, params, ints, at):  # type: ignore[no-untyped-def]
     lines = int32(ints[uint32(at + GROUPS)] * ints[uint32(at + FILTERS)])
     if i >= int32(positions * lines):
         return
-    partial = int32(ints[uint32(at + PARTIAL)] + i)
-    total = ZERO
-    for _ in range(ints[uint32(at + SPLITS)]):
-        total += arena[uint32(partial)]
-        partial = int32(partial + positions * lines)
     f = quotient(i, positions)
-    put(arena, params, ints, at, total, int32(i - f * positions), f)
+    m = int32(i - f * positions)
+    put(arena, params, ints, at, added(arena, ints, at, m, f), m, f)
 
 
 @cuda.jit

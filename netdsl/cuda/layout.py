@@ -22,6 +22,9 @@ Floats = NDArray[np.float32]
 ALIGN = 64
 """Tensors begin at multiples of so many floats: 256 bytes, as the device's own allocations."""
 
+NOWHERE = -(1 << 30)
+"""The offset of what is not written: below 0 with any place in a sample added."""
+
 
 @dataclass(frozen=True)
 class Buffer:
@@ -55,6 +58,16 @@ class Buffer:
     def floats(self) -> int:
         return self.batch * self.batch_stride
 
+    @property
+    def cell(self) -> int:
+        """Of a packed tensor, whose shape is (*spatial, words), how far apart positions lie."""
+        return self.batch_stride // prod(self.shape[:-1])
+
+    @property
+    def there(self) -> bool:
+        """Whether it lies anywhere."""
+        return self.offset >= 0
+
     def part(self, start: int, shape: Shape) -> Buffer:
         """The tensor of this shape that begins `start` floats into each sample."""
         return replace(self, offset=self.offset + start, shape=shape)
@@ -63,6 +76,11 @@ class Buffer:
 def fresh(batch: int, shape: Shape) -> Buffer:
     """A tensor of its own, at 0."""
     return Buffer(0, batch, shape, prod(shape))
+
+
+def nowhere(batch: int, shape: Shape) -> Buffer:
+    """A tensor of which there are no floats."""
+    return Buffer(NOWHERE, batch, shape, 0)
 
 
 def axes(values: Iterable[int], missing: int) -> tuple[int, int, int]:

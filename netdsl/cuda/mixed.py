@@ -1,4 +1,5 @@
-"""How sums are planned for tensor cores: a call packs the input, the kernels of tensor.py follow.
+"""How sums are planned for tensor cores: a call packs the input where it does not lie packed, the
+kernels of tensor.py follow.
 
 Convolutions of small groups stay with float32, and fully connected layers of a few samples, where
 reading the weights is the work.
@@ -12,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from netdsl.cuda.describe import Ending, Operands, Parts, Sum, bits, describe, splitting
-from netdsl.cuda.direct import conv_finish
-from netdsl.cuda.layout import Call, Floats, spread
-from netdsl.cuda.pack import plan_pack
+from netdsl.cuda.layout import Buffer, Call, Floats, fresh
+from netdsl.cuda.pack import plan_finish, plan_pack
+from netdsl.cuda.packing import NEVER, Packs
 from netdsl.cuda.place import rounded
 from netdsl.cuda.rounding import PER_WORD, words_of
 from netdsl.cuda.sums import MOST_EDGES
@@ -46,12 +47,26 @@ def suits(whole: Sum, precision: str) -> bool:
     return large and len(whole.edges()) <= MOST_EDGES
 
 
+def suit(task: Task, sums: list[Sum]) -> bool:
+    """Whether tensor cores are asked to have these sums, and can."""
+    return task.precision != "fp32" and all(suits(each, task.precision) for each in sums)
+
+
+def packs(task: Task, sums: list[Sum]) -> Packs:
+    """What the kernels of these sums do with packed tensors. Groups write whole units each."""
+    if not suit(task, sums):
+        return NEVER
+    groups, _, filters = sums[0].weights.shape
+    return Packs(True, groups == 1 or filters % (4 * PER_WORD[task.precision]) == 0)
+
+
 def plan_mixed(task: Task, sums: list[Sum], ending: Ending) -> list[Call]:
     """The calls of sums that make up one output, in the task's precision."""
     first = sums[0]
     groups, _, filters = first.weights.shape
     own, words = (words_of(n * first.channels, task.precision) for n in (1, groups))
-    packed = rounded(task.batch * prod(first.size) * words)
+    source = task.packed_input
+    packed = 0 if source else rounded(task.batch * prod(first.size) * words)
     cuts = []
     for whole in sums:
         units = len(whole.cells) * own // 4
@@ -62,10 +77,13 @@ def plan_mixed(task: Task, sums: list[Sum], ending: Ending) -> list[Call]:
     outputs = [task.batch * whole.positions * groups * filters for whole in sums]
     parts = [c.splits * n for c, n in zip(cuts, outputs, strict=True) if c.splits > 1]
     scratch = task.scratch(packed + max(parts, default=0))
-    shape = (groups * first.channels, *first.size)
-    calls = [plan_pack(task, task.inputs[0], shape, scratch)]
-    for whole, cut, count in zip(sums, cuts, outputs, strict=True):
-        operands = _operands(task, whole, cut.tile, (own, words), scratch)
+    calls = []
+    if source is None:
+        shape = (groups * first.channels, *first.size)
+        calls.append(plan_pack(task, task.inputs[0], shape, scratch))
+        source = fresh(task.batch, (*first.size, words)).part(scratch, (*first.size, words))
+    for whole, cut in zip(sums, cuts, strict=True):
+        operands = _operands(task, whole, cut.tile, own, source)
         partial = Parts(cut.splits, cut.slices, scratch + packed)
         at = describe(task, whole, operands, ending, partial)
         positions = task.batch * whole.positions
@@ -73,7 +91,7 @@ def plan_mixed(task: Task, sums: list[Sum], ending: Ending) -> list[Call]:
         kernel = TENSOR_KERNELS[cut.tile, task.precision]
         calls.append(Call(kernel, grid, cut.tile.threads, at))
         if cut.splits > 1:
-            calls.append(spread(conv_finish, count, at))
+            calls.append(plan_finish(task, positions, groups * filters, at))
     return calls
 
 
@@ -90,15 +108,12 @@ def share_out(positions: int, filters: int, slices: int, processors: int, groups
     return Cut(tile, *splitting(count(tile), slices, processors, LONG))
 
 
-def _operands(
-    task: Task, whole: Sum, tile: WarpTile, words: tuple[int, int], packed: int
-) -> Operands:
-    """The operands as they lie for tensor.py: products are units of 16 bytes, cell by cell. words:
-    of a position's channels in a group, and in all."""
+def _operands(task: Task, whole: Sum, tile: WarpTile, own: int, source: Buffer) -> Operands:
+    """The operands as they lie for tensor.py: products are units of 16 bytes, cell by cell. own:
+    words of a position's channels in a group. source: the packed input."""
     _, height, width = whole.size
-    own, every = words
     cells, each = whole.cells, own // 4
-    far = ((cells[:, 0] * height + cells[:, 1]) * width + cells[:, 2]) * every
+    far = ((cells[:, 0] * height + cells[:, 1]) * width + cells[:, 2]) * source.cell
     far = (far[:, None] + 4 * np.arange(each)).reshape(-1).astype(np.int32)
     units = max(-(-len(far) // UNITS), 1) * UNITS
     edges = whole.edges()
@@ -108,7 +123,7 @@ def _operands(
     filters = -(-whole.weights.shape[2] // tile.n) * tile.n
     weights = [_packed(whole, w, filters, row, own, task.precision) for w in whole.weights]
     return Operands(
-        (packed, prod(whole.size) * every, own, every),
+        (source.offset, source.batch_stride, own, source.cell),
         edges,
         task.ints.add(table, align=4),
         units,

@@ -1,26 +1,29 @@
 """Tensors made ready for tensor cores: rounded, channels next to each other, in whole 16 bytes.
 
 A position's channels become words: TF32 one to a word, bfloat16 two, the first in the lower half;
-zeros up to a multiple of four words. What is rounded on the host is by rounding.py.
+zeros up to a multiple of four words. What is rounded on the host is by rounding.py. Where a kernel
+on tensor cores makes what another one reads it packs by itself (tensor.py, or here if its sums were
+cut into parts); which those are is decided in packing.py.
 """
 
 from __future__ import annotations
 
 from math import prod
 
-import numpy as np
 from numba import cuda, float32, int32, uint32
 
 from netdsl.cuda.arith import quotient, remainder
+from netdsl.cuda.direct import added, conv_finish, put
 from netdsl.cuda.layout import Buffer, Call, spread
 from netdsl.cuda.rounding import PER_WORD, words_of
 from netdsl.cuda.sizes import SIMULATED, THREADS
+from netdsl.cuda.sums import EACH, FILTERS, GROUPS, POSITIONS, ZERO, packed_of
 from netdsl.cuda.task import Task
 from netdsl.cuda.warp import as_bf16, as_tf32
 from netdsl.ops import Shape
 
-SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, CHANNELS, PLANE, WORDS, EACH = range(8)
-"""Of both kernels: WORDS of a position, EACH (1 or 2) channels of a word."""
+SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, CHANNELS, PLANE, WORDS, PER = range(8)
+"""Of the kernels that pack alone: WORDS of a position, PER (1 or 2) channels of a word."""
 
 SIDE = 4 if SIMULATED else 32
 """Positions and channels of a block's square of `pack_planes`."""
@@ -28,7 +31,14 @@ LINE = SIDE + 1
 SQUARE = SIDE * LINE
 STEPS = SIDE * SIDE // THREADS
 
-ZERO = np.float32(0)
+
+@cuda.jit(device=True)
+def word_of(square, w, p, each):  # type: ignore[no-untyped-def]
+    """Word w of position p of a square."""
+    if each == 1:
+        return as_tf32(square[uint32(w * LINE + p)])
+    low = square[uint32(2 * w * LINE + p)]
+    return as_bf16(low, square[uint32((2 * w + 1) * LINE + p)])
 
 
 @cuda.jit
@@ -43,7 +53,7 @@ def pack_planes(arena, params, ints, at):  # type: ignore[no-untyped-def]
     channels = ints[uint32(at + CHANNELS)]
     plane = ints[uint32(at + PLANE)]
     words = ints[uint32(at + WORDS)]
-    each = ints[uint32(at + EACH)]
+    each = ints[uint32(at + PER)]
     source = int32(ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)])
     for step in range(STEPS):
         i = int32(t + step * THREADS)
@@ -60,12 +70,8 @@ def pack_planes(arena, params, ints, at):  # type: ignore[no-untyped-def]
     while i < SIDE * across:
         p, w = quotient(i, across), remainder(i, across)
         if first_p + p < plane and first_w + w < words:
-            if each == 1:
-                word = as_tf32(square[uint32(w * LINE + p)])
-            else:
-                low = square[uint32(2 * w * LINE + p)]
-                word = as_bf16(low, square[uint32((2 * w + 1) * LINE + p)])
-            arena[uint32(target + (first_p + p) * words + first_w + w)] = word
+            to = int32(target + (first_p + p) * words + first_w + w)
+            arena[uint32(to)] = word_of(square, w, p, each)
         i = int32(i + THREADS)
 
 
@@ -77,13 +83,52 @@ def pack_rows(arena, params, ints, at):  # type: ignore[no-untyped-def]
     if w >= ints[uint32(at + WORDS)]:
         return
     channels = ints[uint32(at + CHANNELS)]
-    each = ints[uint32(at + EACH)]
+    each = ints[uint32(at + PER)]
     source = int32(ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)])
     c = int32(each * w)
     low = arena[uint32(source + c)] if c < channels else ZERO
     high = arena[uint32(source + c + 1)] if each == 2 and c + 1 < channels else ZERO
     word = as_tf32(low) if each == 1 else as_bf16(low, high)
     arena[uint32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + w)] = word
+
+
+@cuda.jit
+def conv_finish_packed(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """Adds up sums that were split, and packs them: grid (positions / SIDE, channels / SIDE)."""
+    square = cuda.shared.array(SQUARE, float32)
+    t = int32(cuda.threadIdx.x)
+    first_m = int32(cuda.blockIdx.x * SIDE)
+    first_f = int32(cuda.blockIdx.y * SIDE)
+    positions = ints[uint32(at + POSITIONS)]
+    lines = int32(ints[uint32(at + GROUPS)] * ints[uint32(at + FILTERS)])
+    for step in range(STEPS):
+        i = int32(t + step * THREADS)
+        c, p = quotient(i, int32(SIDE)), remainder(i, int32(SIDE))
+        f, m = int32(first_f + c), int32(first_m + p)
+        value = ZERO
+        if f < lines and m < positions:
+            value = put(arena, params, ints, at, added(arena, ints, at, m, f), m, f)
+        square[uint32(c * LINE + p)] = value
+    cuda.syncthreads()
+    each = ints[uint32(at + EACH)]
+    across = quotient(int32(SIDE), each)
+    first_w = quotient(first_f, each)
+    words = int32(4 * quotient(int32(lines + 4 * each - 1), int32(4 * each)))
+    i = t
+    while i < SIDE * across:
+        p, w = quotient(i, across), remainder(i, across)
+        to = packed_of(ints, at, int32(first_m + p))
+        if to >= 0 and first_w + w < words:
+            arena[uint32(to + first_w + w)] = word_of(square, w, p, each)
+        i = int32(i + THREADS)
+
+
+def plan_finish(task: Task, positions: int, channels: int, at: int) -> Call:
+    """The call that ends sums which were cut into parts. channels: of all groups."""
+    if task.packed_output is None:
+        return spread(conv_finish, positions * channels, at)
+    wide = words_of(channels, task.precision) * PER_WORD[task.precision]
+    return Call(conv_finish_packed, (-(-positions // SIDE), -(-wide // SIDE), 1), THREADS, at)
 
 
 def plan_pack(task: Task, source: Buffer, shape: Shape, target: int) -> Call:

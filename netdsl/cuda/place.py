@@ -2,19 +2,23 @@
 
 Tensors that share memory by design form a *family* under one root: a concatenation's branches are
 parts of its samples, a flattened tensor is the tensor, and a pass over the elements writes over
-what it read. Families are laid out by their lifetimes, the largest first.
+what it read. What is written packed has families of its own. All are laid out by their lifetimes,
+the largest first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from typing import NamedTuple
 
 from netdsl.cuda.layout import ALIGN, Buffer, fresh
+from netdsl.cuda.packing import Packing
+from netdsl.cuda.rounding import packed_shape
 from netdsl.graph import Graph, Node
 from netdsl.graph.families import Families
-from netdsl.graph.lifetimes import Lifetime, lifetimes, lowest
-from netdsl.ops import Concat, Flatten
+from netdsl.graph.lifetimes import Lifetime, lowest
+from netdsl.ops import Concat, Flatten, Shape
 
 
 class FloatFamilies(Families):
@@ -40,17 +44,58 @@ class FloatFamilies(Families):
                 return
 
 
+class Placed(NamedTuple):
+    """The buffers of the tensors that are written as floats, and of those that are written packed,
+    of shape (*spatial, words); the floats that all take."""
+
+    floats: dict[str, Buffer]
+    packed: dict[str, Buffer]
+    total: int
+
+
 def place(
-    graph: Graph, batch: int, over: Mapping[str, tuple[int, ...]], apart: frozenset[str]
-) -> tuple[dict[str, Buffer], int]:
-    """The buffer of every tensor, and the floats that all take.
+    graph: Graph,
+    batch: int,
+    over: Mapping[str, tuple[int, ...]],
+    apart: frozenset[str],
+    packing: Packing,
+    precision: str = "fp32",
+) -> Placed:
+    """Where every tensor lies.
 
     over: the inputs that a node's kernel may write over. apart: tensors that are handed in or
     out, whose samples must lie together.
     """
-    families = FloatFamilies(graph, lifetimes(graph))
+    shapes = {node.name: node.shape for node in graph}
+    words = {name: packed_shape(shapes[name], precision) for name in packing.packed}
+    floats, packed = _of_floats(graph, over, apart, packing), _of_packed(graph, packing, words)
+    roots = {name: fresh(batch, shapes[name]) for name in packing.floats}
+    roots |= {_apart(name): fresh(batch, words[name]) for name in packing.packed}
+    for name in (*floats.parent, *map(_apart, packed.parent)):
+        del roots[name]
+    life = floats.life | {_apart(name): each for name, each in packed.life.items()}
+    placed: dict[str, Buffer] = {}
+    total = pack(roots, life, placed)
+    found = {name: placed[_apart(name)] for name in words if name not in packed.parent}
+    for name in packing.floats:
+        _settle(name, floats, shapes, placed)
+    for name in words:
+        _settle(name, packed, words, found)
+    return Placed({name: placed[name] for name in packing.floats}, found, total)
+
+
+def _apart(name: str) -> str:
+    """What a tensor is called where it is packed, beside the nodes' names, which have no blanks."""
+    return f"packed {name}"
+
+
+def _of_floats(
+    graph: Graph, over: Mapping[str, tuple[int, ...]], apart: frozenset[str], packing: Packing
+) -> Families:
+    """The families of the tensors that are written as floats."""
+    families = FloatFamilies(graph, dict(packing.floats))
     for node in graph:
-        if isinstance(node.op, Concat):
+        if isinstance(node.op, Concat) and node.name in packing.floats:
             families.join_branches(node, apart)
     for now, node in enumerate(graph.nodes):
         if node.name in apart:
@@ -60,26 +105,31 @@ def place(
                 families.link(node.name, node.inputs[0])
         else:
             families.write_over(node, over.get(node.name, ()), now)
-    placed: dict[str, Buffer] = {}
-    floats = _pack(families, batch, placed)
+    return families
+
+
+def _of_packed(graph: Graph, packing: Packing, shapes: Mapping[str, Shape]) -> Families:
+    """The families of those that are written packed: parts start at a word of their parent's
+    positions."""
+    families = Families(graph, dict(packing.packed))
     for node in graph:
-        _settle(node.name, families, placed)
-    return placed, floats
+        if isinstance(node.op, Concat) and node.name in packing.packed:
+            start = 0
+            for name in node.inputs:
+                families.link(name, node.name, start)
+                start += shapes[name][-1]
+    return families
 
 
-def _settle(name: str, families: Families, placed: dict[str, Buffer]) -> None:
+def _settle(
+    name: str, families: Families, shapes: Mapping[str, Shape], placed: dict[str, Buffer]
+) -> None:
     """Gives a tensor its part of its parent's buffer, the parent first."""
     if name in placed:
         return
     parent, start = families.parent[name]
-    _settle(parent, families, placed)
-    placed[name] = placed[parent].part(start, families.graph[name].shape)
-
-
-def _pack(families: Families, batch: int, placed: dict[str, Buffer]) -> int:
-    """Places the roots."""
-    nodes = [node for node in families.graph if node.name not in families.parent]
-    return pack({n.name: fresh(batch, n.shape) for n in nodes}, families.life, placed)
+    _settle(parent, families, shapes, placed)
+    placed[name] = placed[parent].part(start, shapes[name])
 
 
 def pack(

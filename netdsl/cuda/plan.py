@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from netdsl.cuda import launch
 from netdsl.cuda.failure import faults_of, out_of_memory, wanting
-from netdsl.cuda.layout import Buffer, Call, Floats
+from netdsl.cuda.layout import Buffer, Call, Floats, nowhere
+from netdsl.cuda.packing import Packs, decide
 from netdsl.cuda.place import place, rounded
 from netdsl.cuda.replay import Replay
 from netdsl.cuda.staging import Desk, Pipeline
@@ -290,7 +291,11 @@ class _Making:
         self.precision = precision
         nodes = [node for node in graph if not isinstance(node.op, Input)]
         over = {node.name: RECIPES[type(parts(node).base)].over for node in nodes}
-        self.buffers, self.floats = place(graph, batch, over, held | frozenset(graph.inputs))
+        self.packing = decide(graph, held, precision, self._packs)
+        apart = held | frozenset(graph.inputs)
+        self.buffers, self.packed, self.floats = place(
+            graph, batch, over, apart, self.packing, precision
+        )
         self.scratch_floats = 0
         self.params, self.ints = params, Descriptors()
         self.processors = launch.processors()
@@ -322,6 +327,25 @@ class _Making:
         """Of the device, with this many floats for tensors and scratch."""
         return 4 * (floats + self.params.floats + self.ints.count)
 
+    def _packs(self, node: Node) -> Packs:
+        """What the node's kernels do with packed tensors. Weights are not looked at."""
+        shapes, zero = self.graph.input_shapes(node), np.zeros((), np.float32)
+        weights = {p.name: np.broadcast_to(zero, p.shape) for p in self.graph.parameters(node)}
+        task = Task(
+            node,
+            shapes,
+            self.batch,
+            1,
+            tuple(nowhere(self.batch, shape) for shape in shapes),
+            nowhere(self.batch, node.shape),
+            lambda _: 0,
+            weights,
+            Params(),
+            Descriptors(),
+            self.precision,
+        )
+        return RECIPES[type(parts(node).base)].packs(task)
+
     def _step(self, node: Node) -> Step:
         whole = parts(node)
         shapes = self.graph.input_shapes(node)
@@ -330,16 +354,22 @@ class _Making:
             shapes,
             self.batch,
             self.processors,
-            tuple(self.buffers[name] for name in node.inputs),
-            self.buffers[node.name],
+            tuple(map(self._buffer, node.inputs)),
+            self._buffer(node.name),
             self._scratch,
             own_weights(self.graph, node, whole.source, self.weights),
             self.params,
             self.ints,
             self.precision,
+            self.packed[node.inputs[0]] if node.name in self.packing.reads else None,
+            self.packed.get(node.name),
         )
         calls = tuple(RECIPES[type(whole.base)].calls(task))
         return Step(whole.source, node.op.word(), node.op.macs(shapes), calls)
+
+    def _buffer(self, name: str) -> Buffer:
+        """Where a tensor's floats lie, if anywhere."""
+        return self.buffers.get(name) or nowhere(self.batch, self.graph[name].shape)
 
     def _scratch(self, floats: int) -> int:
         """Where so many floats of scratch lie: after all tensors. Nodes use it in turn."""

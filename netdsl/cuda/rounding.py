@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from netdsl.ops import Shape
+
 Floats = NDArray[np.float32]
 
 PER_WORD = {"tf32": 1, "bf16": 2}
@@ -13,6 +15,11 @@ PER_WORD = {"tf32": 1, "bf16": 2}
 def words_of(channels: int, precision: str) -> int:
     """Words of a position's channels: whole units of 16 bytes."""
     return 4 * -(-channels // (4 * PER_WORD[precision]))
+
+
+def packed_shape(shape: Shape, precision: str) -> Shape:
+    """Of a packed tensor: axes, and words of a position."""
+    return (*shape[1:], words_of(shape[0], precision))
 
 
 def rounded_words(values: Floats, precision: str) -> Floats:

@@ -53,17 +53,23 @@ from netdsl.cuda.functions import bend
     PARTIAL,
     GROUPS,
     CELL,
+    PACKED,
+    PACKED_BATCH,
+    PACKED_CELL,
+    EACH,
     FIELDS,
-) = range(41)
+) = range(45)
 """What the descriptor holds. Of the sums: POSITIONS in the batch, OUT_* of them along each axis,
 PRODUCTS each, FILTERS in each of GROUPS. Of the input: where it begins, how far apart samples and
 groups lie, its axes, where a window starts. EDGES pairs from EDGE on: an axis and a cell's distance
 along it from the window's start, for cells that may lie outside. TABLE: see gemm.py; or for
 `conv_direct`. The weights are a matrix (PRODUCTS, WEIGHTS_ROW) a
 group. Of the output: where its first value goes, and how far apart samples, filters and positions
-lie. RESIDUAL is -1 without one. With SPLITS above 1 each of so many blocks sums SLICES slices and
-writes to PARTIAL, (splits, groups x filters, positions). CELL: how far apart neighbouring cells of
-the input lie, see tensor.py."""
+lie; below 0 where it is written packed alone. RESIDUAL is -1 without one. With SPLITS above 1 each
+of so many blocks sums SLICES slices and writes to PARTIAL, (splits, groups x filters, positions).
+CELL: how far apart neighbouring cells of the input lie, see tensor.py. PACKED: where the output
+goes packed (see pack.py), below 0 if nowhere; how far apart samples and positions lie there; EACH,
+channels of a word."""
 
 EDGE_BITS = 30
 """Edges that a word of the table tells of."""
@@ -109,6 +115,18 @@ def target_of(ints, at, m):  # type: ignore[no-untyped-def]
         + x * ints[uint32(at + STEP_X)]
     )
     return n, step
+
+
+@cuda.jit(device=True)
+def packed_of(ints, at, m):  # type: ignore[no-untyped-def]
+    """Where the channels of position m begin in the packed output; below 0 past the last position,
+    and without one."""
+    packed = ints[uint32(at + PACKED)]
+    if packed < 0 or m >= ints[uint32(at + POSITIONS)]:
+        return int32(-1)
+    n, step = target_of(ints, at, m)
+    sample = int32(packed + n * ints[uint32(at + PACKED_BATCH)])
+    return int32(sample + step * ints[uint32(at + PACKED_CELL)])
 
 
 @cuda.jit(device=True)

@@ -18,6 +18,7 @@ from netdsl.cuda import (
     transposed,
 )
 from netdsl.cuda.layout import Call
+from netdsl.cuda.packing import NEVER, PASSES, Packs
 from netdsl.cuda.task import Task
 from netdsl.ops import (
     Activation,
@@ -59,10 +60,12 @@ from netdsl.ops import (
 
 
 class Recipe(NamedTuple):
-    """How an op is planned: its calls, and which inputs it may write over once they are done."""
+    """How an op is planned: its calls, which inputs it may write over once they are done, and what
+    it does with packed tensors; that is asked before they have their places."""
 
     calls: Callable[[Task], list[Call]]
     over: tuple[int, ...] = ()
+    packs: Callable[[Task], Packs] = lambda task: NEVER
 
 
 PASS = Recipe(activation.plan_activation, over=(0,))
@@ -72,9 +75,9 @@ WINDOWS = Recipe(pool.plan_pool)
 WHOLE = Recipe(pool.plan_global)
 
 RECIPES: dict[type[Op], Recipe] = {
-    Conv: Recipe(conv.plan_conv),
-    ConvTranspose: Recipe(transposed.plan_transposed),
-    Linear: Recipe(dense.plan_dense),
+    Conv: Recipe(conv.plan_conv, packs=conv.conv_packs),
+    ConvTranspose: Recipe(transposed.plan_transposed, packs=transposed.transposed_packs),
+    Linear: Recipe(dense.plan_dense, packs=dense.dense_packs),
     MaxPool: WINDOWS,
     AveragePool: WINDOWS,
     AdaptiveAveragePool: Recipe(pool.plan_adaptive),
@@ -102,7 +105,7 @@ RECIPES: dict[type[Op], Recipe] = {
     Upsample: Recipe(arrange.plan_upsample),
     Pad: Recipe(arrange.plan_pad),
     Shuffle: Recipe(arrange.plan_shuffle),
-    Concat: Recipe(join.plan_concat),
+    Concat: Recipe(join.plan_concat, packs=lambda task: PASSES),
     Add: Recipe(activation.plan_add),
     Multiply: Recipe(join.plan_multiply),
 }

@@ -19,6 +19,7 @@ from numba import cuda, float32, int32, uint32, uint64
 
 from netdsl.cuda.arith import quotient, remainder
 from netdsl.cuda.gemm import edges_of
+from netdsl.cuda.rounding import PER_WORD
 from netdsl.cuda.sizes import LIMITED, SIMULATED
 from netdsl.cuda.sums import (
     BIAS,
@@ -28,6 +29,9 @@ from netdsl.cuda.sums import (
     HEIGHT,
     KIND,
     NUMBERS,
+    PACKED,
+    PACKED_BATCH,
+    PACKED_CELL,
     PARTIAL,
     POSITIONS,
     PRODUCTS,
@@ -50,7 +54,20 @@ from netdsl.cuda.sums import (
     target_of,
     window_of,
 )
-from netdsl.cuda.warp import arrived, commit, copy16, load4, matrices, mma_bf16, mma_tf32
+from netdsl.cuda.warp import (
+    arrived,
+    as_bf16,
+    as_tf32,
+    bits_of,
+    commit,
+    copy16,
+    float_of,
+    load4,
+    matrices,
+    mma_bf16,
+    mma_tf32,
+    store4,
+)
 
 ALIGNED = 128
 UNITS = 4
@@ -60,6 +77,8 @@ DEEP = 4 * UNITS
 STAGES = 3
 AHEAD = STAGES - 1
 LANES = 32
+BAND = 16
+"""Columns of each warp that go out at a time: packed, 32 bytes of bfloat16 or 64 of TF32."""
 
 
 class WarpTile(NamedTuple):
@@ -75,7 +94,7 @@ class WarpTile(NamedTuple):
         return (self.m // self.wm) * (self.n // self.wn) * LANES
 
 
-WIDE = WarpTile(32, 32, 16, 16) if SIMULATED else WarpTile(128, 128, 64, 32)
+WIDE = WarpTile(32, 64, 16, 32) if SIMULATED else WarpTile(128, 128, 64, 32)
 MEDIUM = WarpTile(32, 16, 16, 16) if SIMULATED else WarpTile(128, 64, 64, 32)
 SMALL = WarpTile(16, 16, 16, 16) if SIMULATED else WarpTile(64, 64, 32, 32)
 TILES = (WIDE, MEDIUM, SMALL)
@@ -141,6 +160,26 @@ def multiplied(size: WarpTile, precision: str) -> Any:
     return multiply
 
 
+def packed_by(precision: str, line: int) -> Any:
+    """The device function that packs a unit of a position: its channels lie in shared memory from
+    `at` on, `line` floats apart."""
+    HALVES = precision == "bf16"
+
+    @cuda.jit(device=True)
+    def pack(arena, to, tile, at):  # type: ignore[no-untyped-def]
+        if HALVES:
+            a = as_bf16(tile[uint32(at)], tile[uint32(at + line)])
+            b = as_bf16(tile[uint32(at + 2 * line)], tile[uint32(at + 3 * line)])
+            c = as_bf16(tile[uint32(at + 4 * line)], tile[uint32(at + 5 * line)])
+            d = as_bf16(tile[uint32(at + 6 * line)], tile[uint32(at + 7 * line)])
+        else:
+            a, b = as_tf32(tile[uint32(at)]), as_tf32(tile[uint32(at + line)])
+            c, d = as_tf32(tile[uint32(at + 2 * line)]), as_tf32(tile[uint32(at + 3 * line)])
+        store4(arena, uint32(to), a, b, c, d)
+
+    return pack
+
+
 def tiled(size: WarpTile, precision: str) -> Any:
     """The kernel for one size of tile and one precision."""
     TM, TN, WM, WN = size
@@ -154,14 +193,21 @@ def tiled(size: WarpTile, precision: str) -> Any:
     A_STAGE = TM * DEEP
     STAGE = (TM + TN) * DEEP
     SHARED = STAGES * STAGE
-    LINE, COLUMNS = TM + 4, 8 * WARPS_ACROSS
+    LINE, COLUMNS = TM + 4, BAND * WARPS_ACROSS
     STEP = THREADS // TM
+    BEGINS = LINE * COLUMNS
+    EACH = PER_WORD[precision]
+    UNIT = 4 * EACH
+    TOGETHER = BAND // UNIT
+    PACKED_ROWS = THREADS // TOGETHER
     assert A_ROWS * ROWS == TM
     assert B_ROWS * ROWS == TN
     assert STEP * TM == THREADS
-    assert LINE * COLUMNS <= SHARED <= 48 * 1024 // 4
-    assert ACROSS % 2 == 0
+    assert BEGINS + TM <= SHARED <= 48 * 1024 // 4
+    assert PACKED_ROWS * TOGETHER == THREADS
+    assert WN % BAND == 0
     multiply = multiplied(size, precision)
+    pack = packed_by(precision, LINE)
 
     @cuda.jit(**LIMITED)
     def conv_tensor(arena, params, ints, at):  # type: ignore[no-untyped-def]
@@ -269,11 +315,21 @@ def tiled(size: WarpTile, precision: str) -> Any:
         all_arrived()
         cuda.syncthreads()
 
-        # The sums go out by way of shared memory, eight columns of each warp at a time, so that
+        # The sums go out by way of shared memory, a band of each warp's columns at a time, so that
         # neighbouring threads write neighbouring positions.
         column = remainder(t, int32(TM))
         m = int32(cuda.blockIdx.x * TM + column)
         n, step = target_of(ints, at, m)
+        # Packed, neighbours write a position's neighbouring units: whole sectors of memory. Where
+        # positions begin is kept, as it takes divisions to know.
+        packing = splits == 1 and ints[uint32(at + PACKED)] >= 0
+        if packing and t < TM:
+            begin = int32(
+                ints[uint32(at + PACKED)]
+                + n * ints[uint32(at + PACKED_BATCH)]
+                + step * ints[uint32(at + PACKED_CELL)]
+            )
+            tile[uint32(BEGINS + t)] = float_of(uint32(begin))
         apart, earlier = ints[uint32(at + TARGET_FILTER)], int32(group * filters)
         step = int32(step + earlier * apart)
         residual = residual_of(ints, at, n, step)
@@ -286,28 +342,47 @@ def tiled(size: WarpTile, precision: str) -> Any:
         kind = ints[uint32(at + KIND)]
         numbers = ints[uint32(at + NUMBERS)]
         one, two = params[uint32(numbers)], params[uint32(numbers + 1)]
-        write = int32((across * 8 + 2 * (lane & 3)) * LINE + down * WM + (lane >> 2))
-        for chosen in range(int32(ACROSS)):
+        write = int32((across * BAND + 2 * (lane & 3)) * LINE + down * WM + (lane >> 2))
+        for chosen in range(int32(ACROSS // 2)):
             for j in range(ACROSS):
-                if j == chosen:
+                if j // 2 == chosen:
+                    to = int32(write + j % 2 * 8 * LINE)
                     for i in range(DOWN):
                         k = 4 * (i * ACROSS + j)
-                        tile[uint32(write + 16 * i)] = sums[k]
-                        tile[uint32(write + 16 * i + LINE)] = sums[k + 1]
-                        tile[uint32(write + 16 * i + 8)] = sums[k + 2]
-                        tile[uint32(write + 16 * i + 8 + LINE)] = sums[k + 3]
+                        tile[uint32(to + 16 * i)] = sums[k]
+                        tile[uint32(to + 16 * i + LINE)] = sums[k + 1]
+                        tile[uint32(to + 16 * i + 8)] = sums[k + 2]
+                        tile[uint32(to + 16 * i + 8 + LINE)] = sums[k + 3]
             cuda.syncthreads()
+            first_f = int32(cuda.blockIdx.y * TN + chosen * BAND)
             c = quotient(t, int32(TM))
             while c < COLUMNS:
-                f = int32(cuda.blockIdx.y * TN + (c >> 3) * WN + chosen * 8 + (c & 7))
+                f = int32(first_f + quotient(c, int32(BAND)) * WN + remainder(c, int32(BAND)))
+                total = ZERO
                 if m < positions and f < filters:
                     total = tile[uint32(c * LINE + column)]
                     if splits == 1:
                         other = int32(residual + f * apart) if residual >= 0 else int32(-1)
                         total = finished(arena, params, total, bias + f, other, kind, one, two)
-                    arena[uint32(base + f * apart)] = total
+                    if base >= 0:
+                        arena[uint32(base + f * apart)] = total
+                if packing:
+                    tile[uint32(c * LINE + column)] = total
                 c = int32(c + STEP)
             cuda.syncthreads()
+            if packing:
+                p = quotient(t, int32(TOGETHER))
+                own = int32(UNIT * remainder(t, int32(TOGETHER)))
+                while p < TM:
+                    there = int32(cuda.blockIdx.x * TM + p) < positions
+                    begin = int32(bits_of(tile[uint32(BEGINS + p)]))
+                    for a in range(WARPS_ACROSS):
+                        f = int32(first_f + a * WN + own)
+                        if there and f < filters:
+                            to = int32(begin + quotient(int32(earlier + f), int32(EACH)))
+                            pack(arena, to, tile, int32((a * BAND + own) * LINE + p))
+                    p = int32(p + PACKED_ROWS)
+                cuda.syncthreads()
 
     return conv_tensor
 

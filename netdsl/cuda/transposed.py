@@ -13,17 +13,28 @@ import numpy as np
 
 from netdsl.cuda.conv import Axes, Sum, plan_sums, taps
 from netdsl.cuda.layout import Call, axes
+from netdsl.cuda.mixed import packs
+from netdsl.cuda.packing import Packs
 from netdsl.cuda.task import Task
 from netdsl.ops import ConvTranspose
 
 
 def plan_transposed(task: Task) -> list[Call]:
     """A transposed convolution with what is fused into it."""
+    return plan_sums(task, _sums_of(task))
+
+
+def transposed_packs(task: Task) -> Packs:
+    """What its kernels do with packed tensors."""
+    return packs(task, _sums_of(task))
+
+
+def _sums_of(task: Task) -> list[Sum]:
     op = task.whole.base
     assert isinstance(op, ConvTranspose)
     remainders = product(*(range(s) for s in axes(op.window.stride, 1)))
     sums = (_remainder(task, op, (z, y, x)) for z, y, x in remainders)
-    return plan_sums(task, [one for one in sums if one is not None])
+    return [one for one in sums if one is not None]
 
 
 def _remainder(task: Task, op: ConvTranspose, first: Axes) -> Sum | None:

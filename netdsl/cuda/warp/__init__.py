@@ -29,6 +29,7 @@ lanes of a warp at once, but for the loads, stores, conversions and copies of a 
     larger(a, b)                the larger, NaN where either is
     as_tf32(x)                  x rounded to 10 bits behind the point, half away from zero
     bits_of(x)                  the word that stands for a float32
+    float_of(word)              the float32 that a word stands for
     as_bf16(low, high)          two values rounded to bfloat16, half to even, in one word
 """
 
@@ -44,6 +45,7 @@ if SIMULATED:
         bits_of,
         commit,
         copy16,
+        float_of,
         larger,
         load4,
         load_if,
@@ -65,6 +67,7 @@ else:
         bits_of,
         commit,
         copy16,
+        float_of,
         larger,
         load4,
         load_if,
@@ -87,6 +90,7 @@ __all__ = [
     "bits_of",
     "commit",
     "copy16",
+    "float_of",
     "larger",
     "load4",
     "load_if",

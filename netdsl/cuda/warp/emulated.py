@@ -252,6 +252,10 @@ def bits_of(x: Any) -> Any:
     return np.float32(x).view(np.uint32)
 
 
+def float_of(word: Any) -> Any:
+    return np.uint32(word).view(np.float32)
+
+
 def as_tf32(x: Any) -> Any:
     word = np.float32(x).view(np.uint32)
     if not np.isfinite(x):

@@ -253,6 +253,14 @@ def bits_of(typing: Any, x: Any) -> tuple[Any, Code]:
 
 
 @intrinsic
+def float_of(typing: Any, word: Any) -> tuple[Any, Code]:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], FLOAT)
+
+    return types.float32(types.uint32), code
+
+
+@intrinsic
 def as_tf32(typing: Any, x: Any) -> tuple[Any, Code]:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         text = "cvt.rna.tf32.f32 $0, $1;"
