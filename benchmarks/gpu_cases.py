@@ -71,6 +71,21 @@ FORWARD = (
     "input 24x17x19; flatten -> relu",
 )
 
+# What stays packed from layer to layer on tensor cores.
+PACKED = (
+    "input 40x63x65; conv3x3p1(100) -> relu -> conv1x1(64)",
+    "input 40x63x65; conv1x1(60) -> relu -> maxpool2 -> conv1x1(130)",
+    "input 16x28x30; conv3x3p1(40) -> maxpool3s2p1 -> conv3x3s2p1(64) -> relu -> conv1x1(36)",
+    "input 24x14x15; conv1x1(64) -> relu as a; [a -> conv1x1(32) -> relu | a -> conv3x3p1(72) "
+    "| a -> maxpool3s1p1 -> conv1x1(30)] -> conv1x1(80)",
+    "input 64x9x9; conv1x1(64) as a; [a -> conv3x3p1(64) + a] -> relu -> conv3x3p1g2(64) "
+    "-> conv1x1(50)",
+    "input 512x7x7; conv3x3p1(510) -> relu -> conv1x1(130) -> conv1x1(64)",
+    "input 40x9x8; conv1x1(96) -> tconv2x2s2(44) -> conv3x3p1(20)",
+    "input 16x6x9x8; conv3p1(24) -> relu -> maxpool2 -> conv1(20)",
+    "input 700; fc(300) -> relu -> fc(130) -> relu -> fc(70)",
+)
+
 # An op's own input has no gradient to look at, so a layer with weights lies before it.
 BACKWARD = (
     "input 37x19x21; conv3x3p1(40) -> relu -> conv3x3s2p1(24)",
@@ -171,6 +186,7 @@ TINY_FORWARD = (
     "input 2x3x2; up2 -> pad(1, mode=edge)",
     "input 3x2x3; [relu | tanh] -> [id * gap]",
 )
+TINY_PACKED = ("input 3x5x4; conv3x3p1(9) -> relu -> maxpool2 -> conv1x1(3)",)
 TINY_BACKWARD = (
     "input 2x4x4; conv3x3p1(3) -> relu -> fc(2)",
     "input 2x4x4; conv1x1(2) -> maxpool2 -> tanh",
@@ -180,6 +196,6 @@ TINY_STEPS: tuple[tuple[str, int, dict[str, Any], str], ...] = (
     ("input 5; fc(4) -> relu -> fc(3)", 2, {"optimiser": "adam", "clip": 0.1}, "classes"),
 )
 TINY_IN_A_ROW = ("input 2x3x3; conv3x3p1(2) -> relu",)
-SMALL_ROUNDED = ("input 20x7x9; conv3x3p1(70)", "input 3x5x4; tconv3x3s2p1(5)")
+SMALL_ROUNDED = ("input 20x7x9; conv3x3p1(70)", "input 3x5x4; tconv3x3s2p1(5)", *TINY_PACKED)
 TINY_PASSES = ("input 2x6x6; maxpool3s2p1", "input 4x3; softmax")
 TINY_NET = "net tiny; input 1x5x5; conv3x3(2) -> relu -> maxpool2s1 -> flatten -> fc(3)"

@@ -116,6 +116,10 @@ def ops(asked: Asked) -> list[Case]:
         for t in pick("FORWARD"):
             if p == "fp32" or "conv" in t or "fc(" in t:
                 add(p, t, lambda s, t=t, p=p: max(checks.forward(t, b, s, p) for b in batches))
+    for p in checks.precisions():
+        for t in pick("PACKED") if p != "fp32" else ():
+            kind = f"packed {p}"
+            add(kind, t, lambda s, t=t, p=p: max(checks.packed(t, b, s, p) for b in batches))
     for t in pick("BACKWARD"):
         add("back", t, lambda s, t=t: max(checks.backward(t, b, s) for b in back_batches))
     for p in checks.precisions():

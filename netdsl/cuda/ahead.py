@@ -13,12 +13,14 @@ from netdsl.cuda.direct import conv_finish
 from netdsl.cuda.failure import faults_of
 from netdsl.cuda.gemm import KERNELS
 from netdsl.cuda.layout import Floats
-from netdsl.cuda.pack import pack_rows
+from netdsl.cuda.pack import conv_finish_packed, pack_rows
 from netdsl.cuda.plan import kernels_of
 from netdsl.cuda.reduce import dense_rows
 from netdsl.cuda.rounding import PER_WORD
+from netdsl.cuda.strips import LARGEST
 from netdsl.cuda.task import Params
 from netdsl.cuda.tensor import TENSOR_KERNELS
+from netdsl.cuda.units import UNITS
 from netdsl.graph import Graph
 
 
@@ -49,9 +51,11 @@ def kernels(graph: Graph, batches: Iterable[int], precision: str = "fp32") -> li
     of_precision = [k for (_, kind), k in TENSOR_KERNELS.items() if kind == precision]
     if dense_rows in found:  # what stands in its place for more samples
         found += [pack_rows, *of_precision] if of_precision else KERNELS.values()
+        if of_precision:  # what lies before it may be packed then
+            found += [UNITS[w, precision] for w, pool in LARGEST.items() if pool in found]
     for tiles in (list(KERNELS.values()), of_precision):
         if any(kernel in tiles for kernel in found):
-            found += [*tiles, conv_finish]
+            found += [*tiles, conv_finish, *([conv_finish_packed] if tiles is of_precision else [])]
     return list(dict.fromkeys(found))
 
 

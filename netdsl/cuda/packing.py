@@ -33,7 +33,8 @@ NEVER, PASSES = Packs(), Packs(passes=True)
 @dataclass(frozen=True)
 class Packing:
     """The lifetimes of the tensors that are written as floats, and of those that are written
-    packed. reads: the nodes that read their first input packed."""
+    packed. reads: the nodes that read their first input packed; those that pass it on may read it
+    as floats too."""
 
     floats: Mapping[str, Lifetime]
     packed: Mapping[str, Lifetime]
@@ -46,26 +47,65 @@ def decide(
     """How every tensor is written. held: tensors that are handed out. packs: of every node that
     computes something."""
     able = {node.name: packs(node) for node in graph if node.inputs}
-    writers = frozenset(_writers(graph, precision, able))
-    reads = frozenset(n for n, can in able.items() if can.reads and graph[n].inputs[0] in writers)
-    # Of each tensor the place of the last node that reads it, which is the first one met.
-    floats, packed = dict.fromkeys(held, len(graph)), dict[str, int]()
+    deciding = _Deciding(graph, held, able, set(_writers(graph, precision, able)))
     for now, node in reversed(list(enumerate(graph))):
-        if node.name not in packed:
-            floats.setdefault(node.name, now)
-        passes = node.name in writers and able[node.name].passes
+        deciding.take(node, now)
+    return deciding.done()
+
+
+class _Deciding:
+    """What is wanted of a graph's tensors, found from its end.
+
+    floats, packed: of each tensor that is wanted so the place of the last node that reads it, which
+    is the first one met. reads: nodes whose kernels read their first input packed.
+    """
+
+    def __init__(
+        self, graph: Graph, held: frozenset[str], able: Mapping[str, Packs], writers: set[str]
+    ) -> None:
+        self.graph, self.able, self.writers = graph, able, writers
+        self.floats, self.packed = dict.fromkeys(held, len(graph)), dict[str, int]()
+        self.reads = {n for n, can in able.items() if can.reads and graph[n].inputs[0] in writers}
+
+    def take(self, node: Node, now: int) -> None:
+        """A node whose readers were all met: what it wants of its inputs."""
+        if self.passes(node.name) and not isinstance(node.op, Concat):
+            self.choose(node)
+        if node.name not in self.packed:
+            self.floats.setdefault(node.name, now)
+        passes = self.passes(node.name)
         for i, name in enumerate(node.inputs):
-            wants_packed = node.name in packed if passes else i == 0 and node.name in reads
-            if wants_packed:
-                packed.setdefault(name, now)
-            if node.name in floats if passes else not wants_packed:
-                floats.setdefault(name, now)
-    born = {node.name: -1 if node.name in graph.inputs else i for i, node in enumerate(graph)}
+            packed = node.name in self.packed if passes else i == 0 and node.name in self.reads
+            if packed:
+                self.packed.setdefault(name, now)
+            if node.name in self.floats if passes else not packed:
+                self.floats.setdefault(name, now)
 
-    def lives(ends: Mapping[str, int]) -> dict[str, Lifetime]:
-        return {name: Lifetime(at, ends[name]) for name, at in born.items() if name in ends}
+    def passes(self, name: str) -> bool:
+        """Whether a node wants of its inputs what is wanted of it."""
+        return name in self.writers and self.able[name].passes
 
-    return Packing(lives(floats), lives(packed), reads)
+    def choose(self, node: Node) -> None:
+        """Of a pool that is wanted as both: its input would be written and read as both, and is
+        larger. So its readers pack the output for themselves, where they can."""
+        name = node.name
+        if not (name in self.floats and name in self.packed):
+            return
+        readers = {r for r in self.graph.consumers[name] if self.graph[r].inputs[0] == name}
+        if not any(self.passes(r) and r in self.packed for r in self.graph.consumers[name]):
+            self.floats[name] = max(self.floats[name], self.packed.pop(name))
+            self.writers.remove(name)
+            self.reads -= readers
+
+    def done(self) -> Packing:
+        """What was found."""
+        born = {n.name: -1 if n.name in self.graph.inputs else i for i, n in enumerate(self.graph)}
+
+        def lives(ends: Mapping[str, int]) -> dict[str, Lifetime]:
+            return {name: Lifetime(at, ends[name]) for name, at in born.items() if name in ends}
+
+        passed = {name for name in self.packed if self.able[name].passes}
+        return Packing(lives(self.floats), lives(self.packed), frozenset(self.reads | passed))
 
 
 def _writers(graph: Graph, precision: str, able: Mapping[str, Packs]) -> Iterator[str]:

@@ -275,6 +275,25 @@ def check_memory(name: str, batch: int, tensors: int, *others: int, fixed: int =
         raise out_of_memory(name, batch, wanting(needed, free), fits)
 
 
+def packs_of(graph: Graph, node: Node, batch: int, precision: str) -> Packs:
+    """What a node's kernels can do with packed tensors. No weights are looked at."""
+    shapes, zero = graph.input_shapes(node), np.zeros((), np.float32)
+    task = Task(
+        node,
+        shapes,
+        batch,
+        1,
+        tuple(nowhere(batch, shape) for shape in shapes),
+        nowhere(batch, node.shape),
+        lambda _: 0,
+        {p.name: np.broadcast_to(zero, p.shape) for p in graph.parameters(node)},
+        Params(),
+        Descriptors(),
+        precision,
+    )
+    return RECIPES[type(parts(node).base)].packs(task)
+
+
 class _Making:
     """A plan while it is made."""
 
@@ -291,7 +310,9 @@ class _Making:
         self.precision = precision
         nodes = [node for node in graph if not isinstance(node.op, Input)]
         over = {node.name: RECIPES[type(parts(node).base)].over for node in nodes}
-        self.packing = decide(graph, held, precision, self._packs)
+        self.packing = decide(
+            graph, held, precision, lambda node: packs_of(graph, node, batch, precision)
+        )
         apart = held | frozenset(graph.inputs)
         self.buffers, self.packed, self.floats = place(
             graph, batch, over, apart, self.packing, precision
@@ -326,25 +347,6 @@ class _Making:
     def _bytes(self, floats: int) -> int:
         """Of the device, with this many floats for tensors and scratch."""
         return 4 * (floats + self.params.floats + self.ints.count)
-
-    def _packs(self, node: Node) -> Packs:
-        """What the node's kernels do with packed tensors. Weights are not looked at."""
-        shapes, zero = self.graph.input_shapes(node), np.zeros((), np.float32)
-        weights = {p.name: np.broadcast_to(zero, p.shape) for p in self.graph.parameters(node)}
-        task = Task(
-            node,
-            shapes,
-            self.batch,
-            1,
-            tuple(nowhere(self.batch, shape) for shape in shapes),
-            nowhere(self.batch, node.shape),
-            lambda _: 0,
-            weights,
-            Params(),
-            Descriptors(),
-            self.precision,
-        )
-        return RECIPES[type(parts(node).base)].packs(task)
 
     def _step(self, node: Node) -> Step:
         whole = parts(node)

@@ -9,10 +9,12 @@ from numba import cuda, float32, int32, uint32, uint64
 from netdsl.cuda.activation import ends
 from netdsl.cuda.arith import MOST, divided, place_of, quotient, reciprocal
 from netdsl.cuda.layout import Call, axes, spread
+from netdsl.cuda.packing import NEVER, PASSES, Packs
 from netdsl.cuda.rows import small, teams
 from netdsl.cuda.sizes import SIMULATED
 from netdsl.cuda.strips import plan_strips, strips_of
 from netdsl.cuda.task import Task
+from netdsl.cuda.units import plan_units
 from netdsl.cuda.warp import larger, load4
 from netdsl.cuda.wide import WARPS, lanes_largest, lanes_sum, team_largest, team_of, team_sum
 from netdsl.ops import AdaptiveAveragePool, AveragePool, GlobalAverage, GlobalMax, MaxPool
@@ -259,13 +261,22 @@ def windows(task: Task) -> list[int]:
 
 
 def plan_pool(task: Task) -> list[Call]:
-    """A pool with windows of its own."""
-    window = strips_of(task)
+    """A pool with windows of its own; of what lies packed and of floats, as it is wanted."""
+    window, calls = strips_of(task), list[Call]()
     if window is not None:
-        return [plan_strips(task, window)]
+        if task.packed_output is not None:
+            calls.append(plan_units(task, window))
+        if task.output.there:
+            calls.append(plan_strips(task, window))
+        return calls
     kernel = max_pool if isinstance(task.whole.base, MaxPool) else average_pool
     at = task.ints.add(windows(task))
     return [spread(kernel, task.output.sample, at, task.output.batch)]
+
+
+def max_pool_packs(task: Task) -> Packs:
+    """What a max pool's kernels do with packed tensors."""
+    return NEVER if strips_of(task) is None else PASSES
 
 
 def plan_adaptive(task: Task) -> list[Call]:

@@ -78,7 +78,7 @@ RECIPES: dict[type[Op], Recipe] = {
     Conv: Recipe(conv.plan_conv, packs=conv.conv_packs),
     ConvTranspose: Recipe(transposed.plan_transposed, packs=transposed.transposed_packs),
     Linear: Recipe(dense.plan_dense, packs=dense.dense_packs),
-    MaxPool: WINDOWS,
+    MaxPool: WINDOWS._replace(packs=pool.max_pool_packs),
     AveragePool: WINDOWS,
     AdaptiveAveragePool: Recipe(pool.plan_adaptive),
     GlobalAverage: WHOLE,

@@ -30,7 +30,7 @@ def forward(kernels_of: Any) -> Iterator[Any]:
     from netdsl.lang import load
 
     for precision in ("fp32", "tf32", "bf16"):
-        for text in cases.FORWARD:
+        for text in (*cases.FORWARD, *(() if precision == "fp32" else cases.PACKED)):
             for batch in cases.BATCHES_OF_CHECKS:
                 graph = load(text)
                 yield from kernels_of(graph, zeros(graph), batch, precision, Sizes())

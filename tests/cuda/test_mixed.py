@@ -204,7 +204,7 @@ BUGS = {
     ),
     "sums' columns are exchanged": ("tensor", "+ LINE)] = sums[k + 1]", "+ LINE)] = sums[k]"),
     "sums' rows are exchanged": ("tensor", "write + 16 * i + 8)]", "write + 16 * i + 4)]"),
-    "no barrier in the square": ("pack", "    cuda.syncthreads()\n", ""),
+    "no barrier in the square": ("pack", "    cuda.syncthreads()\n    across", "    across"),
     "channels past the last are read": ("pack", "if first_c + c < channels and", "if"),
     "positions past the last are packed": (
         "pack",

@@ -63,6 +63,7 @@ def kernels() -> dict[str, Any]:
     from netdsl.cuda.peak import PEAKS
     from netdsl.cuda.strips import LARGEST, MEANS, NOTING
     from netdsl.cuda.tensor import TENSOR_KERNELS
+    from netdsl.cuda.units import UNITS
 
     names = {id(kernel): f"conv_tile {t.m}x{t.n}x{t.k}" for t, kernel in KERNELS.items()}
     for (tile, weighted), kernel in PRODUCTS.items():
@@ -71,6 +72,8 @@ def kernels() -> dict[str, Any]:
         names[id(kernel)] = f"conv_tensor {tensor.m}x{tensor.n} {precision}"
     for (tensor, precision), kernel in ROUNDED.items():
         names[id(kernel)] = f"product_tensor {tensor.m}x{tensor.n} {precision}"
+    for (window, precision), kernel in UNITS.items():
+        names[id(kernel)] = f"max_units {window.size}s{window.stride} {precision}"
     for table in (LARGEST, MEANS, NOTING):
         for window, kernel in table.items():
             names[id(kernel)] = f"{kernel.py_func.__name__} {window.size}s{window.stride}"

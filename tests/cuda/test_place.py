@@ -10,6 +10,7 @@ import pytest
 import netdsl
 from netdsl.cuda.conv import choose
 from netdsl.cuda.layout import Buffer
+from netdsl.cuda.packing import NEVER, decide
 from netdsl.cuda.place import place
 from netdsl.cuda.sizes import MEDIUM, NARROW, SQUARE, WIDE
 from netdsl.cuda.table import RECIPES
@@ -23,12 +24,16 @@ BATCH = 2
 
 
 def placed(graph: Graph) -> tuple[dict[str, Buffer], int]:
+    """Where all lies as floats."""
     over = {
         node.name: RECIPES[type(parts(node).base)].over
         for node in graph
         if not isinstance(node.op, Input)
     }
-    return place(graph, BATCH, over, frozenset((*graph.inputs, *graph.outputs)))
+    packing = decide(graph, frozenset(graph.outputs), "fp32", lambda node: NEVER)
+    apart = frozenset((*graph.inputs, *graph.outputs))
+    found = place(graph, BATCH, over, apart, packing)
+    return found.floats, found.total
 
 
 def graph_of(name: str) -> Graph:

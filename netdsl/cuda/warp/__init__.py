@@ -27,6 +27,7 @@ lanes of a warp at once, but for the loads, stores, conversions and copies of a 
     mma_tf32(c..., a..., b...)  c + a b for a of 16 x 8, b of 8 x 8, c of 16 x 8 in float32
     mma_bf16(c..., a..., b...)  the same for a of 16 x 16, b of 16 x 8
     larger(a, b)                the larger, NaN where either is
+    larger_bf16(a, b)           the same of both halves of two words
     as_tf32(x)                  x rounded to 10 bits behind the point, half away from zero
     bits_of(x)                  the word that stands for a float32
     float_of(word)              the float32 that a word stands for
@@ -47,6 +48,7 @@ if SIMULATED:
         copy16,
         float_of,
         larger,
+        larger_bf16,
         load4,
         load_if,
         matrices,
@@ -69,6 +71,7 @@ else:
         copy16,
         float_of,
         larger,
+        larger_bf16,
         load4,
         load_if,
         matrices,
@@ -92,6 +95,7 @@ __all__ = [
     "copy16",
     "float_of",
     "larger",
+    "larger_bf16",
     "load4",
     "load_if",
     "matrices",

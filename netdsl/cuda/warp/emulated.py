@@ -248,6 +248,11 @@ def larger(a: Any, b: Any) -> Any:
     return b if b > a or b != b else a
 
 
+def larger_bf16(a: Any, b: Any) -> Any:
+    one, two = (bf16_of(np.array([np.float32(x).view(np.uint32)])) for x in (a, b))
+    return as_bf16(*map(larger, one, two))
+
+
 def bits_of(x: Any) -> Any:
     return np.float32(x).view(np.uint32)
 

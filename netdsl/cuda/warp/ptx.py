@@ -245,6 +245,16 @@ def larger(typing: Any, a: Any, b: Any) -> tuple[Any, Code]:
 
 
 @intrinsic
+def larger_bf16(typing: Any, a: Any, b: Any) -> tuple[Any, Code]:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        words = [builder.bitcast(value, WORD) for value in args]
+        text = "max.NaN.bf16x2 $0, $1, $2;"
+        return builder.bitcast(assembly(builder, WORD, text, "=r,r,r", words, memory=False), FLOAT)
+
+    return types.float32(types.float32, types.float32), code
+
+
+@intrinsic
 def bits_of(typing: Any, x: Any) -> tuple[Any, Code]:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], WORD)
