@@ -57,7 +57,8 @@ def packs(task: Task, sums: list[Sum]) -> Packs:
     if not suit(task, sums):
         return NEVER
     groups, _, filters = sums[0].weights.shape
-    return Packs(True, groups == 1 or filters % (4 * PER_WORD[task.precision]) == 0)
+    units = filters % (4 * PER_WORD[task.precision]) == 0
+    return Packs(reads=True, writes=groups == 1 or units)
 
 
 def plan_mixed(task: Task, sums: list[Sum], ending: Ending) -> list[Call]:

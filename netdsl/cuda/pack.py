@@ -26,7 +26,7 @@ SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, CHANNELS, PLANE, WORDS, PER = range(
 """Of the kernels that pack alone: WORDS of a position, PER (1 or 2) channels of a word."""
 
 SIDE = 4 if SIMULATED else 32
-"""Positions and channels of a block's square of `pack_planes`."""
+"""Positions and channels of a block's square."""
 LINE = SIDE + 1
 SQUARE = SIDE * LINE
 STEPS = SIDE * SIDE // THREADS

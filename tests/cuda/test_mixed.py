@@ -147,8 +147,8 @@ BUGS = {
     ),
     "no barrier before columns are read": (
         "tensor",
-        "            cuda.syncthreads()\n            c = quotient(",
-        "            c = quotient(",
+        "            cuda.syncthreads()\n            first_f = ",
+        "            first_f = ",
     ),
     "no barrier before the next columns are written": (
         "tensor",
@@ -182,7 +182,7 @@ BUGS = {
     ),
     "edges are not looked at": ("tensor", "(bits & crossed[i]) |", "(0 & crossed[i]) |"),
     "positions past the last are written": ("tensor", "if m < positions and f", "if f"),
-    "filters past the last are written": ("tensor", "and f < filters:", "and f >= 0:"),
+    "filters past the last are written": ("tensor", "positions and f < filters:", "positions:"),
     "the last part of a split sum is as long as the others": ("tensor", "if rest <", "if 0 >"),
     "rows of a fragment in other lanes": (
         "tensor",
@@ -203,7 +203,7 @@ BUGS = {
         "a_read = int32((down * WM + (lane & 15)) * DEEP + 4 * (lane >> 4))",
     ),
     "sums' columns are exchanged": ("tensor", "+ LINE)] = sums[k + 1]", "+ LINE)] = sums[k]"),
-    "sums' rows are exchanged": ("tensor", "write + 16 * i + 8)]", "write + 16 * i + 4)]"),
+    "sums' rows are exchanged": ("tensor", "to + 16 * i + 8)]", "to + 16 * i + 4)]"),
     "no barrier in the square": ("pack", "    cuda.syncthreads()\n    across", "    across"),
     "channels past the last are read": ("pack", "if first_c + c < channels and", "if"),
     "positions past the last are packed": (
@@ -225,6 +225,7 @@ SHOWING: list[Case] = [
     ("input 144x2x2; conv3x3p1(2)", 1, "tf32", 1),
     ("input 9; fc(3)", 9, "bf16", 1),
     ("input 9x70; conv3p1(3)", 1, "tf32", 1),
+    ("input 3x70; conv1(36)", 1, "tf32", 1),
     ("input 64x2; conv1(2)", 1, "bf16", 1),
     ("input 64x2x2; conv3x3p1g2(32)", 1, "tf32", 7),
     ("input 32x2; conv1g2(32)", 1, "tf32", 7),

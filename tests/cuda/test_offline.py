@@ -275,6 +275,18 @@ def test_a_strip_reads_each_cell_once_and_asks_for_none_in_a_loop(
     assert {r.ones for r in found} == {cells}
 
 
+@pytest.mark.parametrize(("window", "cells"), [("2s2", 4), ("3s2", 9), ("3s1", 9)])
+def test_packed_pools_take_a_unit_at_a_time(rows: list[Compiled], window: str, cells: int) -> None:
+    """All loads of a plane stand in the code one by one, and a store, of 16 bytes each. Pairs of
+    bfloat16 are loaded as words, as descriptors are."""
+    units = {
+        p: [r for r in rows if r.kernel == f"max_units {window} {p}"] for p in ("tf32", "bf16")
+    }
+    assert [len(found) for found in units.values()] == [2, 2]
+    assert all(r.fours > cells and r.ones == 0 for r in units["tf32"])
+    assert all(r.fours >= 1 and r.ones == 0 for r in units["bf16"])
+
+
 @pytest.mark.parametrize(
     ("kernel", "products", "loads", "share"),
     [
@@ -308,6 +320,8 @@ def test_tensor_cores_are_fed_by_matrix_loads_and_asynchronous_copies(
     assert len(found) == 2
     assert all(tuple(r.fragments) == fragments for r in found)
     assert all(r.registers <= 128 and r.shared <= 48 * 1024 for r in found)
+    # What is packed goes out 16 bytes at a time, with a store for each column of warps.
+    assert all(r.fours >= int(tile.partition("x")[2]) // 32 for r in found)
 
 
 @pytest.mark.parametrize(
