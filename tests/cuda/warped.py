@@ -19,6 +19,7 @@ from netdsl.cuda.warp import (
     as_tf32,
     commit,
     copy16,
+    larger_bf16,
     load4,
     matrices,
     matrices_across,
@@ -53,11 +54,13 @@ def lanes(arena, params, ints, at):  # type: ignore[no-untyped-def]
 
 @cuda.jit
 def rounded(arena, params, ints, at):  # type: ignore[no-untyped-def]
-    """Four values as they are read, then rounded to TF32, and in pairs to bfloat16."""
+    """Four values as they are read, then rounded to TF32, and in pairs to bfloat16; the larger of
+    these."""
     t = int32(cuda.threadIdx.x)
     a, b, c, d = load4(params, uint32(4 * t))
     store4(arena, uint32(8 * t), as_tf32(a), as_tf32(b), as_tf32(c), as_tf32(d))
-    store4(arena, uint32(8 * t + 4), as_bf16(a, b), as_bf16(c, d), a, b)
+    one, two = as_bf16(a, b), as_bf16(c, d)
+    store4(arena, uint32(8 * t + 4), one, two, a, larger_bf16(one, two))
 
 
 @cuda.jit(device=True)
@@ -185,7 +188,13 @@ def differences(seed: int) -> Iterator[tuple[str, float]]:
     yield "as_tf32", float(apart)
     same = found[:, 4:6].view(np.uint32) == paired(bits_of(x, 7)).view(np.uint32)
     yield "as_bf16", float(1 - same.mean())
-    yield "load4", float(np.abs(found[:, 6:] - x[:, :2]).max())
+    yield "load4", float(np.abs(found[:, 6] - x[:, 0]).max())
+    wanted = paired(np.maximum(bits_of(x[:, :2], 7), bits_of(x[:, 2:], 7))).view(np.uint32)
+    yield "larger_bf16", float(1 - (found[:, 7:].view(np.uint32) == wanted).mean())
+    x[0, 1] = x[1, 2] = np.nan
+    found = launch(rounded, np.zeros(8 * WARP, np.float32), x, 0).reshape(-1, 8)
+    wanted[0], wanted[1] = wanted[0] & 0xFFFF | 0x7FFF0000, wanted[1] & 0xFFFF0000 | 0x7FFF
+    yield "larger_bf16, NaN", float(1 - (found[:, 7:].view(np.uint32) == wanted).mean())
 
     a, b = rng.normal(size=(16, 8)), rng.normal(size=(8, 8))
     a, b = bits_of(a, 10), bits_of(b, 10)
