@@ -68,15 +68,17 @@ def packed(text: str, batch: int, seed: int, precision: str) -> float:
 
     graph, weights, inputs = drawn(text, batch, seed)
 
-    def run() -> Arrays:
-        return cuda.compile(graph, weights, batch=batch, precision=precision).run(inputs)
+    def runs() -> list[Arrays]:
+        plan = cuda.compile(graph, weights, batch=batch, precision=precision)
+        return [plan.run(inputs) for _ in range(3)]
 
-    found = run()
+    found = runs()
     with each_packs_for_itself():
-        same = run()
-    if any(not np.array_equal(found[name], same[name]) for name in same):
-        return float("inf")
-    return furthest(found, exact(graph, weights, inputs))
+        same = runs()
+    for one, two in zip(found, same, strict=True):
+        if any(not np.array_equal(one[name], two[name]) for name in two):
+            return float("inf")
+    return furthest(found[-1], exact(graph, weights, inputs))
 
 
 def backward(text: str, batch: int, seed: int, precision: str = "fp32") -> float:
