@@ -48,9 +48,9 @@ def view(buffer: Buffer, first: Triple = (0, 0, 0), step: Triple = (1, 1, 1)) ->
 
 SHORTEST, NEAREST, LONGEST, LONGEST_HALF = 32, 256, 1024, 16384
 """Terms summed one after the other: where that costs nothing, in a small layer of few places; so
-many that 16 filters' weights stay in a core's first cache for all tiles that read them; at most;
-and of those that were rounded to bfloat16, beside which errors of the sums are small, unless many
-places read them again from memory."""
+many that 16 filters' weights stay in a core's first cache for all tiles that read them; of weights
+that were rounded, at most; and of those that were rounded to bfloat16, beside which errors of the
+sums are small, unless many places read them again from memory."""
 
 SHARED = 128
 """The same where tiles are four blocks wide and another thread may share the first cache."""
@@ -63,7 +63,7 @@ places take 25% longer by 256 than by 64 terms where these places are one sample
 
 FEW, FAR = 16, 4 << 20
 """Places up to which weights are not read often enough to stay anywhere, and floats of weights that
-no cache holds: such come from memory, in longer runs."""
+no cache holds: such come from memory."""
 
 
 class Sum(NamedTuple):
@@ -105,7 +105,7 @@ class Sum(NamedTuple):
             again = self.kind is Kind.HALVED and far and not few
             return (LONGEST if again else LONGEST_HALF) // self.kind.lanes
         if few and (far or cached(self)):
-            return (LONGEST if far else SHORTEST) // self.kind.lanes
+            return (NEAREST if far else SHORTEST) // self.kind.lanes
         if self.kind is Kind.BLOCKED and twice():
             passing = max(PASSING, min(NEAREST, int(OFTEN * prod(self.counts))))
             return (SHARED if cached(self) else passing) // self.kind.lanes

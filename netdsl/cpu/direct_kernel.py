@@ -36,6 +36,10 @@ from netdsl.cpu.walks import (
     strip,
 )
 
+ONCE = 3
+"""Tiles of places up to which all parts of a sum are done for some filters before the next: weights
+are read in the order in which they lie, as memory likes it."""
+
 
 @njit(boundscheck=False, error_model="numpy")
 def portion(d, part, parts):  # type: ignore[no-untyped-def]
@@ -107,8 +111,11 @@ def sums(arena, params, d, at, stop, step, run):  # type: ignore[no-untyped-def]
 def sum_up(arena, params, d, part, parts, run):  # type: ignore[no-untyped-def]
     """A part's share of all sums, `run` being what runs a tile."""
     begin, right = portion(d, part, parts)
+    tiles = d[SAMPLES] * d[PLANES] * d[ROWS] * d[COLUMNS]
     while begin < right:
         stop = group_end(d, begin, right)
+        if tiles <= ONCE:
+            stop = min(stop, (begin // tiles + 1) * tiles)
         for s in range(d[STEPS]):
             sums(arena, params, d, begin, stop, d[STEP_TABLE] + s * STEP, run)
         begin = stop

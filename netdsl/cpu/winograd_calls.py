@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import accumulate
-from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -135,12 +134,12 @@ def _tile_fields(plan: Winograd, blocks: range, table: int) -> tuple[int, ...]:
         made, down = plan.chunk * LANES, plan.filter_blocks * plan.chunk * LANES
         head = (turns(Kind.BLOCKED, plan.blocks // 2), table, LANES, LANES, made)
         further = LANES * LINES if plan.chunk <= plan.tile.shape.pixels else 0
-        return (*head, plan.strides[0], 2 * made, down, further, *map(bits, (-inf, inf)))
+        return (*head, plan.strides[0], 2 * made, down, further, *plan.part(plan.blocks // 2))
     first, count = plan.depth * blocks.start, plan.depth * len(blocks)
     made = plan.chunk * LANES
     return (
         *(turns(Kind.BLOCKED, count, plan.spare), table + first, LANES, LANES, LANES),
-        *(plan.strides[0], made, made, 0, *map(bits, (-inf, inf))),
+        *(plan.strides[0], made, made, 0, *plan.part(count)),
     )
 
 

@@ -24,6 +24,10 @@ RIGHT, LOWER, FURTHER = R_STEP, R_BLOCK, START
 one below, and from the lines that a turn asks for to as many others, in the places of what it has
 no use for."""
 
+PART, PIECES = LOW, HIGH
+"""Of a tile of a product, in the place of bounds that it has no use for: turns after which it puts
+aside what it has summed up, and into how many such parts it cuts a sum (`quarters.py` alone)."""
+
 ASKS = 2
 """Cache lines of inputs that a turn of a tile that ends quarters asks for (`points.py`)."""
 

@@ -32,6 +32,7 @@ from netdsl.cpu.micro.fields import (
     R_STEP,
     START,
     STRETCH,
+    TURNS,
     Y_BLOCK,
     Y_STEP,
 )
@@ -103,6 +104,10 @@ class Points(Quarters):
         self.list_records(self.has(start, FROM_BIAS))
         self.seven()
         b.ret_void()
+
+    def parts_of_products(self) -> tuple[ir.Value, ir.Value]:
+        """Their products are short: a tile makes all of some channels before the next."""
+        return self.field(TURNS), _number(1)
 
     def has(self, mode: ir.Value, bit: int) -> ir.Value:
         """Whether a mode has a bit."""

@@ -8,12 +8,14 @@ layers whose weights come from memory, or more.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from netdsl.cpu.micro.fields import LINES, X_STEP, Y_STEP
+from netdsl.cpu.micro.fields import LINES, PART, TURNS, X_STEP, Y_STEP
 from netdsl.cpu.micro.shapes import Kind, Tile
-from netdsl.cpu.micro.tile import Writer, runner
+from netdsl.cpu.micro.tile import Values, Writer, runner
 from netdsl.cpu.micro.vectors import LANES, LONG, SECOND_LEVEL, ask
 
 
@@ -29,8 +31,39 @@ class Product(Writer):
         return super().field(index)
 
     def write(self) -> None:
-        self.store(self.reduce(self.grid(ir.Constant(self.type, [0.0] * LANES))))
-        self.builder.ret_void()
+        """A long sum part by part: what the first leaves in the outputs, each later one adds to, so
+        that rounding errors do not grow with its length. All registers are free for a part, since
+        none holds what is summed up by then."""
+        b, turns, each = self.builder, self.field(TURNS), self.field(PART)
+        rows = ir.Constant(LONG, self.kind.unroll * LANES)
+        taps = ir.Constant(LONG, (self.kind.rows // self.kind.unroll).bit_length() - 1)
+        table, asked, onward = self.table, self.bias, self.residual
+        before, loop, after = b.block, b.append_basic_block(), b.append_basic_block()
+        b.branch(loop)
+        b.position_at_end(loop)
+        done = b.phi(LONG)
+        following = b.add(done, each)
+        last = b.icmp_signed(">=", following, turns)
+        here = b.sub(b.select(last, turns, following), done)
+        self.table = b.gep(table, [b.lshr(done, taps)])
+        self.bias = b.add(asked, b.mul(done, onward))
+        weights = b.gep(self.params, [b.add(self.w, b.mul(done, rows))])
+        sums = self.reduce(self.grid(ir.Constant(self.type, [0.0] * LANES)), here, weights)
+        first = b.icmp_signed("==", done, ir.Constant(LONG, 0))
+        with b.if_else(first) as (begins, goes_on):
+            with begins:
+                self.store(sums)
+            with goes_on:
+                self.store(self.with_residual(sums))
+        done.add_incoming(ir.Constant(LONG, 0), before)
+        done.add_incoming(following, b.block)
+        b.cbranch(last, after, loop)
+        b.position_at_end(after)
+        b.ret_void()
+
+    def residuals(self) -> Iterator[Values]:
+        """What is added to a part of a sum: what those before have left."""
+        return self.outputs()
 
     def begin(self, turn: ir.Value, across: ir.Value) -> None:
         b = self.builder

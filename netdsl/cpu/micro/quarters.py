@@ -17,7 +17,7 @@ keeps some of the sums for later:
         A12 B21 + P     is Y11
 
 Each product is summed up by itself: on top of the others, which are larger than what comes of them,
-its terms would lose digits.
+its terms would lose digits. A long one is summed up in parts.
 
 To the loop it is one long sum, over the taps of seven products. What happens between two of them
 is a text of the CPU's own instructions: where LLVM knows that there is a choice, it moves the sums
@@ -34,7 +34,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from netdsl.cpu.compiler import FLOATS, INTS
-from netdsl.cpu.micro.fields import FURTHER, LOWER, RIGHT, TURNS, Y_BLOCK
+from netdsl.cpu.micro.fields import FURTHER, LOWER, PART, PIECES, RIGHT, TURNS, Y_BLOCK
 from netdsl.cpu.micro.product import Product
 from netdsl.cpu.micro.sandwich import at, function, load, store
 from netdsl.cpu.micro.shapes import Tile, quartered
@@ -43,11 +43,12 @@ from netdsl.cpu.micro.turn import Loop, Operands
 from netdsl.cpu.micro.vectors import FLOAT, LANES, LONG
 
 PRODUCTS = 7
-LEFT, TAPS, DONE, ENDS = 0, 8, 16, 24
-"""Where a tile keeps, in bytes: the taps left of a product and those of each, how many products
-are done, and where the quarters Y12, Y22 and Y21 lie, block by block."""
+LEFT, TAPS, DONE, MORE, PARTS, ENDS = 0, 8, 16, 24, 32, 40
+"""Where a tile keeps, in bytes: the taps left of a part of a product and those of each, how many
+products are done, the parts left of a product and those of each, and where the quarters Y12, Y22
+and Y21 lie, block by block."""
 KEPT = 192
-"""And from where on P, U and W."""
+"""And from where on P, U, W and a product's parts that are done."""
 
 
 class Quarters(Product):
@@ -75,16 +76,21 @@ class Quarters(Product):
         self.store([found[block::blocks] for block in range(blocks)])
         self.builder.ret_void()
 
+    def parts_of_products(self) -> tuple[ir.Value, ir.Value]:
+        """Turns of a part of a product, and how many parts it has."""
+        return self.field(PART), self.field(PIECES)
+
     def reserve(self, kept: int, words: Values) -> None:
         """The tile's room. kept: where in it P, U and W are kept; words: what it holds from ENDS
         on."""
         b = self.builder
-        room = b.alloca(ir.ArrayType(ir.IntType(8), kept + 3 * self.size))
+        room = b.alloca(ir.ArrayType(ir.IntType(8), kept + 4 * self.size))
         room.align = 4 * LANES
         self.room = b.bitcast(room, LONG.as_pointer())
         each = self.kind.rows // self.kind.unroll
-        taps = b.lshr(self.field(TURNS), ir.Constant(LONG, each.bit_length() - 1))
-        for i, word in enumerate((taps, taps, ir.Constant(LONG, 0), *words)):
+        part, parts = self.parts_of_products()
+        taps = b.lshr(part, ir.Constant(LONG, each.bit_length() - 1))
+        for i, word in enumerate((taps, taps, ir.Constant(LONG, 0), parts, parts, *words)):
             b.store(word, b.gep(self.room, [ir.Constant(LONG, i)]))
 
     def seven(self) -> Values:
@@ -157,6 +163,7 @@ class Between:
         number, room = self.number, self.room
         self.lines += [f"decq {LEFT}({room})", "jnz 9f"]
         self.lines += [f"movq {TAPS}({room}), {number}", f"movq {number}, {LEFT}({room})"]
+        self.part()
         self.lines += [f"movq {DONE}({room}), {number}", f"incq {DONE}({room})"]
         self.lines += [f"cmpq $$3, {number}", "jae 3f", f"testq {number}, {number}", "jz 2f"]
         self.lines += [f"imulq $${self.size}, {number}, {number}", f"addq {room}, {number}"]
@@ -167,6 +174,19 @@ class Between:
         self.lines += ["jmp 8f", "3:"]
         self.end()
         self.lines += ["8:", *(f"vpxord {v}, {v}, {v}" for v in self.sums), "9:"]
+
+    def part(self) -> None:
+        """Puts a part of a product aside, unless it is the last, to which it adds the others."""
+        number, room = self.number, self.room
+        self.lines += [f"movq {PARTS}({room}), {number}", f"decq {MORE}({room})", "jz 1f"]
+        self.lines += [f"decq {number}", f"cmpq {MORE}({room}), {number}", "je 0f"]
+        self.add(3, room)
+        self.lines.append("0:")
+        self.keep(3, room)
+        self.lines += ["jmp 8f", "1:", f"movq {number}, {MORE}({room})"]
+        self.lines += [f"cmpq $$1, {number}", "je 0f"]
+        self.add(3, room)
+        self.lines.append("0:")
 
     def end(self) -> None:
         """What happens from the fourth product on: the first stores a quarter, the next one and

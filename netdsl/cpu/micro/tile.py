@@ -67,7 +67,7 @@ class Writer(vectors.Writer):
             self.ask_for_ends(start)
         sums = self.grid(ir.Constant(VECTOR, [0.0] * LANES))
         sums = self.either(start, FROM_BIAS, self.biases, sums)
-        sums = self.reduce(sums)
+        sums = self.reduce(sums, self.field(TURNS), self.builder.gep(self.params, [self.w]))
         sums = self.either(start, ADD_RESIDUAL, self.with_residual, sums)
         low, high = self.bound(LOW), self.bound(HIGH)
         self.store([[self.clamped(value, low, high) for value in row] for row in sums])
@@ -149,10 +149,9 @@ class Writer(vectors.Writer):
             for row, places in zip(sums, self.residuals(), strict=True)
         ]
 
-    def reduce(self, sums: Sums) -> Sums:
-        """The sums over all taps."""
-        b, zero, turns = self.builder, ir.Constant(LONG, 0), self.field(TURNS)
-        weights = b.gep(self.params, [self.w])
+    def reduce(self, sums: Sums, turns: ir.Value, weights: ir.Value) -> Sums:
+        """The sums over the first taps of the table: so many turns, with weights from there on."""
+        b, zero = self.builder, ir.Constant(LONG, 0)
         before, some, after = b.block, b.append_basic_block(), b.append_basic_block()
         b.cbranch(b.icmp_signed(">", turns, zero), some, after)
         b.position_at_end(some)
