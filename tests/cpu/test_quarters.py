@@ -22,6 +22,9 @@ from netdsl.ops import Conv, MaxPool, Relu, Window
 pytestmark = pytest.mark.skipif(not wide(), reason="these tiles take AVX-512")
 
 MODES = (BY_TILES, PRODUCTS)
+ONE_BY_ONE = 1.3e-8
+"""What a float32 sum of n terms errs by, of its standard deviation, for each of n's root: measured
+where they are added one after the other."""
 HALVES = MaxPool(Window((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)))
 
 
@@ -193,3 +196,16 @@ def test_layers_that_a_net_has():
     """Those that sum: VGG-16's name counts them, and AlexNet's are too few for this."""
     assert choices.layers(find.graph_of("vgg16")) == 16
     assert choices.layers(find.graph_of("alexnet")) == 8 < choices.DEEP
+
+
+@pytest.mark.parametrize("channels", [512, 352, 320])
+@pytest.mark.parametrize("mode", MODES)
+def test_error_of_long_sums(channels, mode, forced):
+    """Sums in parts, as many as are all as long: no more than twice what as many terms err by that
+    are added one after the other in float32."""
+    layer = Layer(conv(64), (channels, 15, 14), batch=2, seed=channels)
+    layer.arrays[0] = np.maximum(layer.arrays[0], 0)
+    forced(layer, mode, 7)
+    wanted = convolved(layer)
+    off = layer.run(plan_conv, conv_needs) - wanted
+    assert np.sqrt((off**2).mean()) < 2 * ONE_BY_ONE * (9 * channels) ** 0.5 * wanted.std()

@@ -11,8 +11,8 @@ import pytest
 from layer import Layer, convolved, error
 
 from netdsl import find
-from netdsl.cpu import costs, winograd, winograd_costs, winograd_kernel, winograd_ways
-from netdsl.cpu.choices import pools
+from netdsl.cpu import choices, costs, winograd, winograd_costs, winograd_kernel, winograd_ways
+from netdsl.cpu.choices import Choice, pools
 from netdsl.cpu.conv import conv_needs, plan_conv, quick_plan
 from netdsl.cpu.costs import Work
 from netdsl.cpu.micro.cook_toom import matrices
@@ -299,10 +299,36 @@ def test_exact_and_unsuited_layers_are_summed_directly():
     assert quick_plan(Layer(strided(64, (5, 5), (2, 2)), (64, 28, 28), exact=True).task) is None
 
 
-def test_error_of_long_sums(monkeypatch):
-    """512 channels, as in VGG: a few times the rounding of single precision."""
-    monkeypatch.setattr("netdsl.cpu.choices.SIZES", (Size(4, 3),))
-    layer = Layer(conv(32, 3), (512, 28, 28))
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("mode", [winograd_kernel.BY_TILES, winograd_kernel.PRODUCTS])
+def test_error_of_long_sums(seed, mode, monkeypatch):
+    """512 channels, as in VGG: no more than of a float32 sum term by term; of tiles of 5x5 outputs,
+    which err twice as much, twice that."""
+    layer = Layer(conv(32, 3), (512, 15, 15), batch=2, seed=seed)
     layer.arrays[0] = np.maximum(layer.arrays[0], 0)
-    assert quick_plan(layer.task).size == Size(4, 3)
-    assert error(layer.run(plan_conv, conv_needs), convolved(layer)) < 1.5e-5
+    plain, wanted = one_by_one(layer), convolved(layer)
+    allowed = rms(plain - wanted[:, :4])
+    monkeypatch.setattr("netdsl.cpu.winograd_ways._order", lambda size, layer: mode)
+    for size, times in ((Size(4, 3), 1), (Size(2, 3), 1), (Size(5, 3), 2)):
+        plan = winograd_ways.planned(size, choices.layer(layer.task, size))
+        monkeypatch.setattr("netdsl.cpu.conv.choice", lambda task, plan=plan: Choice(plan))
+        found = layer.run(plan_conv, conv_needs)
+        assert rms(found - wanted) < times * allowed
+
+
+def one_by_one(layer):
+    """The first four filters of a 3x3 layer, each a float32 sum of a term after the other."""
+    x, (n, _, *image) = (
+        np.pad(layer.arrays[0], ((0, 0),) * 2 + ((1, 1),) * 2),
+        layer.arrays[0].shape,
+    )
+    weights, biases = layer.weights["weight"][:4], layer.weights["bias"][:4]
+    total = np.zeros((n, 4, *image), np.float32)
+    for c, i, j in np.ndindex(weights.shape[1:]):
+        window = x[:, None, c, i : i + image[0], j : j + image[1]]
+        total += weights[:, c, i, j][:, None, None] * window
+    return total + biases[:, None, None]
+
+
+def rms(x):
+    return float(np.sqrt((x.astype(np.float64) ** 2).mean()))
