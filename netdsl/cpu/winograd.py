@@ -130,10 +130,12 @@ class Winograd(NamedTuple):
 
     def part(self, count: int) -> tuple[int, int]:
         """How a sum over so many blocks is cut into parts: turns of a tile for each, and how many.
-        Those by Strassen's algorithm are all as long."""
+        Those by Strassen's algorithm are all as long; five or seven blocks are not cut, since that
+        would be into single ones."""
         parts = -(-count // PART)
         if self.strassen:
             parts = next(n for n in range(parts, count + 1) if count % n == 0)
+            parts = 1 if parts == count <= 2 * PART else parts
         return turns(Kind.BLOCKED, -(-count // parts)), parts
 
     @property
