@@ -179,7 +179,10 @@ def shallow(graph: Graph) -> bool:
 
 
 def layers(graph: Graph) -> int:
-    """How many layers of sums a net has, among whose roundings the errors of one hide."""
+    """How many layers of sums a net has, among whose roundings the errors of one hide: none where
+    an output is an image, for no sum over many places is behind the last layers then."""
+    if any(prod(graph[name].shape[1:]) > 1 for name in graph.outputs):
+        return 0
     return sum(isinstance(parts(n).base, Conv | ConvTranspose | Linear) for n in graph)
 
 

@@ -10,7 +10,7 @@ from layer import Layer, convolved, error
 
 from netdsl import find
 from netdsl.cpu import costs
-from netdsl.cpu.choices import algorithms, choice, pools, ways
+from netdsl.cpu.choices import algorithms, choice, layers, pools, ways
 from netdsl.cpu.conv import conv_needs, plan_conv
 from netdsl.cpu.micro import matrices
 from netdsl.cpu.plan import Making
@@ -169,3 +169,9 @@ def test_kernels_that_do_little_of_a_net_are_not_compiled_for_it(
     assert any(way.strassen for way in found) == points
     assert any(way.quick and way.quick.strassen for way in found) == quarters
     assert all(ways(task)[0].name == choice(task).name for task in tasks if not task.choice)
+
+
+def test_nets_that_make_images_count_no_layers_to_hide_errors_among() -> None:
+    text = "input 3x16x16; (conv3p1(32) -> relu) x12"
+    assert layers(find.graph_of_text(f"{text} -> gap -> fc(5)")) == 13
+    assert layers(find.graph_of_text(text)) == 0
