@@ -187,6 +187,6 @@ def test_resnet_takes_less_memory_and_gives_the_same(no_thirds, monkeypatch):
     (together,) = some.run(inputs).values()
     monkeypatch.setattr(sections, "sections", lambda *_: [])
     whole = cpu.compile(graph, weights, batch=8, threads=2)
-    assert some.arena_bytes < 0.75 * whole.arena_bytes
+    assert some.arena_bytes < 0.85 * whole.arena_bytes
     (wanted,) = whole.run(inputs).values()
     np.testing.assert_allclose(together, wanted, rtol=1e-4, atol=1e-5)
