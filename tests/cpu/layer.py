@@ -14,10 +14,17 @@ from netdsl.cpu.task import Needs, Params, Places, Task
 from netdsl.cpu.views import link
 from netdsl.graph import Node
 from netdsl.graph.fused import Fused
-from netdsl.ops import Activation, MaxPool, Op, Shape
+from netdsl.ops import Activation, Conv, MaxPool, Op, Shape, Window
 
 Doubles = NDArray[np.float64]
 Plans = Callable[[Task, Places], list[Call]]
+
+HALVES = MaxPool(Window((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)))
+
+
+def conv(filters: int, kernel: int = 3, padding: int = 1) -> Conv:
+    """A convolution of squares."""
+    return Conv(filters, Window((kernel,) * 2, (1, 1), ((padding,) * 2,) * 2, (1, 1)))
 
 
 @dataclass
@@ -173,19 +180,23 @@ def connected(layer: Layer) -> Doubles:
 
 
 def beside_a_long_sum(layer: Layer, found: NDArray[np.floating]) -> float:
-    """How much a 1x1 convolution of one sample errs, as a part of what terms summed up in their
-    order err; root of the mean square."""
-    x, w = layer.arrays[0][0], layer.weights["weight"]
-    long = np.zeros((len(w), x[0].size), np.float32)
-    for row, column in zip(x.reshape(len(x), -1), w.reshape(w.shape[:2]).T, strict=True):
-        long += np.outer(column, row)
-    long += layer.weights["bias"][:, None]
+    """How much a convolution errs, of stride 1 and without groups, as a part of what its terms err
+    by that are added one after the other in float32; root of the mean square."""
+    pads, (_, *size) = layer.op.window.padding, layer.made
+    x = np.pad(layer.arrays[0], ((0, 0), (0, 0), *pads))
+    weights, ones = layer.weights["weight"], (1,) * len(size)
+    long = np.zeros((layer.batch, *layer.made), np.float32)
+    for c, *tap in np.ndindex(weights.shape[1:]):
+        cut = tuple(slice(i, i + n) for i, n in zip(tap, size, strict=True))
+        filters = weights[(slice(None), c, *tap)].reshape(-1, *ones)
+        long += filters * x[(slice(None), slice(c, c + 1), *cut)]
+    long += layer.weights["bias"].reshape(-1, *ones)
     wanted = convolved(layer)
 
     def rms(apart: NDArray[np.floating]) -> float:
         return float(np.sqrt(np.mean(apart**2)))
 
-    return rms(found - wanted) / rms(long.reshape(wanted.shape) - wanted)
+    return rms(found - wanted) / rms(long - wanted)
 
 
 def error(found: NDArray[np.floating], wanted: Doubles) -> float:

@@ -10,7 +10,7 @@ import pytest
 from agree import drawn_inputs, drawn_weights, worst
 
 from netdsl import Net, cpu
-from netdsl.cpu import chains, plan, sections, tune, tuned
+from netdsl.cpu import chains, place, plan, sections, tune, tuned
 from netdsl.cpu.plan import Making
 from netdsl.cpu.sections import Section
 from netdsl.cpu.table import takes
@@ -178,6 +178,8 @@ def test_profile_tells_of_each_layer_once(small):
 
 
 def test_resnet_takes_less_memory_and_gives_the_same(no_thirds, monkeypatch):
+    """Than where each large tensor has memory of its own."""
+    monkeypatch.setattr(place, "SHARED", 1 << 40)
     net = Net.load("resnet18")
     net.initialise()
     graph, weights = net.graph, net.weights
@@ -187,6 +189,6 @@ def test_resnet_takes_less_memory_and_gives_the_same(no_thirds, monkeypatch):
     (together,) = some.run(inputs).values()
     monkeypatch.setattr(sections, "sections", lambda *_: [])
     whole = cpu.compile(graph, weights, batch=8, threads=2)
-    assert some.arena_bytes < 0.85 * whole.arena_bytes
+    assert some.arena_bytes < 0.75 * whole.arena_bytes
     (wanted,) = whole.run(inputs).values()
     np.testing.assert_allclose(together, wanted, rtol=1e-4, atol=1e-5)

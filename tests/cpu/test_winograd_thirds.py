@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 from assembly import compiled
-from layer import Layer, convolved, error
+from layer import HALVES, Layer, conv, convolved, error
 from llvmlite import ir
 
 from netdsl import find
@@ -24,18 +24,13 @@ from netdsl.cpu.plan import compile as compile_plan
 from netdsl.cpu.winograd_groups import groups
 from netdsl.cpu.winograd_kernel import BY_TILES, PRODUCTS
 from netdsl.graph.weights import initialise
-from netdsl.ops import Conv, MaxPool, Relu, Window
+from netdsl.ops import Conv, Relu, Window
 
 needs_matrices = pytest.mark.skipif(
     not matrices(), reason="this CPU has no AMX, or the system gives no leave to use it"
 )
 
 MODES = (BY_TILES, PRODUCTS)
-HALVES = MaxPool(Window((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)))
-
-
-def conv(filters: int, kernel: int = 3, padding: int = 1) -> Conv:
-    return Conv(filters, Window((kernel,) * 2, (1, 1), ((padding,) * 2,) * 2, (1, 1)))
 
 
 @pytest.fixture
