@@ -84,20 +84,8 @@ def multiply(arena, params, d, first, count, begin, end, made, sums, turn, span)
             i, high, block, across, at = tile_at(d, tile, count, begin, sums)
             x, w = made + i * step, d[WEIGHTS] + block * d[BLOCK] + ALL * turn
             run_thirds(
-                high,
-                across,
-                arena,
-                params,
-                d,
-                x,
-                step,
-                w,
-                d[BLOCK],
-                span,
-                at,
-                across * PART,
-                PART,
-                turn,
+                *(high, across, arena, params, d, x, step, w, d[BLOCK], span),
+                *(at, across * PART, PART, turn),
             )
         if last and tile > 0:
             i, high, block, across, at = tile_at(d, tile - 1, count, begin, sums)

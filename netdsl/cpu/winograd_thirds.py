@@ -108,40 +108,14 @@ def multiply(  # type: ignore[no-untyped-def]
                 if done < wanted and high + across == 4:
                     low = source + 256 * (done // d[TURNS]) + 2 * down * (done % d[TURNS])
                     run_thirds_forming(
-                        d[FORMING],
-                        arena,
-                        params,
-                        d,
-                        x,
-                        step,
-                        w,
-                        d[BLOCK],
-                        span,
-                        y,
-                        256,
-                        down,
-                        turn,
-                        low,
-                        down,
-                        other + ALL * done,
+                        *(d[FORMING], arena, params, d, x, step, w, d[BLOCK], span),
+                        *(y, 256, down, turn, low, down, other + ALL * done),
                     )
                     done += d[TURNS_EACH]
                 else:
                     run_thirds(
-                        high,
-                        across,
-                        arena,
-                        params,
-                        d,
-                        x,
-                        step,
-                        w,
-                        d[BLOCK],
-                        span,
-                        y,
-                        256,
-                        down,
-                        turn,
+                        *(high, across, arena, params, d, x, step, w, d[BLOCK], span),
+                        *(y, 256, down, turn),
                     )
     form(arena, d, following, done, wanted, inner, other)
 
