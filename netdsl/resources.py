@@ -10,6 +10,8 @@ import os
 import sys
 from pathlib import Path
 
+from netdsl.plain import clean
+
 HERE = Path(__file__).resolve().parent
 PACKED = HERE / "_data"
 ROOT = PACKED if PACKED.is_dir() else HERE.parent
@@ -31,11 +33,12 @@ def label_lists() -> dict[str, Path]:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """The class names in a text file, a class a line, in index order; blank lines at the end go.
+    """The class names in a text file, a class a line, in index order; blank lines at the end go,
+    and so do control characters, for they are printed.
 
     Raises OSError when the file cannot be read, UnicodeDecodeError when it is not UTF-8 text.
     """
-    return tuple(path.read_text(encoding="utf-8-sig").rstrip().splitlines())
+    return tuple(map(clean, path.read_text(encoding="utf-8-sig").rstrip().splitlines()))
 
 
 def user_folder() -> Path:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from netdsl.cli.cost import Nets, Texts, graphs, print_json, print_sheets
+from netdsl.cli.cost import Nets, Texts, graphs, one_of, print_json, print_sheets
 from netdsl.cli.fc_weights import FcWeights
 from netdsl.faults import error
 
@@ -71,6 +72,9 @@ def bench(
     from netdsl.net import chosen as on
     from netdsl.runner import check_fc_weights, check_precision
 
+    one_of({"--json": json, "--markdown": markdown})
+    if not isfinite(patience):
+        raise error("out-of-range", f"--patience is {patience}", help="seconds, 0 or more")
     wanted, batches = graphs(nets, text), _numbers(batch)
     apart = {"layers": layers, "cpu-time": cpu_time, "fc-weights": fc_weights is not None}
     if train and any(apart.values()):

@@ -68,7 +68,7 @@ def cost(
     """What nets cost: activation memory, parameters, multiply-adds, receptive fields."""
     from netdsl.cost import count
 
-    _one_of({"--json": json, "--csv": csv, "--markdown": markdown})
+    one_of({"--json": json, "--csv": csv, "--markdown": markdown})
     views: dict[str, Any] = {
         "--as": count_as,
         "--against": against,
@@ -77,7 +77,7 @@ def cost(
     }
     views |= {"--memory": memory, "--machine": machine}
     if not json:
-        _one_of(views)
+        one_of(views)
     costs = [count(graph, batch, dtype) for graph in graphs(nets, text, no_limits)]
     if plot:
         from netdsl.cost.plot import save
@@ -133,7 +133,8 @@ def print_sheets(sheets: list[list[Sheet]], *, csv: bool, markdown: bool) -> Non
         show_sheet(sheet)
 
 
-def _one_of(flags: dict[str, Any]) -> None:
+def one_of(flags: dict[str, Any]) -> None:
+    """Raises NetError where more than one of these views is asked for."""
     given = [flag for flag, value in flags.items() if value]
     if len(given) > 1:
         raise error("two-views", f"{given[0]} and {given[1]} cannot be shown at once")

@@ -16,17 +16,19 @@ from netdsl.lang.scope import Tensor
 from netdsl.lang.words import near
 from netdsl.ops import Input, Picture
 from netdsl.ops.base import Value, show
+from netdsl.plain import clean
 
 MOST_AXES = 4
 """Channels and three spatial axes."""
 
 
 def net_name(program: Program, file: str | None) -> str:
-    """The net's name: as given, else the file's stem, else `net`."""
+    """The net's name: as given, else the file's stem, else `net`; without control
+    characters, for it is printed."""
     if program.name is not None:
-        return program.name.name
+        return clean(program.name.name)
     stem = PurePath(file).stem if file else ""
-    return stem or "net"
+    return clean(stem) or "net"
 
 
 def class_names(program: Program, report: Report) -> Labels | None:

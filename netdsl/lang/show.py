@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import IO
 
 from netdsl.faults import Fault, NetError, Span
+from netdsl.plain import clean
 
 WIDEST = 110
 """Columns of a source line that are shown; of a longer one, the part around the span."""
@@ -137,13 +138,6 @@ def _calls(fault: Fault) -> list[str]:
         hidden = len(notes) - MOST_CALLS + 1
         notes[MOST_CALLS // 2 : -(MOST_CALLS // 2) + 1] = [f"… {hidden} more calls …"]
     return notes
-
-
-def clean(text: str) -> str:
-    """Text that a terminal shows as it is: no tabs, no control characters, one line."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else " " if c in "\t\n\r" else "\ufffd" for c in text)
 
 
 def _width(text: str) -> int:

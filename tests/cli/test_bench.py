@@ -360,3 +360,17 @@ def test_tf32_is_allowed_for_a_while_only() -> None:
         with rounding(allowed):
             assert [backend.allow_tf32 for backend in backends] == [allowed, allowed]
         assert [backend.allow_tf32 for backend in backends] == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--json", "--markdown"], "--json and --markdown cannot be shown at once"),
+        (["--patience", "nan"], "--patience is nan"),
+        (["--patience", "inf"], "--patience is inf"),
+    ],
+)
+def test_flags_that_mean_nothing(words: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, ["bench", "-e", TINY, *QUICK, *words])
+    assert result.exit_code == 2
+    assert said in result.stderr

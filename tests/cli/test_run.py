@@ -423,3 +423,15 @@ def test_fewer_digits_are_said(tmp_path: Path) -> None:
     assert 0 < np.abs(x - y).max() < 0.02 * np.abs(x).max()
     found = CliRunner().invoke(app, [*words, "--precision", "bf16", "--profile"])
     assert "time by layer, bf16" in found.stdout
+
+
+def test_no_control_character_of_a_file_reaches_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("ca\x1b[31mt\ndog\x07\n", encoding="utf-8")
+    text = 'net "a\x1b]0;title\x07b"\ninput 3x8x8\nlabels "names.txt"\nconv3(2) -> gap -> softmax'
+    path = tmp_path / "odd.net"
+    path.write_text(text, encoding="utf-8")
+    for words in (["cost", str(path)], ["run", str(path)], ["run", str(path), "--json"]):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0
+        assert not set("\x07\x1b") & set(result.output)
+    assert json.loads(result.stdout)[0]["top"][0]["label"] in ("ca\ufffd[31mt", "dog\ufffd")
