@@ -171,7 +171,8 @@ def check_precision(precision: str, device: str, exact: bool) -> None:
         raise error(
             "no-precision",
             f"the device {device} does not compute in {precision}",
-            help=f"it computes in {' or '.join(COMPUTES[device])}",
+            help=f"it computes in {' or '.join(COMPUTES[device])}; "
+            f"{precision} is for {' or '.join(d for d in COMPUTES if precision in COMPUTES[d])}",
         )
     if exact and precision != "fp32":
         raise error(

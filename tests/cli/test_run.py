@@ -365,7 +365,9 @@ def test_flags_out_of_range(tiny: Path) -> None:
     assert "there is no precision int8" in fails(tiny, "--precision", "int8")
     assert "reference does not compute in bf16" in fails(tiny, "--precision", "bf16")
     said = fails(tiny, "--device", "cpu", "--precision", "tf32")
-    assert "cpu does not compute in tf32 = help: it computes in fp32 or bf16" in said
+    assert (
+        "cpu does not compute in tf32 = help: it computes in fp32 or bf16; tf32 is for cuda" in said
+    )
     said = fails(tiny, "--device", "cpu", "--precision", "bf16", "--exact")
     assert "exact keeps all of float32's digits, bf16 fewer" in said
 
