@@ -118,8 +118,6 @@ def outcome(case: Case) -> tuple[float, float]:
     wanted, true = all_of(*factors, dense), all_of(w, x, g, dense)
     if dense:
         wanted[2] = true[2] = layer.of_input(w, x, g)
-    if "g2(" in text:
-        wanted[1] = true[1] = layer.of_weights(w, x, g)
     sizes = [
         layer.forward(*sized[:2]), layer.of_weights(*sized), layer.of_input(*sized)
     ]  # fmt: skip

@@ -30,10 +30,10 @@ CHOSEN: list[Case] = [
     ("2x260", "conv3p1d2(2)", 2, "bf16", 7),
     ("3x3x3", "tconv2x2s2p1(3)", 4, "bf16", 8),
     ("2x3x2x3", "conv2p1(3)", 1, "tf32", 8),
-    # Of groups all but the weights' gradients.
-    ("32x3x2", "conv1x1g2(32)", 2, "tf32", 10),
-    ("32x4", "conv1g2(48) -> relu", 2, "bf16", 10),
-    ("32x3", "tconv2s2g2(32)", 1, "tf32", 11),
+    ("32x3x3", "conv1x1g2(32)", 2, "tf32", 10),
+    ("32x9", "conv1g2(48) -> relu", 2, "bf16", 10),
+    ("32x9", "tconv2s2g2(32)", 2, "tf32", 11),
+    ("48x8", "conv2p1g3(60)", 2, "tf32", 12),
     ("9", "fc(5)", 17, "bf16", 9),
     ("5", "fc(18)", 16, "tf32", 9),
 ]
@@ -74,6 +74,24 @@ def test_the_cases_meet_every_tile() -> None:
     assert {"tensor_finish", "gather_words"} <= set(found["met"])
 
 
+@pytest.mark.parametrize(
+    ("channels", "word", "precision", "rounded"),
+    [
+        (32, "conv1g2(32)", "bf16", True),
+        (32, "conv1g2(36)", "tf32", False),
+        (36, "conv1g2(40)", "tf32", False),
+        (40, "conv1g2(40)", "tf32", True),
+        (40, "conv1g2(40)", "bf16", False),
+        (32, "conv1g4(64)", "tf32", False),
+    ],
+)
+def test_groups_of_few_or_broken_units_stay_in_float32(
+    channels: int, word: str, precision: str, rounded: bool
+) -> None:
+    found = simulate("kernels", [(f"{channels}x9", word, 2, precision, 1)], SCRIPT)
+    assert ("product_tile" not in found["met"]) == rounded
+
+
 BUGS = {
     "no barrier after a slice has come": (
         "tensor",
@@ -103,6 +121,37 @@ BUGS = {
         "for _ in range(ints[uint32(at + SPLITS)]):",
         "for _ in range(1, ints[uint32(at + SPLITS)]):",
     ),
+    "all groups have the first one's filters": ("tensor", "group * words + a_word", "a_word"),
+    "all groups have the first one's channels": (
+        "tensor",
+        "int32(group * ints[uint32(at + SOURCE_WORDS)])",
+        "int32(0 * group)",
+    ),
+    "a group reads the next one's filters": (
+        "tensor",
+        "words = ints[uint32(at + LEFT_WORDS)]",
+        "words = ints[uint32(at + LEFT_CELL)]",
+    ),
+    "a position's words are one group's": (
+        "tensor",
+        "POSITIONS * ints[uint32(at + LEFT_CELL)]",
+        "POSITIONS * words",
+    ),
+    "all groups are written to the first one's place": (
+        "tensor",
+        "earlier = int32(group * rows)",
+        "earlier = int32(0 * group)",
+    ),
+    "parts of groups lie on each other": (
+        "tensor",
+        "(split * ints[uint32(at + GROUPS)] + group) * rows",
+        "(split + group) * rows",
+    ),
+    "one group's parts are added up": (
+        "tensor",
+        "int32(ints[uint32(at + GROUPS)] * ints[uint32(at + ROWS)] * columns)",
+        "int32(ints[uint32(at + ROWS)] * columns)",
+    ),
     "units are not exchanged where halves are read": (
         "tensor",
         "4 * (unit ^ mixed(q, int32(A_UNITS))))\n            q = int32(lane & 15)",
@@ -127,6 +176,8 @@ SHOWING: list[Case] = [
     ("5x3x6", "conv2x2p1(5)", 3, "bf16", 1),
     ("3x3x6", "conv2x2p1(17)", 3, "tf32", 1),
     ("2x260", "conv1(2)", 2, "tf32", 1),
+    ("32x9", "conv1g2(32)", 2, "tf32", 1),
+    ("32x130", "conv1g2(32)", 2, "tf32", 1),
 ]
 
 

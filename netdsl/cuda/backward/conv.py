@@ -77,9 +77,10 @@ def weights_back(
         start=(-z, -y, -x),
         table=table,
         target=(into, rows * columns, columns, 1),
+        channels=inside,
     )
     if suits(task, whole):
-        left, right = (rows, *centres.size), (inside, *cells.size)
+        left, right = (centres.channels, *centres.size), (cells.channels, *cells.size)
         return plan_rounded(task, whole, (centres, left), (cells, right))
     return plan_product(task, whole)
 

@@ -45,7 +45,7 @@ def dense_back(task: Task, places: BackPlaces) -> Calls:
     calls = bias_back(task, places)
     weights = _of_samples(
         g.sample, x.batch, (g.offset, g.batch_stride, 1, 0), (x.offset, x.batch_stride, 0),
-        _apart(1, x.sample), (places.into["weight"], 0, x.sample, 1),
+        _apart(1, x.sample), (places.into["weight"], 0, x.sample, 1), channels=x.sample,
     )  # fmt: skip
     if suits(task, weights):
         calls += plan_rounded(task, weights, (g, (g.sample,)), (x, (x.sample,)))
@@ -72,11 +72,12 @@ def _of_samples(
     table: Ints,
     target: tuple[int, int, int, int],
     weighted: bool = False,
+    channels: int = 1,
 ) -> Product:
     """A product over samples of one position each."""
-    one = (1, 1, 1)
+    one, start = (1, 1, 1), (0, 0, 0)
     return Product(
-        rows, 1, samples, one, left, source, one, one, (0, 0, 0), table, target, -1, weighted
+        rows, 1, samples, one, left, source, one, one, start, table, target, -1, weighted, channels
     )
 
 

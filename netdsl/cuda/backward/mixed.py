@@ -26,66 +26,82 @@ LONG = 8
 FEW = 16
 """Positions in the batch below which packing would be most of the work."""
 
+LEAST = 16
+"""Channels and filters of a group below which a tile would be mostly empty."""
+
 Operand = tuple[Buffer, Shape]
 """A tensor, and the channels and axes that it is taken for."""
 
 
 def suits(task: Task, product: Product) -> bool:
     """Whether tensor cores are asked to have these sums, and can."""
-    if task.precision == "fp32" or product.groups > 1 or product.products < FEW:
+    if task.precision == "fp32" or product.products < FEW:
         return False
-    return len(product.edges()) <= MOST_EDGES
+    return _large(task.precision, product) and len(product.edges()) <= MOST_EDGES
+
+
+def _large(precision: str, product: Product) -> bool:
+    """Whether groups are: a tile of a small one would be mostly empty. Their channels have to be
+    whole units of the packed tensors, which know of no groups."""
+    unit = 4 * PER_WORD[precision]
+    widths = product.rows, product.channels
+    return product.groups == 1 or (min(widths) >= LEAST and not any(n % unit for n in widths))
 
 
 def plan_rounded(task: Task, product: Product, left: Operand, right: Operand) -> Calls:
     """The calls of a product over positions of `left`, a row a channel, and windows of `right`,
     a column a channel and cell, its table's columns channel by channel."""
-    precision, rows, channels = task.precision, product.rows, right[1][0]
+    precision, rows, groups = task.precision, product.rows, product.groups
+    channels, width = product.channels, 4 * PER_WORD[precision]
     words, left_words = words_of(channels, precision), words_of(rows, precision)
-    a_floats = rounded(product.samples * prod(left[1][1:]) * left_words)
-    b_floats = rounded(product.samples * prod(right[1][1:]) * words)
+    left_cell, cell = (words_of(shape[0], precision) for _, shape in (left, right))
+    a_floats = rounded(product.samples * prod(left[1][1:]) * left_cell)
+    b_floats = rounded(product.samples * prod(right[1][1:]) * cell)
     cells = product.columns // channels
     columns = cells * words * PER_WORD[precision]
-    tile = _tile(rows, columns, task.processors)
+    tile = _tile(rows, columns, groups, task.processors)
     deep = positions_of(precision)
     across, down = -(-columns // tile.n), -(-rows // tile.m)
     slices = -(-product.products // deep)
-    splits, part = splitting(across * down, slices, task.processors, LONG)
-    scratch = task.scratch(a_floats + b_floats + (splits * rows * columns if splits > 1 else 0))
+    splits, part = splitting(across * down * groups, slices, task.processors, LONG)
+    sums = groups * rows * columns
+    scratch = task.scratch(a_floats + b_floats + (splits * sums if splits > 1 else 0))
     calls = [plan_pack(task, *left, scratch), plan_pack(task, *right, scratch + a_floats)]
-    windows, table = _tables(product, cells, words, across * tile.n // (4 * PER_WORD[precision]))
+    windows, table = _tables(product, cells, words, cell, across * tile.n // width)
     plane = prod(product.out)
     into, _, row, _ = product.target
-    d = [rows, columns, product.products, part * deep, splits]
-    d += [plane, *divmod(deep, plane), scratch, left_words]
-    d += [scratch + a_floats, prod(right[1][1:]) * words]
+    d = [rows, columns, product.products, part * deep, splits, groups]
+    d += [plane, *divmod(deep, plane), scratch, left_cell, left_words]
+    d += [scratch + a_floats, prod(right[1][1:]) * cell, words]
     d += [task.ints.add(windows, align=4), task.ints.add(table, align=4), into, row]
     d += [task.ints.add(_places(channels, cells, words * PER_WORD[precision]))]
     d += [scratch + a_floats + b_floats]
     assert len(d) == FIELDS
     at = task.ints.add(d)
-    calls.append(Call(KERNELS[tile, precision], (across, down, splits), tile.threads, at))
-    return [*calls, spread(tensor_finish, rows * columns, at)] if splits > 1 else calls
+    grid = (across, down, groups * splits)
+    calls.append(Call(KERNELS[tile, precision], grid, tile.threads, at))
+    return [*calls, spread(tensor_finish, sums, at)] if splits > 1 else calls
 
 
-def _tile(rows: int, columns: int, processors: int) -> WarpTile:
+def _tile(rows: int, columns: int, groups: int, processors: int) -> WarpTile:
     """The tile that fits rows and columns, a smaller one where there would be too few blocks."""
     tile = SMALL if rows <= SMALL.m else MEDIUM if columns <= MEDIUM.n else WIDE
-    blocks = -(-rows // tile.m) * -(-columns // tile.n)
+    blocks = -(-rows // tile.m) * -(-columns // tile.n) * groups
     return SMALL if blocks < processors // 2 else tile
 
 
-def _tables(product: Product, cells: int, words: int, units: int) -> tuple[Ints, Ints]:
+def _tables(product: Product, cells: int, words: int, apart: int, units: int) -> tuple[Ints, Ints]:
     """Of windows and of the columns' units, in words, each with two words of edges; the second up
-    to so many units, of which those past the last lie outside always."""
+    to so many units, of which those past the last lie outside always. words: of a cell of a group;
+    apart: how far apart cells lie."""
     windows, columns = bits(product, product.edges())
-    windows[:, 0] *= words
+    windows[:, 0] *= apart
     windows[:, 2] |= OUTSIDE
     table = np.zeros((units, 4), np.int32)
     table[:, 1:3] = OUTSIDE
     each = words // 4
     of_cells = np.repeat(columns[:cells], each, axis=0)
-    of_cells[:, 0] = of_cells[:, 0] * words + np.tile(4 * np.arange(each), cells)
+    of_cells[:, 0] = of_cells[:, 0] * apart + np.tile(4 * np.arange(each), cells)
     table[: len(of_cells)] = of_cells
     return windows, table
 

@@ -31,7 +31,8 @@ class Product:
 
     out: positions along each axis, in each of `samples`. left: where A begins, and how far apart
     its samples, rows and groups lie. source: where B begins, and how far apart its samples and
-    groups lie; size: its axes. table: a row a column (columns, 4). target: where the results go,
+    groups lie; size: its axes. table: a row a column (columns, 4), those of weights channel by
+    channel, so many `channels` of a group. target: where the results go,
     and how far apart groups, rows and columns lie there. bias: in params, or -1. weighted: A lies
     in params.
     """
@@ -49,6 +50,7 @@ class Product:
     target: tuple[int, int, int, int]
     bias: int = -1
     weighted: bool = False
+    channels: int = 1
 
     @property
     def columns(self) -> int:

@@ -45,13 +45,16 @@ from netdsl.cuda.warp import bits_of, commit, copy16, load4, matrices_across
     PRODUCTS,
     PART,
     SPLITS,
+    GROUPS,
     PLANE,
     JUMP_N,
     JUMP,
     LEFT,
+    LEFT_CELL,
     LEFT_WORDS,
     SOURCE,
     SOURCE_BATCH,
+    SOURCE_WORDS,
     WINDOWS,
     TABLE,
     TARGET,
@@ -59,15 +62,16 @@ from netdsl.cuda.warp import bits_of, commit, copy16, load4, matrices_across
     PLACES,
     PARTIAL,
     FIELDS,
-) = range(19)
-"""What the descriptor holds. ROWS and COLUMNS, PRODUCTS of each sum, PART of them in each of
-SPLITS. PLANE positions of a sample, and a slice's step in samples and positions. Where A begins,
-and the words of each of its positions, which follow each other; where B begins, and how far apart
-its samples lie. WINDOWS: for each position of a sample how far its window's start lies, in words,
-and two words of the edges that it crosses. TABLE: for each unit of columns how far it lies from the
-window's start, and two words of the edges that it may lie beyond, up to whole tiles. Where results
-go, how far apart rows lie there, and PLACES: of each column in its row, -1 for one that only fills
-a unit. PARTIAL: with SPLITS above 1, the parts' sums, (splits, rows, columns)."""
+) = range(22)
+"""What the descriptor holds. ROWS and COLUMNS of each of GROUPS, PRODUCTS of each sum, PART of them
+in each of SPLITS. PLANE positions of a sample, and a slice's step in samples and positions. Where A
+begins, how far apart its positions lie, and how many words a group has of each; where B begins, how
+far apart its samples lie, and how many words a group has of each position. WINDOWS: for each
+position of a sample how far its window's start lies, in words, and two words of the edges that it
+crosses. TABLE: for each unit of columns how far it lies from the window's start, and two words of
+the edges that it may lie beyond, up to whole tiles. Where results go, a group's rows after the last
+one's, how far apart rows lie there, and PLACES: of each column in its row, -1 for one that only
+fills a unit. PARTIAL: with SPLITS above 1, the parts' sums, (splits, groups, rows, columns)."""
 
 ZERO = np.float32(0)
 
@@ -145,7 +149,7 @@ def tiled(size: WarpTile, precision: str) -> Any:
 
     @cuda.jit(**LIMITED)
     def product_tensor(arena, params, ints, at):  # type: ignore[no-untyped-def]
-        """A tile of sums: grid (tiles of columns, tiles of rows, splits)."""
+        """A tile of sums: grid (tiles of columns, tiles of rows, groups x splits)."""
         tile = cuda.shared.array(SHARED, float32, ALIGNED)
         sums = cuda.local.array(SUMS, float32)
         left = cuda.local.array(LEFT_FRAGMENTS, uint32)
@@ -154,7 +158,9 @@ def tiled(size: WarpTile, precision: str) -> Any:
         tap_edges = cuda.local.array(B_LOADS, int32)
         tap_more = cuda.local.array(B_LOADS, int32)
         t = int32(cuda.threadIdx.x)
-        split = int32(cuda.blockIdx.z)
+        splits = ints[uint32(at + SPLITS)]
+        group = quotient(int32(cuda.blockIdx.z), splits)
+        split = int32(cuda.blockIdx.z - group * splits)
 
         # What this thread copies: of one position of each slice several units of rows and columns.
         line = remainder(t, int32(NEXT))
@@ -171,10 +177,13 @@ def tiled(size: WarpTile, precision: str) -> Any:
         windows = ints[uint32(at + WINDOWS)]
         words = ints[uint32(at + LEFT_WORDS)]
         a_word = int32(4 * (cuda.blockIdx.y * A_UNITS + line))
-        a_at = int32(ints[uint32(at + LEFT)] + k * words + a_word)
+        a_at = int32(ints[uint32(at + LEFT)] + k * ints[uint32(at + LEFT_CELL)])
+        a_at = int32(a_at + group * words + a_word)
+        source = int32(group * ints[uint32(at + SOURCE_WORDS)])
         entry = int32(ints[uint32(at + TABLE)] + 4 * (cuda.blockIdx.x * B_UNITS + line))
         for i in range(B_LOADS):
-            tap_at[i], tap_edges[i], tap_more[i], _ = load4(ints, uint32(entry + 4 * NEXT * i))
+            far, edges, more, _ = load4(ints, uint32(entry + 4 * NEXT * i))
+            tap_at[i], tap_edges[i], tap_more[i] = int32(source + far), edges, more
         a_to = int32(own * A_LINE + 4 * (line ^ mixed(own, int32(A_UNITS))))
         b_to = int32(A_STAGE + own * B_LINE + 4 * (line ^ mixed(own, int32(B_UNITS))))
 
@@ -221,7 +230,7 @@ def tiled(size: WarpTile, precision: str) -> Any:
                     copy16(tile, to, arena, uint32(b_at + tap_at[i]), there)
                 # This thread's position in the slice after it.
                 k = int32(k + POSITIONS)
-                a_at = int32(a_at + POSITIONS * words)
+                a_at = int32(a_at + POSITIONS * ints[uint32(at + LEFT_CELL)])
                 p = int32(p + ints[uint32(at + JUMP)])
                 n = int32(n + ints[uint32(at + JUMP_N)])
                 if p >= plane:
@@ -244,6 +253,11 @@ def tiled(size: WarpTile, precision: str) -> Any:
         columns = ints[uint32(at + COLUMNS)]
         splits = ints[uint32(at + SPLITS)]
         row = int32(cuda.blockIdx.y * TM + row + (lane >> 2))
+        group = quotient(int32(cuda.blockIdx.z), splits)
+        split = int32(cuda.blockIdx.z - group * splits)
+        earlier = int32(group * rows)
+        if splits > 1:
+            earlier = int32((split * ints[uint32(at + GROUPS)] + group) * rows)
         column = int32(cuda.blockIdx.x * TN + column + 2 * (lane & 3))
         for j in range(ACROSS):
             for e in range(2):
@@ -251,7 +265,7 @@ def tiled(size: WarpTile, precision: str) -> Any:
                 if c < columns:
                     if splits > 1:
                         apart = columns
-                        to = int32(ints[uint32(at + PARTIAL)] + split * rows * columns + c)
+                        to = int32(ints[uint32(at + PARTIAL)] + c)
                     else:
                         apart = ints[uint32(at + TARGET_ROW)]
                         place = ints[uint32(ints[uint32(at + PLACES)] + c)]
@@ -261,7 +275,7 @@ def tiled(size: WarpTile, precision: str) -> Any:
                             r = int32(row + 16 * i + 8 * h)
                             if to >= 0 and r < rows:
                                 total = sums[4 * (i * ACROSS + j) + 2 * h + e]
-                                arena[uint32(to + r * apart)] = total
+                                arena[uint32(to + (earlier + r) * apart)] = total
 
     return product_tensor
 
@@ -273,10 +287,10 @@ KERNELS: dict[tuple[WarpTile, str], Any] = {
 
 @cuda.jit
 def tensor_finish(arena, params, ints, at):  # type: ignore[no-untyped-def]
-    """Adds up the parts of sums, a thread a sum: grid (rows x columns / threads)."""
+    """Adds up the parts of sums, a thread a sum: grid (groups x rows x columns / threads)."""
     i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
     columns = ints[uint32(at + COLUMNS)]
-    count = int32(ints[uint32(at + ROWS)] * columns)
+    count = int32(ints[uint32(at + GROUPS)] * ints[uint32(at + ROWS)] * columns)
     if i >= count:
         return
     row = quotient(i, columns)
