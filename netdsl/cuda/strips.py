@@ -18,7 +18,7 @@ from netdsl.cuda.rows import place
 from netdsl.cuda.sizes import SIMULATED
 from netdsl.cuda.task import Task
 from netdsl.cuda.warp import larger, load4
-from netdsl.ops import AveragePool, MaxPool
+from netdsl.ops import AveragePool, MaxPool, Op
 
 PLACES, COUNT, OUT, WIDTHS, DEPTHS, BEFORE, END = range(0, 28, 4)
 """Where fours of the descriptor's fields begin, each read at once. PLACES: the input, how far apart
@@ -51,7 +51,9 @@ class Window(NamedTuple):
 WINDOWS = (
     Window(2, 2, 2 if SIMULATED else 4),
     Window(3, 2, 2 if SIMULATED else 4),
+    Window(2, 1, 3 if SIMULATED else 8),
     Window(3, 1, 3 if SIMULATED else 8),
+    Window(5, 1, 2 if SIMULATED else 8),
 )
 
 
@@ -261,8 +263,10 @@ def mean_by(window: Window) -> Any:
 
 
 LARGEST: dict[Window, Any] = {window: largest_by(window) for window in WINDOWS}
-NOTING: dict[Window, Any] = {window: noting_by(window) for window in WINDOWS}
-MEANS: dict[Window, Any] = {window: mean_by(window) for window in WINDOWS}
+SMALL = tuple(window for window in WINDOWS if window.size <= 3)
+"""Those of which all kinds of pools go by strips: there are registers for them."""
+NOTING: dict[Window, Any] = {window: noting_by(window) for window in SMALL}
+MEANS: dict[Window, Any] = {window: mean_by(window) for window in SMALL}
 
 
 def strips_of(task: Task) -> Window | None:
@@ -293,10 +297,7 @@ def plan_strips(task: Task, window: Window, kept: int | None = None) -> Call:
     w, (depth, height, width) = op.window, target.size
     strips = -(-height // window.outputs)
     count = target.channels * depth * strips * width
-    means, counts_padding = (
-        isinstance(op, AveragePool),
-        isinstance(op, AveragePool) and op.count_pad,
-    )
+    counts_padding = isinstance(op, AveragePool) and op.count_pad
     after = axes((hi for _, hi in w.padding), 0) if counts_padding else (0, 0, 0)
     d = [*place(source), *place(target), count, *source.size, *target.size, strips]
     d += [*reciprocal(width), *reciprocal(strips), *reciprocal(depth)]
@@ -304,5 +305,11 @@ def plan_strips(task: Task, window: Window, kept: int | None = None) -> Call:
     d += [ANYWHERE if counts_padding else 0]
     d += [*(size + more for size, more in zip(source.size, after, strict=True)), 0]
     at = task.ints.add([*d, -1 if kept is None else kept, target.sample], align=4)
-    kernels = MEANS if means else LARGEST if kept is None else NOTING
-    return spread(kernels[window], count, at, target.batch)
+    return spread(kernels_of(op, kept)[window], count, at, target.batch)
+
+
+def kernels_of(op: Op, kept: int | None) -> dict[Window, Any]:
+    """The kernels of a pool, which notes its taps or not."""
+    if isinstance(op, AveragePool):
+        return MEANS
+    return LARGEST if kept is None else NOTING

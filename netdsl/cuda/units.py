@@ -13,7 +13,7 @@ from numba import cuda, int32, uint32, uint64
 from netdsl.cuda.arith import divided, reciprocal
 from netdsl.cuda.layout import Call, axes, spread
 from netdsl.cuda.rows import place
-from netdsl.cuda.strips import WINDOWS, Window, clamped
+from netdsl.cuda.strips import WINDOWS, Window, clamped, strips_of
 from netdsl.cuda.task import Task
 from netdsl.cuda.warp import float_of, larger, larger_bf16, load4, store4
 from netdsl.ops import MaxPool
@@ -79,10 +79,12 @@ UNITS: dict[tuple[Window, str], Any] = {
 }
 
 
-def plan_units(task: Task, window: Window) -> Call:
+def plan_units(task: Task) -> Call:
     """The call of a max pool of a packed tensor."""
     op, source, target = task.whole.base, task.packed_input, task.packed_output
+    window = strips_of(task)
     assert isinstance(op, MaxPool)
+    assert window is not None
     assert source is not None
     assert target is not None
     w, (_, height, width) = op.window, task.output.size

@@ -21,8 +21,13 @@ SHARED = ["ops", ["input 132; ln", 1, 0]]
 COLUMNS = ["ops", ["input 11; ln", 5, 0]]
 SLOPES = ["ops", ["input 2x9x8; prelu", 2, 1]]
 TILE = ["ops", ["input 6x5; lrn3(beta=0.6, alpha=1)", 1, 0]]
-POOL = ["ops", ["input 2x5x5; maxpool3s2p1", 2, 0]]
 HOLES = ["ops", ["input 2x7; maxpool2s1d2", 1, 0]]
+WINDOW = ["ops", ["input 3x5x6; maxpool3x2s2x1p1x0", 2, 1]]
+DEEP = ["ops", ["input 1x5x3x4; maxpool3x2x3s1", 1, 0]]
+DEEPER = ["ties", ["input 2x5x4x3; maxpool3s2p1", 1, 0]]
+LAST = ["ties", ["input 1x2800; maxpool4", 1, 0]]
+TIES = ["ops", ["input 1x6x7; maxpool4x5s3x2p1x2", 1, 0]]
+MEAN = ["ops", ["input 2x8x9; avgpool5s4p2(count_pad=yes)", 2, 1]]
 LARGEST = ["ops", ["input 2x3x2x3; gmp", 2, 0]]
 PASS = ["ops", ["input 5x5; tanh", 3, 1]]
 ROWS = ["ops", ["input 12; softmax", 2, 0]]
@@ -37,6 +42,7 @@ CLIPPED = ["updates", ["momentum", 80, 0.5, 1.0]]
 STOPPED = ["updates", ["adamw", 48, 1.5, float("nan")]]
 MASK = ["masks", ["input 20; dropout(0.2)", 3, 1]]
 TIE = ["ties", ["input 2x5x5; maxpool3s3p1", 2, 0]]
+NEXT = ["ties", ["input 2x5x7; maxpool3s1p1", 2, 0]]
 STRIPS = ["ties", ["input 2x5x5; maxpool3s2p1", 2, 0]]
 MEANS = ["ops", ["input 2x5x5; avgpool3s2p1", 2, 0]]
 SCORES = ["ops", ["input 10; softmax", 3, 0]]
@@ -253,39 +259,164 @@ BUGS: dict[str, tuple[Any, ...]] = {
         "ops",
         ["input 9x3; lrn6(alpha=2)", 1, 0],
     ),
-    "a window past the last": (
+    "a tap of another row": ("backward.window", "ky * columns", "ky", *WINDOW),
+    "a tap of another plane": ("backward.window", "kz * taps", "kz", *DEEP),
+    "an output of another row": (
         "backward.window",
-        "min(end, ints[uint32(at + OUT_DEPTH + axis)])",
-        "end",
-        "ops",
-        ["input 4x5; maxpool2s2", 2, 0],
+        "o = int32(oz * area + oy * line",
+        "o = int32(oz * area + oy",
+        *WINDOW,
     ),
-    "a window too early": (
+    "every window's gradient is an input's": (
         "backward.window",
-        "if from_start > reach:",
-        "if from_start < 0:",
-        *POOL,
-    ),
-    "a tap between two": (
-        "backward.window",
-        "if int32(k * dilation) == apart else int32(-1)",
-        "",
+        "slopes[k] if noted[k] == tap else ZERO",
+        "slopes[k]",
         *HOLES,
     ),
-    "inputs past the last": (
+    "channels past the last have a gradient": (
         "backward.window",
-        "if c >= channels:",
-        "if c < 0:",
+        "if int32(c + k) < channels:",
+        "if c >= 0:",
+        *WINDOW,
+    ),
+    "channels past the last are read": (
+        "backward.window",
+        "min(int32(c + k), int32(channels - 1))",
+        "int32(c + k)",
+        *LAST,
+    ),
+    "taps of another sample are read": (
+        "backward.window",
+        " + n * ints[uint64(at + KEPT_ROW)])",
+        ")",
         "ops",
-        ["input 2x5x5; maxpool3s2p1", 2, 1],
+        ["input 2x7; maxpool2s1d2", 3, 1],
+    ),
+    "outputs are summed with another's weight": (
+        "backward.window",
+        "share = by * float_of(uint32(by_x))",
+        "share = by",
+        *BEYOND,
+    ),
+    "a row's weight is left out": (
+        "backward.window",
+        "float_of(uint32(by_z)) * float_of(uint32(by_y))",
+        "float_of(uint32(by_z))",
+        "ops",
+        ["input 1x4x3x4; avgpool2s1", 1, 0],
     ),
     "the last of the largest": (
-        "pool",
-        "if value > best or value != value or found < 0:",
-        "if value >= best or value != value or found < 0:",
+        "windows",
+        "if value > best[k] or value != value:",
+        "if value >= best[k] or value != value:",
         *TIE,
     ),
-    "a window of padding has no tap": ("pool", " or found < 0:", ":", *TIE),
+    "a window of padding has no tap": (
+        "windows",
+        "LEAST, float32(tap)",
+        "LEAST, ZERO",
+        *TIE,
+    ),
+    "the tap after a row's last is the next": (
+        "windows",
+        "number, after = int32(number + columns - across), int32(0)",
+        "after = int32(0)",
+        *TIE,
+    ),
+    "a window's rows are as long as the input's": (
+        "windows",
+        "int32(line - across * step), last",
+        "line, last",
+        *MEAN,
+    ),
+    "a window reaches past its last tap": ("windows", "min(offset, last)", "offset", *TIES),
+    "a mean counts its last tap more than once": (
+        "windows",
+        "cells[j * EACH + k] if there else ZERO",
+        "cells[j * EACH + k]",
+        *MEAN,
+    ),
+    "the next fours begin a row": (
+        "windows",
+        "    return column\n",
+        "    return int32(0)\n",
+        "ops",
+        ["input 2x8x9; avgpool5s4p2", 1, 0],
+    ),
+    "channels past the last have a window": (
+        "windows",
+        "if int32(c + k) < channels:",
+        "if c >= 0:",
+        *MEAN,
+    ),
+    "channels past the last have cells": (
+        "windows",
+        "min(int32(c + k), int32(channels - 1))",
+        "int32(c + k)",
+        *LAST,
+    ),
+    "windows of another sample": (
+        "windows",
+        "ints[uint64(at + PLACES)] + n * ints[uint64(at + PLACES + 1)]",
+        "ints[uint64(at + PLACES)]",
+        *MEAN,
+    ),
+    "a column of another window has a tap": (
+        "backward.strips",
+        "if columns[k] == o and tap < K else",
+        "if tap < K else",
+        *NEXT,
+    ),
+    "a tap past a window's columns": (
+        "backward.strips",
+        "if columns[k] == o and tap < K else",
+        "if columns[k] == o else",
+        "ops",
+        ["input 2x9x9; maxpool3s2p1", 2, 0],
+    ),
+    "a row outside has a tap": (
+        "backward.strips",
+        "if there == o else NONE",
+        "if K else NONE",
+        *NEXT,
+    ),
+    "windows above are left out": (
+        "backward.strips",
+        "for s in range(C):\n                    if",
+        "for s in range(1):\n                    if",
+        *NEXT,
+    ),
+    "a strip's inputs lie in the padding": (
+        "backward.strips",
+        "if y >= 0 and y < height:",
+        "if y < height:",
+        *STRIPS,
+    ),
+    "a strip reaches over the last row": (
+        "backward.strips",
+        "if y >= 0 and y < height:",
+        "if y >= 0:",
+        *STRIPS,
+    ),
+    "planes of windows are one": ("backward.strips", "tap - deeper if", "tap if", *DEEPER),
+    "windows end a plane early": (
+        "backward.strips",
+        "by_stride, shift) + 1), out_depth)",
+        "by_stride, shift)), out_depth)",
+        *DEEPER,
+    ),
+    "windows begin a plane late": (
+        "backward.strips",
+        "max(int32(z + before - deep + stride), int32(0))",
+        "max(int32(z + before - deep + 2 * stride), int32(0))",
+        *DEEPER,
+    ),
+    "the gradient of another sample": (
+        "backward.strips",
+        "source = int32(source + n * source_batch)",
+        "source = int32(source)",
+        *STRIPS,
+    ),
     "a strip's rows reach over the edge": (
         "strips",
         "clamped(int32(y0 + r), height)",
@@ -405,13 +536,6 @@ BUGS: dict[str, tuple[Any, ...]] = {
         "total +=",
         "ops",
         ["input 20x33; softmax", 1, 0],
-    ),
-    "a row's weight is left out": (
-        "backward.window",
-        "by_y = by_z * params",
-        "by_y = params",
-        "ops",
-        ["input 1x4x3x4; avgpool2s1", 1, 0],
     ),
     "the last of a channel's largest": (
         "backward.window",

@@ -34,9 +34,11 @@ from netdsl.cuda.backward.task import (
     TrainedParams,
 )
 from netdsl.cuda.sizes import WARP
+from netdsl.cuda.strips import NOTING
 from netdsl.cuda.table import RECIPES
 from netdsl.cuda.task import Task
 from netdsl.cuda.warp import emulated
+from netdsl.cuda.windows import max_windows_noting
 from netdsl.graph import Graph, Node
 from netdsl.graph.fused import fuse, parts
 from netdsl.lang import load
@@ -54,6 +56,7 @@ MODULES = (
     "losses",
     "norm",
     "response",
+    "strips",
     "sums",
     "update",
     "window",
@@ -273,13 +276,16 @@ def masks(text: str, batch: int, gap: int) -> float:
 
 
 def names() -> dict[int, str]:
-    """The kernels of the modules here, by identity."""
-    found = {}
+    """The kernels of the modules here, and those that note taps, by identity."""
+    found = {id(kernel): f"noting {window}" for window, kernel in NOTING.items()}
+    found[id(max_windows_noting)] = "noting"
     for name in MODULES:
         module = import_module(f"netdsl.cuda.backward.{name}")
         for key, value in vars(module).items():
-            if hasattr(value, "grid_dim") and not value._device and own(value, module):
-                found[id(value)] = key
+            made = value if isinstance(value, dict) and key.isupper() else {"": value}
+            for which, one in made.items():
+                if hasattr(one, "grid_dim") and not one._device and own(one, module):
+                    found[id(one)] = f"{key} {which}"
     return found
 
 

@@ -58,6 +58,7 @@ def kernels() -> dict[str, Any]:
 
     from netdsl.cuda import cache
     from netdsl.cuda.backward.product import KERNELS as PRODUCTS
+    from netdsl.cuda.backward.strips import BACK
     from netdsl.cuda.backward.tensor import KERNELS as ROUNDED
     from netdsl.cuda.gemm import KERNELS
     from netdsl.cuda.peak import PEAKS
@@ -74,7 +75,7 @@ def kernels() -> dict[str, Any]:
         names[id(kernel)] = f"product_tensor {tensor.m}x{tensor.n} {precision}"
     for (window, precision), kernel in UNITS.items():
         names[id(kernel)] = f"max_units {window.size}s{window.stride} {precision}"
-    for table in (LARGEST, MEANS, NOTING):
+    for table in (LARGEST, MEANS, NOTING, BACK):
         for window, kernel in table.items():
             names[id(kernel)] = f"{kernel.py_func.__name__} {window.size}s{window.stride}"
     names |= {id(kernel): f"peak {precision}" for precision, kernel in PEAKS.items()}
@@ -264,18 +265,42 @@ def test_passes_over_elements_take_four_at_a_time(rows: list[Compiled]) -> None:
     assert {key: n for key, n in found.items() if n < least[key[0]]} == {}
 
 
-@pytest.mark.parametrize(("window", "cells"), [("2s2", 16), ("3s2", 27), ("3s1", 30)])
+@pytest.mark.parametrize(
+    ("window", "cells", "kinds"),
+    [("2s2", 16, 3), ("3s2", 27, 3), ("2s1", 18, 3), ("3s1", 30, 3), ("5s1", 60, 1)],
+)
 def test_a_strip_reads_each_cell_once_and_asks_for_none_in_a_loop(
-    rows: list[Compiled], window: str, cells: int
+    rows: list[Compiled], window: str, cells: int, kinds: int
 ) -> None:
     """So many loads stand in the code, next to those of the descriptor, which are words."""
     names = {f"{name} {window}" for name in ("max_strips", "max_strips_noting", "mean_strips")}
     found = [r for r in rows if r.kernel in names]
-    assert len(found) == 6
+    assert len(found) == kinds * len(CARDS)
     assert {r.ones for r in found} == {cells}
 
 
-@pytest.mark.parametrize(("window", "cells"), [("2s2", 4), ("3s2", 9), ("3s1", 9)])
+@pytest.mark.parametrize(("window", "cells"), [("2s2", 8), ("3s2", 20), ("2s1", 36), ("3s1", 60)])
+def test_a_strip_reads_each_tap_and_gradient_once(
+    rows: list[Compiled], window: str, cells: int
+) -> None:
+    found = [r for r in rows if r.kernel == f"max_back_strips {window}"]
+    assert {r.ones for r in found} == {cells}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "loads"),
+    [("max_windows", 16), ("mean_windows", 16), ("max_windows_noting", 16), ("max_back", 16)],
+)
+def test_windows_of_any_kind_have_loads_under_way_together(
+    rows: list[Compiled], kernel: str, loads: int
+) -> None:
+    """Four taps of four channels, or two numbers of eight."""
+    found = [r for r in rows if r.kernel == kernel]
+    assert len(found) == len(CARDS)
+    assert all(r.ones >= loads for r in found)
+
+
+@pytest.mark.parametrize(("window", "cells"), [("2s2", 4), ("3s2", 9), ("2s1", 4), ("3s1", 9)])
 def test_packed_pools_take_a_unit_at_a_time(rows: list[Compiled], window: str, cells: int) -> None:
     """All loads of a plane stand in the code one by one, and a store, of 16 bytes each. Pairs of
     bfloat16 are loaded as words, as descriptors are."""

@@ -67,12 +67,26 @@ POOLS: Cases = [
     ("input 2x7x5; avgpool3s2p1", 2),
     ("input 1x4x5x7; avgpool3s1p1", 2),
     ("input 2x4x7; avgpool3s1p1(count_pad=yes)", 1),
+    ("input 2x7x5; maxpool2s1", 2),
+    ("input 2x4x5; avgpool2s1p1(count_pad=yes)", 2),
+    ("input 1x5x7; maxpool5s1p2", 2),
+    ("input 1x2x4x6; maxpool2s1p1", 1),
+    # Windows that are all of a channel, and one that is nearly.
+    ("input 3x4x3; maxpool4x3", 2),
+    ("input 3x4x3; avgpool4x3", 2),
+    ("input 3x3x3; avgpool4x3p1x0ceil(count_pad=yes)", 2),
     # Not by strips: another stride, holes, windows of nothing but padding.
     ("input 2x8x5; avgpool3s3p1ceil(count_pad=yes)", 2),
     ("input 2x8x5; avgpool3s1p2d2(count_pad=yes)", 2),
     ("input 2x8x5; maxpool3s1p2d2", 1),
     ("input 2x8x5; maxpool5s2p2", 1),
     ("input 2x5x5; maxpool2p1ceil", 1),
+    ("input 5x9; maxpool4", 3),
+    ("input 6x7; avgpool3s1p1", 2),
+    ("input 2x9x8; avgpool5s3", 1),
+    ("input 1x6x7; maxpool4x5s3x2p1x2", 1),
+    ("input 3x3x4x5; maxpool1x3x2s1x2x2", 1),
+    ("input 2x3x3; avgpool(to=5x4)", 2),
     ("input 2x5x7; avgpool(to=3x2)", 2),
     ("input 3x5x3; avgpool(to=1)", 2),
     ("input 3x5x3; gap", 2),
@@ -83,6 +97,7 @@ POOLS: Cases = [
     ("input 3x7; gap", 3),
     ("input 3x2x4; gmp", 3),
     ("input 5x1; gap", 1),
+    ("input 3x5; gmp", 2),
 ]
 
 NORMS: Cases = [

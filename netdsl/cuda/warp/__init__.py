@@ -9,6 +9,8 @@ lanes of a warp at once, but for the loads, stores, conversions and copies of a 
 
     load4(array, i)             the four elements at i, read at once; 4 divides i (16 bytes)
     load_if(array, i, there)    the float32 at i of an array in device memory; zero unless there
+    base_of(array, i)           the address of element i of an array in device memory
+    load_at(array, base, i)     the element i further on than that of this address
     store4(array, i, a, b, c, d)
     shuffle_xor(x, mask)        the x of the lane whose number is this one's ^ mask
     shuffle_down(x, by)         the x of the lane `by` further on; this one's past the last
@@ -43,6 +45,7 @@ if SIMULATED:
         arrived,
         as_bf16,
         as_tf32,
+        base_of,
         bits_of,
         commit,
         copy16,
@@ -50,6 +53,7 @@ if SIMULATED:
         larger,
         larger_bf16,
         load4,
+        load_at,
         load_if,
         matrices,
         matrices_across,
@@ -66,6 +70,7 @@ else:
         arrived,
         as_bf16,
         as_tf32,
+        base_of,
         bits_of,
         commit,
         copy16,
@@ -73,6 +78,7 @@ else:
         larger,
         larger_bf16,
         load4,
+        load_at,
         load_if,
         matrices,
         matrices_across,
@@ -90,6 +96,7 @@ __all__ = [
     "arrived",
     "as_bf16",
     "as_tf32",
+    "base_of",
     "bits_of",
     "commit",
     "copy16",
@@ -97,6 +104,7 @@ __all__ = [
     "larger",
     "larger_bf16",
     "load4",
+    "load_at",
     "load_if",
     "matrices",
     "matrices_across",

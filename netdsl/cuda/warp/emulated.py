@@ -109,6 +109,17 @@ def load_if(array: Any, i: Any, there: Any) -> Any:
     return values[at]
 
 
+def base_of(array: Any, i: Any) -> Any:
+    return np.uint64(i)
+
+
+def load_at(array: Any, base: Any, i: Any) -> Any:
+    values, at = plain(array), int(base) + int(i)
+    if not 0 <= at < len(values):
+        raise IndexError(f"element {at} of {len(values)}")
+    return values[at]
+
+
 def store4(array: Any, i: Any, a: Any, b: Any, c: Any, d: Any) -> None:
     four(array, i)[:] = (a, b, c, d)
 

@@ -67,6 +67,27 @@ def load4(typing: Any, array: Any, i: Any) -> tuple[Any, Code]:
     return result(array, i), code
 
 
+@intrinsic
+def base_of(typing: Any, array: Any, i: Any) -> tuple[Any, Code]:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = place(context, builder, array, args[0], args[1], i)
+        number = address(builder, pointer, GLOBAL, WIDE)
+        # Kept from the compiler, which would add up indices first, and make an address of each sum.
+        return assembly(builder, WIDE, "mov.b64 $0, $1;", "=l,l", [number], memory=False)
+
+    return types.uint64(array, i), code
+
+
+@intrinsic
+def load_at(typing: Any, array: Any, base: Any, i: Any) -> tuple[Any, Code]:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = context.get_data_type(array.dtype).as_pointer(GLOBAL)
+        start = builder.inttoptr(args[1], kind)
+        return builder.load(builder.gep(start, [context.cast(builder, args[2], i, types.intp)]))
+
+    return array.dtype(array, types.uint64, i), code
+
+
 def flag(context: Any, builder: Any, value: Any, kind: Any) -> Any:
     """A truth as one bit."""
     return builder.trunc(context.cast(builder, value, kind, types.boolean), ir.IntType(1))
