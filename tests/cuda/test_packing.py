@@ -99,7 +99,7 @@ def test_residual_nets_write_both_where_a_sum_is_added_again(name: str, blocks: 
         ("conv1x1(16) -> sigmoid -> conv1x1(16)", ""),
         ("dwconv3x3p1 -> conv1x1(16)", ""),
         ("conv1x1(16) -> avgpool2 -> conv1x1(16)", ""),
-        ("conv1x1(16) -> maxpool5s1p2 -> conv1x1(16)", ""),
+        ("conv1x1(16) -> maxpool5s2p2 -> conv1x1(16)", ""),
         ("maxpool2 -> conv1x1(16)", ""),
         ("conv1x1(16) as a -> conv1x1(16) as b; output a, b", "a"),
         # Groups of whole units, and not.
@@ -198,6 +198,8 @@ CHOSEN: list[Case] = [
     ("input 3x9x7; conv1x1(5) -> maxpool3s2p1ceil -> conv3x3p1(7)", 2, "bf16", 3),
     ("input 3x7x9; conv1x1(6) -> maxpool3s2 -> conv1x1(7)", 2, "tf32", 3),
     ("input 3x5x7; conv1x1(17) -> maxpool3s1p1 -> conv1x1(7)", 2, "bf16", 3),
+    ("input 3x6x7; conv1x1(9) -> maxpool2s1 -> maxpool5s1p2 -> conv1x1(7)", 1, "bf16", 3),
+    ("input 3x6x7; conv1x1(9) -> maxpool5s1p2 -> maxpool2s1 -> conv1x1(7)", 1, "tf32", 3),
     (
         "input 3x5x7; conv1x1(8) -> relu as a; [a -> maxpool3s1p1 | a -> conv3x3p1(9)] "
         "-> [conv1x1(7) | avgpool3s1p1]",
@@ -214,7 +216,8 @@ def test_packing_at_once_makes_what_packing_afterwards_makes() -> None:
         assert same, case
     assert all(len(calls) < others for _, calls, others in found)
     met = {kernel for _, calls, _ in found for kernel in calls}
-    pools = {f"max_units {w} {p}" for w in ("2s2", "3s2", "3s1") for p in ("tf32", "bf16")}
+    windows = ("2s2", "3s2", "2s1", "3s1", "5s1")
+    pools = {f"max_units {w} {p}" for w in windows for p in ("tf32", "bf16")}
     assert sum(kernel.startswith("conv_tensor ") for kernel in met) == len(TENSOR_KERNELS)
     assert {"conv_finish_packed", *pools} <= met
 
