@@ -21,7 +21,8 @@ from netdsl.resources import user_folder
 @cache
 def folder() -> Path:
     """Where this version's compiled kernels lie. It may not exist, nor be writable."""
-    sources = kept.below(Path(__file__).parent)
+    here = Path(__file__).parent
+    sources = [*kept.below(here), str(here.with_name("cook_toom.py"))]
     digest = kept.digest(sources, version("numba"), version("llvmlite"))
     given = os.environ.get("NUMBA_CACHE_DIR")
     base = Path(given) if given else user_folder() / "netdsl"

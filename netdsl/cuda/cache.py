@@ -46,7 +46,8 @@ def folder() -> Path:
     digest = hashlib.sha256()
     for package in PACKAGES:
         digest.update(f"{package} {_version(package)}\n".encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
+    here = Path(__file__).parent
+    for source in [*sorted(here.rglob("*.py")), here.with_name("cook_toom.py")]:
         digest.update(source.read_bytes())
     given = os.environ.get("NUMBA_CACHE_DIR")
     base = Path(given) if given else user_folder() / "netdsl"

@@ -11,11 +11,11 @@ import pytest
 from layer import HALVES, Layer, beside_a_long_sum, convolved, error
 
 from netdsl import find
+from netdsl.cook_toom import matrices
 from netdsl.cpu import choices, costs, winograd, winograd_costs, winograd_kernel, winograd_ways
 from netdsl.cpu.choices import Choice, pools
 from netdsl.cpu.conv import conv_needs, plan_conv, quick_plan
 from netdsl.cpu.costs import Work
-from netdsl.cpu.micro.cook_toom import matrices
 from netdsl.cpu.micro.fields import SIZES, Size
 from netdsl.cpu.micro.shapes import wide
 from netdsl.cpu.plan import compile as compile_plan
@@ -34,7 +34,7 @@ def always(monkeypatch):
 @pytest.mark.parametrize("size", SIZES)
 def test_matrices_convolve_exactly(size):
     """A [(G g) * (B d)] is the convolution of g and d, in whole numbers."""
-    a, g, b = matrices(size)
+    a, g, b = matrices(*size)
     taps = [Fraction(3 * i - 2) for i in range(size.taps)]
     data = [Fraction(i * i - 5) for i in range(size.inputs)]
 
@@ -48,7 +48,7 @@ def test_matrices_convolve_exactly(size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_constants_of_data_are_exact_in_single_precision(size):
-    a, _, b = matrices(size)
+    a, _, b = matrices(*size)
     assert all(float(np.float32(v)) == v for row in (*a, *b) for v in row)
 
 

@@ -1,7 +1,7 @@
 """The transforms that Winograd's weight gradient adds: of the output's gradient, and of the sums.
 
 Forward, Y = A [(G g G') * (B d B')] A' with taps g and inputs d. As a function of g its gradient is
-G' [(A' y A) * (B d B')] G, y being the gradient of Y (see micro/cook_toom.py for the matrices).
+G' [(A' y A) * (B d B')] G, y being the gradient of Y (see cook_toom.py for the matrices).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from netdsl.cook_toom import Matrix, matrices
 from netdsl.cpu.compiler import FLOATS
-from netdsl.cpu.micro.cook_toom import Matrix, matrices
 from netdsl.cpu.micro.fields import SIZES, Size
 from netdsl.cpu.micro.sandwich import (
     FLOAT,
@@ -48,7 +48,7 @@ def gradient_function(module: ir.Module, size: Size) -> ir.Function:
         [load(b, at(b, source, scaled(b, row, i), ir.Constant(LONG, LANES * j))) for j in n]
         for i in n
     ]
-    for i, values in enumerate(sandwich(b, transposed(matrices(size).output), grid)):
+    for i, values in enumerate(sandwich(b, transposed(matrices(*size).output), grid)):
         for j, value in enumerate(values):
             store(b, value, at(b, target, scaled(b, step, i * size.inputs + j)))
     b.ret_void()
@@ -65,7 +65,7 @@ def taps_function(module: ir.Module, size: Size) -> ir.Function:
     b = ir.IRBuilder(made.append_basic_block())
     n = range(size.inputs)
     grid = [[load(b, at(b, source, scaled(b, step, i * size.inputs + j))) for j in n] for i in n]
-    for i, values in enumerate(sandwich(b, transposed(matrices(size).filter), grid)):
+    for i, values in enumerate(sandwich(b, transposed(matrices(*size).filter), grid)):
         for j, value in enumerate(values):
             store(b, value, at(b, target, scaled(b, tap, i * size.taps + j)))
     b.ret_void()

@@ -14,8 +14,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from netdsl.cook_toom import Matrix, matrices
 from netdsl.cpu.compiler import FLOATS
-from netdsl.cpu.micro.cook_toom import Matrix, matrices
 from netdsl.cpu.micro.fields import CUT, FORMS, SIZES, Size
 from netdsl.cpu.micro.shapes import asks, wide
 from netdsl.cpu.micro.vectors import FIRST_LEVEL, ask, call_one
@@ -172,7 +172,7 @@ def input_function(module: ir.Module, size: Size, again: bool | None = None) -> 
     made = function(module, name, [FLOAT.as_pointer(), LONG, LONG, FLOAT.as_pointer(), LONG])
     source, row, pixel, target, step = made.args
     b = ir.IRBuilder(made.append_basic_block())
-    matrix, n = matrices(size).input, range(size.inputs)
+    matrix, n = matrices(*size).input, range(size.inputs)
     # Without groups all is loaded first and stored last.
     for rows in _groups(matrix) if again else [list(n)]:
         grid = [
@@ -203,7 +203,7 @@ def filter_function(module: ir.Module, size: Size) -> ir.Function:
         [b.fpext(load(b, at(b, source, scaled(b, tap, i * size.taps + j))), DOUBLES) for j in n]
         for i in n
     ]
-    for i, values in enumerate(sandwich(b, matrices(size).filter, grid)):
+    for i, values in enumerate(sandwich(b, matrices(*size).filter, grid)):
         for j, value in enumerate(values):
             place = at(b, target, scaled(b, step, i * size.inputs + j))
             store(b, b.fptrunc(value, SINGLES), place)
@@ -229,7 +229,7 @@ def output_function(module: ir.Module, size: Size, pooled: bool = False) -> ir.F
     if asks():
         ask_for_next(b, target, row, size.outputs // 2 if pooled else size.outputs)
     grid = [[load(b, at(b, source, scaled(b, step, i * size.inputs + j))) for j in n] for i in n]
-    results = sandwich(b, matrices(size).output, grid)
+    results = sandwich(b, matrices(*size).output, grid)
     if pooled:
         # Bias and bounds keep the order of values, so they may come after.
         results = halved(b, results)

@@ -12,8 +12,6 @@ from functools import cache
 from math import prod
 from typing import NamedTuple
 
-from netdsl.cpu.micro.fields import Size
-
 Matrix = tuple[tuple[Fraction, ...], ...]
 
 
@@ -39,28 +37,27 @@ class Matrices(NamedTuple):
 
 
 @cache
-def matrices(size: Size) -> Matrices:
-    """The exact matrices of one size. The last row of G and B, and column of A, is infinity's."""
-    pairs = [s * p for p in POINTS[size.inputs] for s in (1, -1)]
-    return cook_toom(size, [*[Fraction(0)] * (size.inputs - 1 - len(pairs)), *pairs])
+def matrices(outputs: int, taps: int) -> Matrices:
+    """The exact matrices of a size. The last row of G and B, and column of A, is infinity's."""
+    finite = outputs + taps - 2
+    pairs = [s * p for p in POINTS[finite + 1] for s in (1, -1)]
+    return cook_toom(outputs, taps, [*[Fraction(0)] * (finite - len(pairs)), *pairs])
 
 
-def cook_toom(size: Size, points: list[Fraction]) -> Matrices:
+def cook_toom(outputs: int, taps: int, points: list[Fraction]) -> Matrices:
     """The matrices for these finite points, of which there must be outputs + taps - 2."""
-    assert len(points) == size.inputs - 1
-    outputs = tuple(
-        (*(p**i for p in points), Fraction(int(i == size.outputs - 1))) for i in range(size.outputs)
-    )
+    assert len(points) == outputs + taps - 2
+    ends = tuple((*(p**i for p in points), Fraction(int(i == outputs - 1))) for i in range(outputs))
     filters = []
     inputs = []
     for point in points:
         others = [p for p in points if p != point]
         scale = prod((point - p for p in others), start=Fraction(1))
-        filters.append(tuple(point**i / scale for i in range(size.taps)))
+        filters.append(tuple(point**i / scale for i in range(taps)))
         inputs.append((*_expanded(others), Fraction(0)))
-    filters.append(tuple(Fraction(int(i == size.taps - 1)) for i in range(size.taps)))
+    filters.append(tuple(Fraction(int(i == taps - 1)) for i in range(taps)))
     inputs.append(tuple(_expanded(points)))
-    return Matrices(outputs, tuple(filters), tuple(inputs))
+    return Matrices(ends, tuple(filters), tuple(inputs))
 
 
 def _expanded(roots: list[Fraction]) -> list[Fraction]:
