@@ -28,6 +28,9 @@ FORWARD = (
     "input 64x28x28; conv3x3s2p1(128) -> relu6",
     "input 256x14x14; conv1x1(512) -> leaky",
     "input 512x7x7; conv3x3p1(512)",
+    # By Winograd's algorithm in rows of whole fours, and by its widest tile.
+    "input 64x56x56; conv3x3p1(64) -> relu",
+    "input 64x16x12 as a; a -> [conv3x3p1(64) + a] -> relu",
     # Tiles enough for every multiprocessor, so that they are the widest.
     "input 16x63x65; conv3x3p1(64) -> relu",
     "input 16x63x65; conv3x3p1(100)",
@@ -207,6 +210,7 @@ TINY_STEPS: tuple[tuple[str, int, dict[str, Any], str], ...] = (
     ("input 5; fc(4) -> relu -> fc(3)", 2, {"optimiser": "adam", "clip": 0.1}, "classes"),
 )
 TINY_IN_A_ROW = ("input 2x3x3; conv3x3p1(2) -> relu",)
+SMALL_WINOGRAD = ("input 24x13x14; conv3x3p1(64)", "input 40x9x8; conv3x3p1(64) -> relu")
 SMALL_ROUNDED = ("input 20x7x9; conv3x3p1(70)", "input 3x5x4; tconv3x3s2p1(5)", *TINY_PACKED)
 TINY_PASSES = ("input 2x6x6; maxpool3s2p1", "input 4x3; softmax")
 TINY_NET = "net tiny; input 1x5x5; conv3x3(2) -> relu -> maxpool2s1 -> flatten -> fc(3)"

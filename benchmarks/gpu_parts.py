@@ -116,6 +116,9 @@ def ops(asked: Asked) -> list[Case]:
         for t in pick("FORWARD"):
             if p == "fp32" or "conv" in t or "fc(" in t:
                 add(p, t, lambda s, t=t, p=p: max(checks.forward(t, b, s, p) for b in batches))
+    for t in pick("FORWARD"):
+        if "conv3x3" in t:  # what may go by Winograd's algorithm, without it
+            add("exact", t, lambda s, t=t: max(checks.forward(t, b, s, "exact") for b in batches))
     for p in checks.precisions():
         for t in pick("PACKED") if p != "fp32" else ():
             kind = f"packed {p}"
@@ -329,7 +332,8 @@ def small() -> int:
     import gpu_checks as checks
 
     for precision in reversed(checks.precisions()):
-        for text in (*cases.SMALL_ROUNDED, *(cases.TINY_FORWARD if precision == "fp32" else ())):
+        more = (*cases.TINY_FORWARD, *cases.SMALL_WINOGRAD) if precision == "fp32" else ()
+        for text in (*cases.SMALL_ROUNDED, *more):
             checks.ran(text, 2, precision)
             print(f"small: {precision} {text}", flush=True)
     for text in cases.TINY_BACKWARD:

@@ -245,12 +245,12 @@ class Net:
         x: (N, C, *spatial), or an array per input by name for a net with several.
         device: "cpu", "cuda" for an NVIDIA card, "auto" for the card where there is one, or
         "reference", the slow interpreter in float64. batch: samples at once, 0 computes none.
-        threads: as many as the machine has unless given. exact: only algorithms that keep
-        float32's accuracy. Neither means anything to the card, which is always exact. precision:
-        what factors are rounded to, "fp32", "tf32" or "bf16", where the device can; sums are
-        float32's. fc_weights: what the weights of fully connected layers are kept in, "fp32",
-        "bf16" or "int8" (CPU only); as `precision` says unless given. The runner's plan tells in
-        `rounding` by how much they are off. aux: the auxiliary heads' outputs too.
+        threads: as many as the machine has unless given; the card has its own. exact: only
+        algorithms that keep float32's accuracy. precision: what factors are rounded to, "fp32",
+        "tf32" or "bf16", where the device can; sums are float32's. fc_weights: what the weights of
+        fully connected layers are kept in, "fp32", "bf16" or "int8" (CPU only); as `precision` says
+        unless given. The runner's plan tells in `rounding` by how much they are off. aux: the
+        auxiliary heads' outputs too.
 
         Returns (N, *shape) for a net with one output, else and with `aux` a dict by name. No
         samples give an empty result. Raises NetError: wrong shapes (both are said), an unknown
@@ -323,6 +323,7 @@ class Net:
                 self.weights,
                 batch=batch,
                 aux=aux,
+                exact=exact,
                 precision=precision,
                 progress=progress,
             )

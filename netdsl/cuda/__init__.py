@@ -26,6 +26,7 @@ def compile(  # noqa: A001 - called as cuda.compile
     *,
     batch: int,
     aux: bool = False,
+    exact: bool = False,
     precision: str = "fp32",
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Plan:
@@ -34,4 +35,12 @@ def compile(  # noqa: A001 - called as cuda.compile
     check(precision)
     from netdsl.cuda.plan import make
 
-    return make(graph, weights, batch=batch, aux=aux, precision=precision, progress=progress)
+    return make(
+        graph,
+        weights,
+        batch=batch,
+        aux=aux,
+        exact=exact,
+        precision=precision,
+        progress=progress,
+    )

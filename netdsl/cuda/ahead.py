@@ -21,6 +21,7 @@ from netdsl.cuda.strips import LARGEST
 from netdsl.cuda.task import Params
 from netdsl.cuda.tensor import TENSOR_KERNELS
 from netdsl.cuda.units import UNITS
+from netdsl.cuda.winograd import KERNELS as WINOGRAD
 from netdsl.graph import Graph
 
 
@@ -53,6 +54,8 @@ def kernels(graph: Graph, batches: Iterable[int], precision: str = "fp32") -> li
         found += [pack_rows, *of_precision] if of_precision else KERNELS.values()
         if of_precision:  # what lies before it may be packed then
             found += [UNITS[w, precision] for w, pool in LARGEST.items() if pool in found]
+    if any(kernel in WINOGRAD for kernel in found):  # an exact run goes without
+        found += [*WINOGRAD, *KERNELS.values()]
     for tiles in (list(KERNELS.values()), of_precision):
         if any(kernel in tiles for kernel in found):
             found += [*tiles, conv_finish, *([conv_finish_packed] if tiles is of_precision else [])]

@@ -1,10 +1,9 @@
 """How convolutions are planned: tables and packed weights for the kernels of gemm.py, or by `mixed`
-for those of tensor.py."""
+for those of tensor.py, or by `winograd`."""
 
 from __future__ import annotations
 
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from netdsl.cuda.activation import numbers
 from netdsl.cuda.describe import (
     Axes,
+    Cut,
     Ending,
     Operands,
     Parts,
@@ -29,6 +29,7 @@ from netdsl.cuda.packing import Packs
 from netdsl.cuda.sizes import MEDIUM, NARROW, SQUARE, WIDE, Tile
 from netdsl.cuda.sums import MOST_EDGES
 from netdsl.cuda.task import Task
+from netdsl.cuda.winograd import plan_winograd, quicker, suits
 from netdsl.ops import Conv
 
 __all__ = ["Axes", "Sum", "choose", "plan_conv", "plan_sums", "taps"]
@@ -38,14 +39,6 @@ FEW = 16
 
 DEEP = 16
 """Slices that each block of a split sum should have at least."""
-
-
-class Cut(NamedTuple):
-    """How a sum is shared out: the tile, into how many parts, how many slices each."""
-
-    tile: Tile
-    splits: int
-    slices: int
 
 
 def plan_conv(task: Task) -> list[Call]:
@@ -105,7 +98,11 @@ def _plan_sum(task: Task, whole: Sum, ending: Ending) -> list[Call]:
     if (groups > 1 and filters < FEW) or len(whole.edges()) > MOST_EDGES:
         at = describe(task, whole, _operands(task, whole, None), ending, Parts())
         return [spread(conv_direct, outputs, at)]
-    tile, splits, slices = choose(positions, filters, groups, products, task.processors)
+    cut = choose(positions, filters, groups, products, task.processors)
+    way = quicker(task, whole, cut) if not task.exact and suits(whole) else None
+    if way is not None:
+        return plan_winograd(task, whole, ending, way)
+    tile, splits, slices = cut
     partial = task.scratch(splits * outputs) if splits > 1 else 0
     parts = Parts(splits, slices, partial)
     at = describe(task, whole, _operands(task, whole, tile), ending, parts)

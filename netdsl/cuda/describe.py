@@ -10,6 +10,7 @@ import numpy as np
 
 from netdsl.cuda.layout import Buffer, Floats
 from netdsl.cuda.rounding import PER_WORD
+from netdsl.cuda.sizes import Tile
 from netdsl.cuda.sums import EDGE_BITS, FIELDS, OUTSIDE
 from netdsl.cuda.task import Ints, Task
 
@@ -82,6 +83,14 @@ class Ending(NamedTuple):
     bias: int
     kind: int
     numbers: int
+
+
+class Cut(NamedTuple):
+    """How a sum is shared out: the tile, into how many parts, how many slices each."""
+
+    tile: Tile
+    splits: int
+    slices: int
 
 
 class Parts(NamedTuple):

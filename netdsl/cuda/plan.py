@@ -214,14 +214,16 @@ def make(
     *,
     batch: int,
     aux: bool = False,
+    exact: bool = False,
     precision: str = "fp32",
     progress: Progress | None = None,
 ) -> Plan:
     """Plans a graph for the card, compiles the kernels and uploads the weights.
 
     weights: by `node.parameter`. batch: samples in a run, 1 or more. aux: the auxiliary heads'
-    outputs too. precision: what the factors of convolutions and fully connected layers are rounded
-    to, "fp32", "tf32" or "bf16". progress: called before each kernel is compiled.
+    outputs too. exact: no algorithm that trades accuracy for speed. precision: what the factors of
+    convolutions and fully connected layers are rounded to, "fp32", "tf32" or "bf16". progress:
+    called before each kernel is compiled.
 
     Raises NetError: a batch out of range, weights that are missing or of another shape, more
     memory than the card has, a card or driver that fails.
@@ -234,7 +236,7 @@ def make(
     low, folded = lowered(whole, weights, lambda g: fuse(g, takes))
     held = (*low.outputs, *(a.output for a in low.aux)) if aux else low.outputs
     with faults_of(graph.name, batch):
-        making = _Making(low, folded, batch, frozenset(held), precision, Params())
+        making = _Making(low, folded, batch, frozenset(held), exact, precision, Params())
         compiled(making.kernels(), progress)
         return making.plan(
             [Port(n, graph[n].shape, making.buffers[h]) for n, h in zip(names, held, strict=True)]
@@ -242,12 +244,19 @@ def make(
 
 
 def kernels_of(
-    graph: Graph, weights: Weights, batch: int, precision: str, params: Params
+    graph: Graph,
+    weights: Weights,
+    batch: int,
+    precision: str,
+    params: Params,
+    *,
+    exact: bool = False,
 ) -> list[Any]:
     """The kernels of the plan that `make` would make, each once. params: where its weights go."""
     whole = graph.without_aux()
     low, folded = lowered(whole, weights, lambda g: fuse(g, takes))
-    return _Making(low, folded, batch, frozenset(low.outputs), precision, params).kernels()
+    held = frozenset(low.outputs)
+    return _Making(low, folded, batch, held, exact, precision, params).kernels()
 
 
 def compiled(kernels: list[Any], progress: Progress | None) -> None:
@@ -303,11 +312,12 @@ class _Making:
         weights: Weights,
         batch: int,
         held: frozenset[str],
+        exact: bool,
         precision: str,
         params: Params,
     ) -> None:
         self.graph, self.weights, self.batch = graph, weights, batch
-        self.precision = precision
+        self.exact, self.precision = exact, precision
         nodes = [node for node in graph if not isinstance(node.op, Input)]
         over = {node.name: RECIPES[type(parts(node).base)].over for node in nodes}
         self.packing = decide(
@@ -363,6 +373,7 @@ class _Making:
             self.params,
             self.ints,
             self.precision,
+            self.exact,
             self.packed[node.inputs[0]] if node.name in self.packing.reads else None,
             self.packed.get(node.name),
         )

@@ -50,3 +50,9 @@ TALL = Tile(8, 8, 2, 2, 4, 2) if SIMULATED else Tile(128, 64, 8, 8, 4, 4)
 """Of the products that go back, whose loads take more registers."""
 TILES = (NARROW, MEDIUM, WIDE, SQUARE)
 """Of the ways forward."""
+
+BROAD = Tile(8, 8, 2, 4, 4, 4) if SIMULATED else Tile(128, 64, 8, 8, 8, 4)
+EVEN = Tile(8, 4, 2, 4, 4, 4) if SIMULATED else Tile(64, 64, 8, 8, 4, 4)
+FLAT = Tile(4, 16, 2, 4, 4, 4) if SIMULATED else Tile(32, 64, 8, 4, 4, 4)
+"""Of the products of Winograd's algorithm, whose m are its tiles of outputs."""
+WINOGRAD_TILES = (BROAD, EVEN, FLAT)

@@ -80,8 +80,8 @@ def holes(text: str, batch: int) -> bool:
 
 
 def kernels() -> dict[int, str]:
-    """Every kernel of the package, by its identity; but for those of the tensor cores, which
-    test_mixed.py asks for."""
+    """Every kernel of the package, by its identity; but for those of the tensor cores and of
+    Winograd's algorithm, which test_mixed.py and test_winograd.py ask for."""
     import netdsl.cuda as package
     from netdsl.cuda.gemm import KERNELS
     from netdsl.cuda.strips import LARGEST, MEANS
@@ -92,8 +92,8 @@ def kernels() -> dict[int, str]:
             id(kernel): f"{kernel.fn.__name__} {w.size}s{w.stride}" for w, kernel in table.items()
         }
     for info in iter_modules(package.__path__):
-        if info.name in ("pack", "tensor", "ahead"):  # the last has them from the first
-            continue
+        if info.name in ("pack", "tensor", "ahead") or info.name.startswith("winograd"):
+            continue  # ahead has them from the first; test_winograd.py asks for the last
         module = import_module(f"{package.__name__}.{info.name}")
         for name, value in vars(module).items():
             noting = name.endswith("_noting")  # in training, see test_back.py

@@ -65,6 +65,8 @@ def kernels() -> dict[str, Any]:
     from netdsl.cuda.strips import LARGEST, MEANS, NOTING
     from netdsl.cuda.tensor import TENSOR_KERNELS
     from netdsl.cuda.units import UNITS
+    from netdsl.cuda.winograd import ENDS
+    from netdsl.cuda.winograd import PRODUCTS as WINOGRAD
 
     names = {id(kernel): f"conv_tile {t.m}x{t.n}x{t.k}" for t, kernel in KERNELS.items()}
     for (tile, weighted), kernel in PRODUCTS.items():
@@ -78,6 +80,8 @@ def kernels() -> dict[str, Any]:
     for table in (LARGEST, MEANS, NOTING, BACK):
         for window, kernel in table.items():
             names[id(kernel)] = f"{kernel.py_func.__name__} {window.size}s{window.stride}"
+    names |= {id(kernel): f"winograd_product {t.m}x{t.n}" for t, kernel in WINOGRAD.items()}
+    names |= {id(k): f"winograd_outputs {'fours' if wide else 'ones'}" for wide, k in ENDS.items()}
     names |= {id(kernel): f"peak {precision}" for precision, kernel in PEAKS.items()}
     said = {cache.described(kernel.py_func) for kernel in made}
     assert len(said - {None}) == len(made), "kernels that cannot be kept apart, or not at all"
@@ -329,6 +333,35 @@ def test_tiles_are_multiplied_out_of_vectors(
     assert len(wide) == 2
     assert all(r.multiply_adds >= products and r.wide_loads >= loads for r in wide)
     assert all(r.share >= share for r in wide)
+
+
+@pytest.mark.parametrize(
+    ("tile", "products", "loads", "share"),
+    [("128x64", 512, 32, 0.87), ("64x64", 256, 24, 0.8), ("32x64", 128, 16, 0.7)],
+)
+def test_products_of_winograds_algorithm_are_multiplied_out_of_vectors(
+    rows: list[Compiled], tile: str, products: int, loads: int, share: float
+) -> None:
+    """And read from and written to memory in nothing but fours. Four blocks of 128 threads share a
+    multiprocessor."""
+    found = [r for r in rows if r.kernel == f"winograd_product {tile}"]
+    assert len(found) == 2
+    assert all(r.multiply_adds >= products and r.wide_loads >= loads for r in found)
+    assert all(r.share >= share and r.ones == 0 for r in found)
+    assert all(r.registers <= 128 and r.shared <= 48 * 1024 for r in found)
+
+
+def test_transforms_of_winograds_algorithm_read_each_value_once(rows: list[Compiled]) -> None:
+    """36 loads of a tile stand in the code, by predicate where they may lie outside; and of outputs
+    those of the bias and the activation's numbers. Registers let 1,024 threads share a
+    multiprocessor."""
+    found = [r for r in rows if r.kernel.startswith("winograd_") and "product" not in r.kernel]
+    assert len(found) == 6
+    assert all(r.registers <= 64 for r in found)
+    ones = {r.kernel: r.ones for r in found}
+    assert ones["winograd_inputs"] == 36
+    assert ones["winograd_outputs fours"] == ones["winograd_outputs ones"] == 36 + 16 + 3
+    assert all(r.fours >= 4 for r in found if r.kernel.endswith("fours"))
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
