@@ -29,8 +29,8 @@ from netdsl.cuda.packing import Packs
 from netdsl.cuda.sizes import MEDIUM, NARROW, SQUARE, WIDE, Tile
 from netdsl.cuda.sums import MOST_EDGES
 from netdsl.cuda.task import Task
-from netdsl.cuda.winograd import plan_winograd, quicker, suits
-from netdsl.ops import Conv
+from netdsl.cuda.winograd import Chunks, plan_winograd, quicker, suits, takes_pool
+from netdsl.ops import Conv, MaxPool
 
 __all__ = ["Axes", "Sum", "choose", "plan_conv", "plan_sums", "taps"]
 
@@ -51,8 +51,16 @@ def conv_packs(task: Task) -> Packs:
     return packs(task, [_sum_of(task)])
 
 
+def pools(task: Task, pool: MaxPool) -> bool:
+    """Whether a convolution takes over the max pool after it: by Winograd's algorithm alone."""
+    if task.exact or task.whole.residual or not isinstance(task.whole.base, Conv):
+        return False
+    whole = _sum_of(task)
+    return takes_pool(whole, pool) and not suit(task, [whole]) and _quick(task, whole) is not None
+
+
 def _sum_of(task: Task) -> Sum:
-    op, source, target = task.whole.base, task.inputs[0], task.output
+    op, source, out = task.whole.base, task.inputs[0], task.made
     assert isinstance(op, Conv)
     w, size = op.window, source.size
     inside = source.channels // op.groups
@@ -60,10 +68,10 @@ def _sum_of(task: Task) -> Sum:
     reach = (range(0, k * d, d) for k, d in zip(axes(w.kernel, 1), dilation, strict=True))
     zs, ys, xs = reach
     weights = task.weights["weight"].reshape(op.groups, op.filters // op.groups, -1)
-    _, height, width = target.size
+    _, height, width = out
     return Sum(
         size=size,
-        out=target.size,
+        out=out,
         stride=axes(w.stride, 1),
         start=_negative(axes((lo for lo, _ in w.padding), 0)),
         taps=taps(size, inside, list(product(zs, ys, xs))),
@@ -92,23 +100,34 @@ def plan_sums(task: Task, sums: list[Sum]) -> list[Call]:
 
 
 def _plan_sum(task: Task, whole: Sum, ending: Ending) -> list[Call]:
-    groups, products, filters = whole.weights.shape
+    groups, _, filters = whole.weights.shape
     positions = task.batch * whole.positions
     outputs = positions * groups * filters
     if (groups > 1 and filters < FEW) or len(whole.edges()) > MOST_EDGES:
         at = describe(task, whole, _operands(task, whole, None), ending, Parts())
         return [spread(conv_direct, outputs, at)]
-    cut = choose(positions, filters, groups, products, task.processors)
-    way = quicker(task, whole, cut) if not task.exact and suits(whole) else None
+    way = _quick(task, whole)
     if way is not None:
         return plan_winograd(task, whole, ending, way)
-    tile, splits, slices = cut
+    tile, splits, slices = _cut(task, whole)
     partial = task.scratch(splits * outputs) if splits > 1 else 0
     parts = Parts(splits, slices, partial)
     at = describe(task, whole, _operands(task, whole, tile), ending, parts)
     grid = (-(-positions // tile.m), -(-filters // tile.n), groups * splits)
     calls = [Call(KERNELS[tile], grid, tile.threads, at)]
     return [*calls, spread(conv_finish, outputs, at)] if splits > 1 else calls
+
+
+def _cut(task: Task, whole: Sum) -> Cut:
+    groups, products, filters = whole.weights.shape
+    return choose(task.batch * whole.positions, filters, groups, products, task.processors)
+
+
+def _quick(task: Task, whole: Sum) -> Chunks | None:
+    """How Winograd's algorithm does it, where it may and is reckoned to take less time."""
+    if task.exact or not suits(whole):
+        return None
+    return quicker(task, whole, _cut(task, whole))
 
 
 def choose(positions: int, filters: int, groups: int, products: int, processors: int) -> Cut:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cuda import launch
+from netdsl.cuda.conv import pools
 from netdsl.cuda.failure import faults_of, out_of_memory, wanting
 from netdsl.cuda.layout import Buffer, Call, Floats, nowhere
 from netdsl.cuda.packing import Packs, decide
@@ -22,7 +23,7 @@ from netdsl.cuda.task import Descriptors, Params, Task
 from netdsl.cuda.timing import timed
 from netdsl.faults import NetError, error
 from netdsl.graph import Graph, Node
-from netdsl.graph.fused import fuse, parts
+from netdsl.graph.fused import fuse, fuse_pools, parts
 from netdsl.graph.passes import lowered, own_weights
 from netdsl.graph.timing import Timing
 from netdsl.graph.weights import check_weights
@@ -285,13 +286,21 @@ def check_memory(name: str, batch: int, tensors: int, *others: int, fixed: int =
 
 
 def packs_of(graph: Graph, node: Node, batch: int, precision: str) -> Packs:
-    """What a node's kernels can do with packed tensors. No weights are looked at."""
+    """What a node's kernels can do with packed tensors."""
+    return RECIPES[type(parts(node).base)].packs(_asked(graph, node, batch, precision))
+
+
+def _asked(
+    graph: Graph, node: Node, batch: int, precision: str, processors: int = 1, exact: bool = True
+) -> Task:
+    """A node's task before anything has its place, to ask what its kernels can do. No weights are
+    looked at."""
     shapes, zero = graph.input_shapes(node), np.zeros((), np.float32)
-    task = Task(
+    return Task(
         node,
         shapes,
         batch,
-        1,
+        processors,
         tuple(nowhere(batch, shape) for shape in shapes),
         nowhere(batch, node.shape),
         lambda _: 0,
@@ -299,8 +308,8 @@ def packs_of(graph: Graph, node: Node, batch: int, precision: str) -> Packs:
         Params(),
         Descriptors(),
         precision,
+        exact,
     )
-    return RECIPES[type(parts(node).base)].packs(task)
 
 
 class _Making:
@@ -316,6 +325,9 @@ class _Making:
         precision: str,
         params: Params,
     ) -> None:
+        self.processors = launch.processors()
+        how = precision, self.processors, exact
+        graph = fuse_pools(graph, lambda g, layer, pool: pools(_asked(g, layer, batch, *how), pool))
         self.graph, self.weights, self.batch = graph, weights, batch
         self.exact, self.precision = exact, precision
         nodes = [node for node in graph if not isinstance(node.op, Input)]
@@ -329,7 +341,6 @@ class _Making:
         )
         self.scratch_floats = 0
         self.params, self.ints = params, Descriptors()
-        self.processors = launch.processors()
         found = [self._step(node) for node in nodes]
         self.steps = tuple(step for step in found if step.calls)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.cuda.layout import ALIGN, Buffer, Floats
+from netdsl.cuda.layout import ALIGN, Buffer, Floats, axes
 from netdsl.cuda.rounding import rounded_words
 from netdsl.graph import Node
 from netdsl.graph.fused import Fused, parts
@@ -102,3 +102,9 @@ class Task:
     def whole(self) -> Fused:
         """The node's op with what is fused into it."""
         return parts(self.node)
+
+    @property
+    def made(self) -> tuple[int, int, int]:
+        """The axes of what the node's op makes, before it is pooled."""
+        pooled = self.whole.pool is not None
+        return axes(self.whole.made(self.shapes)[1:], 1) if pooled else self.output.size

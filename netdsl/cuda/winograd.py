@@ -25,7 +25,17 @@ from netdsl.cuda.sizes import SIMULATED, WINOGRAD_TILES, Tile
 from netdsl.cuda.task import Task
 from netdsl.cuda.winograd_costs import whole as multiple
 from netdsl.cuda.winograd_product import PRODUCTS
-from netdsl.cuda.winograd_transforms import CELLS, ENDS, OUTPUTS, TAPS, winograd_inputs
+from netdsl.cuda.winograd_transforms import (
+    CELLS,
+    ENDS,
+    FOURS,
+    ONES,
+    OUTPUTS,
+    POOLED,
+    TAPS,
+    winograd_inputs,
+)
+from netdsl.ops import MaxPool
 
 SCRATCH = 1 << 29
 """Bytes of scratch that a chunk of tiles may take."""
@@ -53,6 +63,16 @@ def suits(whole: Sum) -> bool:
     cells = [(0, *at) for at in product(range(TAPS), repeat=2)]
     flat = whole.size[0] == whole.out[0] == 1 and whole.stride[1:] == (1, 1)
     return len(whole.weights) == 1 and flat and list(map(tuple, whole.cells.tolist())) == cells
+
+
+def takes_pool(whole: Sum, pool: MaxPool) -> bool:
+    """Whether a max pool's windows are squares of two that fill tiles of outputs."""
+    window, (_, height, width) = pool.window, whole.out
+    if window.kernel != (2, 2) or window.stride != (2, 2) or window.dilation != (1, 1):
+        return False
+    filters = whole.weights.shape[2]
+    inside = pool.output(((filters, height, width),))[1:] == (height // 2, width // 2)
+    return inside and set(sum(window.padding, ())) == {0}
 
 
 def ways(layer: costs.Layer) -> list[Chunks]:
@@ -89,7 +109,8 @@ def plan_winograd(task: Task, whole: Sum, ending: Ending, way: Chunks) -> list[C
     inner = rounded(CELLS * inner_point)
     scratch = task.scratch(inner + CELLS * made_point)
     part = min(PART, multiple(-(-layer.channels // 2), tile.k)) // tile.k
-    wide = fits(whole.out[2], target.offset, target.batch_stride)
+    fours = fits(whole.out[2], target.offset, target.batch_stride)
+    end = ENDS[POOLED if task.whole.pool else FOURS if fours else ONES]
     calls = []
     for first in range(0, layer.tiles, chunk):
         count = min(chunk, layer.tiles - first)
@@ -99,7 +120,7 @@ def plan_winograd(task: Task, whole: Sum, ending: Ending, way: Chunks) -> list[C
         calls += [
             _spread(winograd_inputs, count * deep, told),
             Call(PRODUCTS[tile], grid, tile.threads, told),
-            _spread(ENDS[wide], count * layer.filters, told),
+            _spread(end, count * layer.filters, told),
         ]
     return calls
 

@@ -10,6 +10,8 @@ other, and inputs that several of them read come from the multiprocessor's own c
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import cuda, float32, int32, uint32
 
@@ -35,7 +37,7 @@ from netdsl.cuda.sums import (
     WIDTH,
     residual_of,
 )
-from netdsl.cuda.warp import load_if, store4
+from netdsl.cuda.warp import larger, load_if, store4
 from netdsl.cuda.winograd_product import (
     COUNT,
     FIRST,
@@ -152,15 +154,20 @@ def bend_tile(y, kind, a, b):  # type: ignore[no-untyped-def]
             y[k] = bend(kind, y[k], a, b)
 
 
-def outputs(wide: bool) -> object:
-    """The kernel that makes outputs. wide: whether their rows are whole fours at multiples of
-    four."""
-    WIDE = wide
+FOURS, ONES, POOLED = range(3)
+"""How outputs are written: by rows of four, where these begin at multiples of four; one by one; or
+the largest of each 2 x 2."""
+
+
+def outputs(how: int) -> Any:
+    """The kernel that makes outputs and writes them so."""
+    WIDE, POOL = how == FOURS, how == POOLED
+    ACROSS = 2 if POOL else 1
 
     @cuda.jit
     def winograd_outputs(arena, params, ints, at):  # type: ignore[no-untyped-def]
-        """A m A' of each filter's tiles with bias, residual and activation, a thread each: grid
-        (tiles x filters / threads)."""
+        """A m A' of each filter's tiles with bias, residual and activation, pooled or not, a thread
+        each: grid (tiles x filters / threads)."""
         i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
         count = ints[uint32(at + COUNT)]
         point = ints[uint32(at + MADE_POINT)]
@@ -175,7 +182,9 @@ def outputs(wide: bool) -> object:
             m[k] = arena[uint32(source + k * point)]
         n, y0, x0 = tile_of(ints, at, layer, t)
         height, width = ints[uint32(layer + OUT_HEIGHT)], ints[uint32(layer + OUT_WIDTH)]
-        place = int32(f * ints[uint32(layer + TARGET_FILTER)] + y0 * width + x0)
+        line = quotient(width, int32(ACROSS))
+        place = int32(f * ints[uint32(layer + TARGET_FILTER)])
+        place = int32(place + quotient(y0, int32(ACROSS)) * line + quotient(x0, int32(ACROSS)))
         residual = residual_of(ints, layer, n, place)
         target = int32(
             ints[uint32(layer + TARGET)] + n * ints[uint32(layer + TARGET_BATCH)] + place
@@ -201,6 +210,14 @@ def outputs(wide: bool) -> object:
                     there = below and (WIDE or int32(x0 + k) < width)
                     y[4 * r + k] += load_if(arena, uint32(residual + r * width + k), there)
         bend_tile(y, ints[uint32(layer + KIND)], one, two)
+        if POOL:
+            for r in range(OUTPUTS // 2):
+                for k in range(OUTPUTS // 2):
+                    j = 8 * r + 2 * k
+                    best = larger(larger(y[j], y[j + 1]), larger(y[j + 4], y[j + 5]))
+                    if int32(y0 + 2 * r + 1) < height and int32(x0 + 2 * k + 1) < width:
+                        arena[uint32(target + r * line + k)] = best
+            return
         for r in range(OUTPUTS):
             if int32(y0 + r) < height:
                 to = int32(target + r * width)
@@ -214,4 +231,4 @@ def outputs(wide: bool) -> object:
     return winograd_outputs
 
 
-ENDS = {wide: outputs(wide) for wide in (True, False)}
+ENDS: dict[int, Any] = {how: outputs(how) for how in (FOURS, ONES, POOLED)}

@@ -65,8 +65,8 @@ def kernels() -> dict[str, Any]:
     from netdsl.cuda.strips import LARGEST, MEANS, NOTING
     from netdsl.cuda.tensor import TENSOR_KERNELS
     from netdsl.cuda.units import UNITS
-    from netdsl.cuda.winograd import ENDS
     from netdsl.cuda.winograd import PRODUCTS as WINOGRAD
+    from netdsl.cuda.winograd_transforms import ENDS, FOURS, ONES, POOLED
 
     names = {id(kernel): f"conv_tile {t.m}x{t.n}x{t.k}" for t, kernel in KERNELS.items()}
     for (tile, weighted), kernel in PRODUCTS.items():
@@ -81,7 +81,8 @@ def kernels() -> dict[str, Any]:
         for window, kernel in table.items():
             names[id(kernel)] = f"{kernel.py_func.__name__} {window.size}s{window.stride}"
     names |= {id(kernel): f"winograd_product {t.m}x{t.n}" for t, kernel in WINOGRAD.items()}
-    names |= {id(k): f"winograd_outputs {'fours' if wide else 'ones'}" for wide, k in ENDS.items()}
+    ends = {FOURS: "fours", ONES: "ones", POOLED: "pooled"}
+    names |= {id(ENDS[how]): f"winograd_outputs {said}" for how, said in ends.items()}
     names |= {id(kernel): f"peak {precision}" for precision, kernel in PEAKS.items()}
     said = {cache.described(kernel.py_func) for kernel in made}
     assert len(said - {None}) == len(made), "kernels that cannot be kept apart, or not at all"
@@ -356,11 +357,11 @@ def test_transforms_of_winograds_algorithm_read_each_value_once(rows: list[Compi
     those of the bias and the activation's numbers. Registers let 1,024 threads share a
     multiprocessor."""
     found = [r for r in rows if r.kernel.startswith("winograd_") and "product" not in r.kernel]
-    assert len(found) == 6
+    assert len(found) == 8
     assert all(r.registers <= 64 for r in found)
     ones = {r.kernel: r.ones for r in found}
     assert ones["winograd_inputs"] == 36
-    assert ones["winograd_outputs fours"] == ones["winograd_outputs ones"] == 36 + 16 + 3
+    assert {ones[f"winograd_outputs {how}"] for how in ("fours", "ones", "pooled")} == {36 + 16 + 3}
     assert all(r.fours >= 4 for r in found if r.kernel.endswith("fours"))
 
 
