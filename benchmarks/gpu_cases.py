@@ -28,8 +28,9 @@ FORWARD = (
     "input 64x28x28; conv3x3s2p1(128) -> relu6",
     "input 256x14x14; conv1x1(512) -> leaky",
     "input 512x7x7; conv3x3p1(512)",
-    # By Winograd's algorithm in rows of whole fours, and by its widest tile.
+    # By Winograd's algorithm in rows of whole fours, by its widest tile, and pooled.
     "input 64x56x56; conv3x3p1(64) -> relu",
+    "input 64x15x18; conv3x3p1(70) -> relu -> maxpool2",
     "input 64x16x12 as a; a -> [conv3x3p1(64) + a] -> relu",
     # Tiles enough for every multiprocessor, so that they are the widest.
     "input 16x63x65; conv3x3p1(64) -> relu",
@@ -186,6 +187,9 @@ PASSES = (
 
 NETS = ("vgg16", "resnet50", "alexnet", "googlenet_torchvision")
 BATCHES = (64, 1, 8)
+CHUNKED, CHUNKED_BATCH = "vgg16", 64
+SCRATCH = (1 << 25, 1 << 27, 1 << 29, 1 << 31, 0)
+"""Bytes of scratch of Winograd's algorithm that are compared; 0 goes without it."""
 LAYERED, LAYERED_BATCH = "vgg16", 32
 TRAINED = (("lenet5", 64), ("resnet50", 32))
 

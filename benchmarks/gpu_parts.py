@@ -177,6 +177,13 @@ def nets(asked: Asked) -> list[Case]:
     ]
     last, largest = found[-1], max(batches)
     timed.insert(12, (f"{last.name}, many batches", partial(speed.copies, last, largest, 3)))
+    chunked, batch = tiny[0], 1
+    if not asked.dry:
+        chunked, batch = netdsl.load(cases.CHUNKED), cases.CHUNKED_BATCH
+    timed[1:1] = [
+        (f"{chunked.name} by chunks of {scratch}", partial(speed.chunked, chunked, batch, scratch))
+        for scratch in cases.SCRATCH
+    ]
     return measured(timed, asked.dry)
 
 

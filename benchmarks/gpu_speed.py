@@ -85,6 +85,23 @@ def net(net: Net, batch: int, precision: str) -> Speed:
     return Speed(what, times["netdsl"].least, others.get(best), best, said.strip("; "), right)
 
 
+def chunked(net: Net, batch: int, scratch: int) -> Speed:
+    """A whole net by Winograd's algorithm with so many bytes of scratch; 0 goes without it."""
+    from netdsl.cuda import winograd
+
+    tidy()
+    random = np.random.default_rng(0)
+    x = {n: random.standard_normal((batch, *s), np.float32) for n, s in net.inputs.items()}
+    usual, winograd.SCRATCH = winograd.SCRATCH, scratch
+    try:
+        plan = cuda.compile(net.graph, net.weights, batch=batch, exact=not scratch)
+    finally:
+        winograd.SCRATCH = usual
+    plan.run(x)
+    ms, said = 1e3 * seconds(plan.start, plan.wait), f"{scratch >> 20} MiB of scratch"
+    return Speed(f"{net.name}, batch {batch}, {said if scratch else 'exact'}", ms, None, "")
+
+
 def tidy() -> None:
     """Gives back memory that nobody uses."""
     gc.collect()

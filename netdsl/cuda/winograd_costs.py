@@ -22,8 +22,8 @@ WARPS = 8
 """Of a multiprocessor: with fewer it waits for its own results, in proportion."""
 BYTES, CACHE = 18.0, 24.0
 """That a multiprocessor's share of memory, and of the second cache, gives or takes in a tick."""
-LAUNCH = 3500.0
-"""From the end of a kernel to the next one's work, 2 us."""
+LAUNCH = 5000.0
+"""From a kernel's last product to the next one's first: the ends of both, and what lies between."""
 
 POINTS = 36
 

@@ -34,7 +34,7 @@ def forced(tile: int, chunks: int) -> None:
     """Lets every layer that can go by Winograd's algorithm, in this way."""
     size = winograd.WINOGRAD_TILES[tile]
     way = winograd.Chunks(size, chunks * size.m)
-    conv.quicker = lambda task, whole, cut: way
+    conv.quicker = lambda layer, cut, processors: way
 
 
 def agree(case: Case, *, twice: bool = False) -> float:

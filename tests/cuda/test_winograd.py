@@ -6,7 +6,13 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
 from test_simulated import simulate
+
+from netdsl.cuda.conv import choose
+from netdsl.cuda.sizes import BROAD, EVEN, FLAT, Tile
+from netdsl.cuda.winograd import CELLS, SCRATCH, Chunks, quicker
+from netdsl.cuda.winograd_costs import Layer
 
 SCRIPT = Path(__file__).parent / "simulated_winograd.py"
 
@@ -81,6 +87,41 @@ def test_what_is_exact_goes_without() -> None:
     assert set(by) == {"exact", "exact net", "trained", "tf32", "bf16"}
     assert not any(by.values())
     assert len(found["trained"]) > 3
+
+
+def quick(batch: int, channels: int, filters: int, size: int) -> tuple[Layer, Chunks | None]:
+    """A layer of a square image, and how it is done on an H200 if by Winograd's algorithm."""
+    positions, across = batch * size**2, -(-size // 4)
+    read, written = (n * positions for n in (channels, filters))
+    layer = Layer(batch * across**2, positions, channels, filters, read, written)
+    return layer, quicker(layer, choose(positions, filters, 1, 9 * channels, 132), 132)
+
+
+@pytest.mark.parametrize(
+    ("batch", "channels", "filters", "size", "tile"),
+    [
+        # VGG-16's first layer is all transforms; its last at batch 1 have few tiles.
+        (64, 3, 64, 224, None),
+        (64, 64, 64, 224, BROAD),
+        (64, 512, 512, 14, BROAD),
+        (64, 512, 512, 7, EVEN),
+        (1, 64, 64, 224, BROAD),
+        (1, 512, 512, 14, FLAT),
+        (1, 16, 48, 14, None),
+        (1, 512, 512, 7, None),
+    ],
+)
+def test_it_is_taken_where_it_is_reckoned_faster(
+    batch: int, channels: int, filters: int, size: int, tile: Tile | None
+) -> None:
+    layer, way = quick(batch, channels, filters, size)
+    assert (way and way.tile) == tile
+    if way:
+        assert way.chunk % way.tile.m == 0
+        assert 4 * CELLS * way.chunk * (channels + filters) <= SCRATCH
+        chunks = -(-layer.tiles // way.chunk)
+        # No chunk less than a tile of products shorter than the others would be.
+        assert way.chunk - way.tile.m < layer.tiles / chunks
 
 
 PRODUCT, TRANSFORMS = "winograd_product", "winograd_transforms"
