@@ -30,6 +30,7 @@ from netdsl.cuda.sizes import MEDIUM, NARROW, SQUARE, WIDE, Tile
 from netdsl.cuda.sums import MOST_EDGES
 from netdsl.cuda.task import Task
 from netdsl.cuda.winograd import Chunks, layer_of, plan_winograd, quicker, suits, takes_pool
+from netdsl.cuda.winograd_costs import Card
 from netdsl.ops import Conv, MaxPool
 
 __all__ = ["Axes", "Sum", "choose", "plan_conv", "plan_sums", "taps"]
@@ -127,7 +128,8 @@ def _quick(task: Task, whole: Sum) -> Chunks | None:
     """How Winograd's algorithm does it, where it may and is reckoned to take less time."""
     if task.exact or not suits(whole):
         return None
-    return quicker(layer_of(task, whole), _cut(task, whole), task.processors)
+    card = Card(task.processors, task.bandwidth)
+    return quicker(layer_of(task, whole), _cut(task, whole), card)
 
 
 def choose(positions: int, filters: int, groups: int, products: int, processors: int) -> Cut:

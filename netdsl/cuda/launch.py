@@ -20,6 +20,12 @@ SIGNATURE = void(float32[::1], float32[::1], int32[::1], int32)
 
 SIMULATED_PROCESSORS = 3
 
+H200 = 0.14
+"""The `bandwidth` of an H200: 18 bytes for the 128 multiply-adds of a multiprocessor."""
+
+HALVED = ((7, 5), (8, 0))
+"""Whose multiprocessors make 64 multiply-adds in a tick, and others 128."""
+
 
 def processors() -> int:
     """The card's multiprocessors."""
@@ -27,6 +33,19 @@ def processors() -> int:
         return SIMULATED_PROCESSORS
     attach()
     return int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
+
+
+def bandwidth() -> float:
+    """Bytes that the card's memory passes while the card makes a multiply-add in float32, both at
+    most; next to none where the driver does not tell."""
+    if SIMULATED:
+        return H200
+    attach()
+    card = cuda.get_current_device()
+    memory = 2 * card.MEMORY_CLOCK_RATE * card.GLOBAL_MEMORY_BUS_WIDTH / 8
+    each = 64 if card.compute_capability in HALVED else 128
+    found = memory / (each * card.MULTIPROCESSOR_COUNT * card.CLOCK_RATE)
+    return max(float(found), 1e-3)
 
 
 def free_bytes() -> int | None:

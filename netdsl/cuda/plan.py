@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import RLock
 from typing import Any
 
@@ -27,7 +27,7 @@ from netdsl.graph.fused import fuse, fuse_pools, parts
 from netdsl.graph.passes import lowered, own_weights
 from netdsl.graph.timing import Timing
 from netdsl.graph.weights import check_weights
-from netdsl.ops import Input, Shape, show
+from netdsl.ops import Input, MaxPool, Shape, show
 
 Weights = Mapping[str, NDArray[np.float32]]
 Progress = Callable[[int, int, str], None]
@@ -290,9 +290,7 @@ def packs_of(graph: Graph, node: Node, batch: int, precision: str) -> Packs:
     return RECIPES[type(parts(node).base)].packs(_asked(graph, node, batch, precision))
 
 
-def _asked(
-    graph: Graph, node: Node, batch: int, precision: str, processors: int = 1, exact: bool = True
-) -> Task:
+def _asked(graph: Graph, node: Node, batch: int, precision: str) -> Task:
     """A node's task before anything has its place, to ask what its kernels can do. No weights are
     looked at."""
     shapes, zero = graph.input_shapes(node), np.zeros((), np.float32)
@@ -300,7 +298,7 @@ def _asked(
         node,
         shapes,
         batch,
-        processors,
+        1,
         tuple(nowhere(batch, shape) for shape in shapes),
         nowhere(batch, node.shape),
         lambda _: 0,
@@ -308,7 +306,6 @@ def _asked(
         Params(),
         Descriptors(),
         precision,
-        exact,
     )
 
 
@@ -325,9 +322,14 @@ class _Making:
         precision: str,
         params: Params,
     ) -> None:
-        self.processors = launch.processors()
-        how = precision, self.processors, exact
-        graph = fuse_pools(graph, lambda g, layer, pool: pools(_asked(g, layer, batch, *how), pool))
+        self.processors, self.bandwidth = launch.processors(), launch.bandwidth()
+        card: dict[str, Any] = {"processors": self.processors, "bandwidth": self.bandwidth}
+
+        def taken(graph: Graph, layer: Node, pool: MaxPool) -> bool:
+            task = _asked(graph, layer, batch, precision)
+            return pools(replace(task, exact=exact, **card), pool)
+
+        graph = fuse_pools(graph, taken)
         self.graph, self.weights, self.batch = graph, weights, batch
         self.exact, self.precision = exact, precision
         nodes = [node for node in graph if not isinstance(node.op, Input)]
@@ -385,6 +387,7 @@ class _Making:
             self.ints,
             self.precision,
             self.exact,
+            self.bandwidth,
             self.packed[node.inputs[0]] if node.name in self.packing.reads else None,
             self.packed.get(node.name),
         )

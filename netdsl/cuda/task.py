@@ -77,8 +77,8 @@ class Task:
 
     shapes: its inputs', without the batch. inputs, output: where its tensors lie. scratch: gives
     the place of so many floats that the node alone uses while it runs. weights: by parameter name.
-    processors: the device's multiprocessors. precision: what factors may be rounded to.
-    exact: whether sums are of the products alone, not by Winograd's algorithm.
+    processors: the device's multiprocessors. precision: what factors may be rounded to. exact:
+    whether sums are of the products alone, not by Winograd's algorithm. bandwidth: see launch.py.
     packed_input: where the first input lies packed, if that is to be read. packed_output: where the
     output is wanted packed, if it is; `output` lies nowhere if it is wanted so alone.
     """
@@ -95,6 +95,7 @@ class Task:
     ints: Descriptors
     precision: str = "fp32"
     exact: bool = True
+    bandwidth: float = 0.0
     packed_input: Buffer | None = None
     packed_output: Buffer | None = None
 

@@ -34,7 +34,7 @@ def forced(tile: int, chunks: int) -> None:
     """Lets every layer that can go by Winograd's algorithm, in this way."""
     size = winograd.WINOGRAD_TILES[tile]
     way = winograd.Chunks(size, chunks * size.m)
-    conv.quicker = lambda layer, cut, processors: way
+    conv.quicker = lambda layer, cut, card: way
 
 
 def agree(case: Case, *, twice: bool = False) -> float:

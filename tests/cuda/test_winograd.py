@@ -10,9 +10,10 @@ import pytest
 from test_simulated import simulate
 
 from netdsl.cuda.conv import choose
+from netdsl.cuda.launch import H200
 from netdsl.cuda.sizes import BROAD, EVEN, FLAT, Tile
 from netdsl.cuda.winograd import CELLS, SCRATCH, Chunks, quicker
-from netdsl.cuda.winograd_costs import Layer
+from netdsl.cuda.winograd_costs import Card, Layer
 
 SCRIPT = Path(__file__).parent / "simulated_winograd.py"
 
@@ -89,12 +90,14 @@ def test_what_is_exact_goes_without() -> None:
     assert len(found["trained"]) > 3
 
 
-def quick(batch: int, channels: int, filters: int, size: int) -> tuple[Layer, Chunks | None]:
-    """A layer of a square image, and how it is done on an H200 if by Winograd's algorithm."""
+def quick(
+    batch: int, channels: int, filters: int, size: int, card: Card
+) -> tuple[Layer, Chunks | None]:
+    """A layer of a square image, and how it is done if by Winograd's algorithm."""
     positions, across = batch * size**2, -(-size // 4)
     read, written = (n * positions for n in (channels, filters))
     layer = Layer(batch * across**2, positions, channels, filters, read, written)
-    return layer, quicker(layer, choose(positions, filters, 1, 9 * channels, 132), 132)
+    return layer, quicker(layer, choose(positions, filters, 1, 9 * channels, 132), card)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,7 @@ def quick(batch: int, channels: int, filters: int, size: int) -> tuple[Layer, Ch
 def test_it_is_taken_where_it_is_reckoned_faster(
     batch: int, channels: int, filters: int, size: int, tile: Tile | None
 ) -> None:
-    layer, way = quick(batch, channels, filters, size)
+    layer, way = quick(batch, channels, filters, size, Card(132, H200))
     assert (way and way.tile) == tile
     if way:
         assert way.chunk % way.tile.m == 0
@@ -122,6 +125,13 @@ def test_it_is_taken_where_it_is_reckoned_faster(
         chunks = -(-layer.tiles // way.chunk)
         # No chunk less than a tile of products shorter than the others would be.
         assert way.chunk - way.tile.m < layer.tiles / chunks
+
+
+def test_a_card_with_little_bandwidth_for_its_arithmetic_makes_sums_of_few_channels() -> None:
+    """As an RTX 4090, which has a sixth of an H200's, but for the second cache."""
+    card = Card(128, 0.024)
+    assert quick(64, 64, 64, 224, card)[1] is None
+    assert quick(64, 512, 512, 28, card)[1] is not None
 
 
 PRODUCT, TRANSFORMS = "winograd_product", "winograd_transforms"
