@@ -17,6 +17,8 @@ CHANNELS = ["ops", ["input 24x3; bn", 2, 0]]
 MANY = ["ops", ["input 6x3x44; in", 1, 0]]
 WHOLE = ["ops", ["input 3x5x2; bn", 2, 0]]
 FOURS = ["ops", ["input 8x2x2; gn2", 2, 0]]
+EDGES = ["ops", ["input 2x7x3; bn", 3, 0]]
+LITTLE = ["ops", ["input 3x5; in", 3, 1]]
 SHARED = ["ops", ["input 132; ln", 1, 0]]
 COLUMNS = ["ops", ["input 11; ln", 5, 0]]
 SLOPES = ["ops", ["input 2x9x8; prelu", 2, 1]]
@@ -100,15 +102,85 @@ BUGS: dict[str, tuple[Any, ...]] = {
         "groups",
         "min(int32(first + each), total)",
         "int32(first + each)",
-        *PARTS,
-    ),
-    "no carry from row to row": ("groups", "if column >= units:", "if column < 0:", *WHOLE),
-    "a part's count is of fours": (
-        "norm",
-        "count *= FOUR",
-        "count *= ONE",
         "ops",
-        ["input 136x1; ln", 2, 0],
+        ["input 1x5x11; bn", 3, 0],
+    ),
+    "no carry from row to row": ("groups", "if column >= units:", "if column < 0:", *EDGES),
+    "a part's count is its fours": (
+        "norm",
+        "int32(found + max(there, int32(0)))",
+        "int32(found + unit)",
+        *EDGES,
+    ),
+    "another row's are measured": (
+        "groups",
+        "values[0] = a if within(begin, length) else missing",
+        "values[0] = a",
+        *EDGES,
+    ),
+    "a row's last are another's": (
+        "groups",
+        "values[3] = d if within(int32(begin + 3), length) else missing",
+        "values[3] = d",
+        *EDGES,
+    ),
+    "what lies before a row is written": (
+        "groups",
+        "elif begin >= 0 and int32(begin + EACH) <= length:",
+        "elif int32(begin + EACH) <= length:",
+        *EDGES,
+    ),
+    "what lies past a row is written": (
+        "groups",
+        "elif begin >= 0 and int32(begin + EACH) <= length:",
+        "elif begin >= 0:",
+        *EDGES,
+    ),
+    "a row has no room for both its ends": (
+        "groups",
+        "int32(row + 2 * (EACH - 1))",
+        "int32(row + EACH - 1)",
+        "ops",
+        ["input 2x5x3; bn", 3, 0],
+    ),
+    "the neighbours of a small group are measured": (
+        "few",
+        "if not within(int32(begin + k), length):",
+        "if length < 0:",
+        *LITTLE,
+    ),
+    "a small group's neighbours are missed by its mean": (
+        "norm",
+        "lane, lanes, length, mean)",
+        "lane, lanes, length, ZERO)",
+        *LITTLE,
+    ),
+    "a small group's neighbours are written": (
+        "few",
+        "if within(int32(begin + k), length):",
+        "if length > 0:",
+        *LITTLE,
+    ),
+    "all of a small group's fours are its own": (
+        "few",
+        "if begin >= 0 and int32(begin + EACH) <= length:",
+        "if begin >= 0:",
+        *LITTLE,
+    ),
+    "lanes past the last group have one": ("few", "if q < count:", "if q >= 0:", *LITTLE),
+    "a small group's channels have the first one's scale": (
+        "norm",
+        "c = divided(there, by_plane, shift)",
+        "c = int32(0)",
+        "ops",
+        ["input 8; ln", 2, 0],
+    ),
+    "a lane has only its first fours": (
+        "norm",
+        "squares += (values[k] - mean) * (values[k] - mean)\n        first = int32(first + step)",
+        "squares += (values[k] - mean) * (values[k] - mean)\n        first = fours",
+        "ops",
+        ["input 2x31; in", 1, 0],
     ),
     "parts have one mean": ("norm", "squares + count * apart * apart", "squares", *PARTS),
     "the pivot is left out": ("norm", "return pivot + off", "return off", *WHOLE),
@@ -126,8 +198,8 @@ BUGS: dict[str, tuple[Any, ...]] = {
     ),
     "a scale for four channels": (
         "norm",
-        "if wide and not mixed:",
-        "if wide:",
+        "if wide != SINGLE and not mixed:",
+        "if wide != SINGLE:",
         *SHARED,
     ),
     "a scale's gradient for four channels": (
@@ -182,8 +254,10 @@ BUGS: dict[str, tuple[Any, ...]] = {
     ),
     "the groups' table is one sample's": (
         "backward.norm",
-        "across, found = int32(column * unit), int32(table + 2 * groups * row)",
-        "across, found = int32(column * unit), int32(table)",
+        "        found = int32(table + 2 * groups * row)\n"
+        "        mean, rate = arena[uint32(found)], arena[uint32(found + 1)]\n        from_g",
+        "        found = int32(table)\n"
+        "        mean, rate = arena[uint32(found)], arena[uint32(found + 1)]\n        from_g",
         *FOURS,
     ),
     "a part of a sum is left out": (
@@ -208,7 +282,7 @@ BUGS: dict[str, tuple[Any, ...]] = {
     ),
     "a relu leaves its gradient": (
         "backward.sums",
-        "            give(arena, place, wide, g)\n",
+        "            give(arena, begin, across, length, wide, g)\n",
         "",
         "biases",
         [[2, 5, 4], 4, 0, True],
@@ -465,31 +539,31 @@ BUGS: dict[str, tuple[Any, ...]] = {
     ),
     "four neighbours are of one channel": (
         "norm",
-        "if wide and not mixed:",
-        "if wide:",
+        "if wide != SINGLE and not mixed:",
+        "if wide != SINGLE:",
         "ops",
-        ["input 12x3; gn3", 2, 0],
+        ["input 24x3; gn2", 2, 0],
     ),
     "the next channel is one early": (
         "norm",
         "left = int32((c - channel + 1) * plane - across)",
         "left = int32((c - channel + 1) * plane - across - 1)",
         "ops",
-        ["input 12x3; gn3", 2, 0],
+        ["input 24x3; gn2", 2, 0],
     ),
     "all channels after the next are as long": (
         "norm",
         "left, c = plane, int32(c + 1)",
         "left, c = int32(4), int32(c + 1)",
         "ops",
-        ["input 8; ln", 2, 0],
+        ["input 40; ln", 2, 0],
     ),
     "a group's later channels have the first one's scale": (
         "norm",
-        "if channels > 1:",
-        "if channels > 99:",
+        "        if channels > 1:\n            c = int32(",
+        "        if channels > 99:\n            c = int32(",
         "ops",
-        ["input 8x2x2; gn2", 2, 0],
+        ["input 18x2x2; gn2", 2, 0],
     ),
     "scores past the last count": (
         "softmax",

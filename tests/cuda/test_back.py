@@ -59,6 +59,12 @@ TEXTS = {
         ("input 8x2x2; gn2 -> relu", 2),
         ("input 132; ln -> relu", 1),
         ("input 2x3x5; in -> relu", 2),
+        # Rows that begin and end anywhere in a four.
+        ("input 3x5x3; bn -> relu", 3),
+        ("input 3x7; bn", 5),
+        ("input 2x9x7; in", 2),
+        ("input 3x6x7; gn3 -> relu", 2),
+        ("input 40x3; in -> relu", 2),
     ],
     "responses": [
         ("input 6x2x3; lrn3(beta=0.6, alpha=1)", 2),

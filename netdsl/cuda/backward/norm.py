@@ -29,6 +29,7 @@ from netdsl.cuda.groups import (
     OWN,
     PLANE,
     ROWS,
+    SINGLE,
     SOURCE,
     SOURCE_BATCH,
     TARGET,
@@ -126,9 +127,9 @@ def passed(params, ints, at, c, g, x, mean, rate):  # type: ignore[no-untyped-de
 @cuda.jit(device=True)
 def pulled(arena, params, ints, at, q, part, parts, t, shared):  # type: ignore[no-untyped-def]
     """The sums of w g and of w g z over a part of a group; of one channel without its w."""
-    wide = ints[uint32(at + WIDE)] != 0
+    wide, length = ints[uint32(at + WIDE)], ints[uint32(at + LENGTH)]
     first, end, units = span(ints, at, part, parts)
-    unit, table = int32(EACH if wide else 1), int32(ints[uint32(at + TABLE)] + 2 * q)
+    table = int32(ints[uint32(at + TABLE)] + 2 * q)
     mean, rate = arena[uint32(table)], arena[uint32(table + 1)]
     source, other = group_at(ints, at, SOURCE, q), group_at(ints, at, OTHER, q)
     row = quotient(int32(first + t), units)
@@ -136,11 +137,12 @@ def pulled(arena, params, ints, at, q, part, parts, t, shared):  # type: ignore[
     g, x = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
     pull, turn = ZERO, ZERO
     for _ in range(int32(first + t), end, int32(THREADS)):
-        across = int32(column * unit)
-        take(g, arena, int32(source + row * ints[uint32(at + SOURCE_BATCH)] + across), wide, ZERO)
-        take(x, arena, int32(other + row * ints[uint32(at + OTHER_BATCH)] + across), wide, mean)
+        from_g = int32(source + row * ints[uint32(at + SOURCE_BATCH)])
+        from_x = int32(other + row * ints[uint32(at + OTHER_BATCH)])
+        across = take(g, arena, from_g, column, length, wide, ZERO)
+        take(x, arena, from_x, column, length, wide, mean)
         for k in range(EACH):
-            if wide or k == 0:
+            if wide != SINGLE or k == 0:
                 c = channel_at(ints, at, q, across, k)
                 wg = passed(params, ints, at, c, g[k], x[k], mean, rate)
                 wg *= weighted(params, ints, at, q, across, k)
@@ -161,9 +163,9 @@ def kept(arena, ints, at, q, t, pull, turn):  # type: ignore[no-untyped-def]
 @cuda.jit(device=True)
 def combined(arena, params, ints, at, q, part, parts, t, pull, turn):  # type: ignore[no-untyped-def]
     """Writes the input's gradient of a part of a group."""
-    wide = ints[uint32(at + WIDE)] != 0
+    wide, length = ints[uint32(at + WIDE)], ints[uint32(at + LENGTH)]
     first, end, units = span(ints, at, part, parts)
-    unit, table = int32(EACH if wide else 1), int32(ints[uint32(at + TABLE)] + 2 * q)
+    table = int32(ints[uint32(at + TABLE)] + 2 * q)
     mean, rate = arena[uint32(table)], arena[uint32(table + 1)]
     source, other = group_at(ints, at, SOURCE, q), group_at(ints, at, OTHER, q)
     target, scale = group_at(ints, at, TARGET, q), single(params, ints, at, q)
@@ -173,16 +175,18 @@ def combined(arena, params, ints, at, q, part, parts, t, pull, turn):  # type: i
     column, down = int32(first + t - row * units), quotient(int32(THREADS), units)
     g, x = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
     for _ in range(int32(first + t), end, int32(THREADS)):
-        across = int32(column * unit)
-        take(g, arena, int32(source + row * ints[uint32(at + SOURCE_BATCH)] + across), wide, ZERO)
-        take(x, arena, int32(other + row * ints[uint32(at + OTHER_BATCH)] + across), wide, mean)
+        from_g = int32(source + row * ints[uint32(at + SOURCE_BATCH)])
+        from_x = int32(other + row * ints[uint32(at + OTHER_BATCH)])
+        across = take(g, arena, from_g, column, length, wide, ZERO)
+        take(x, arena, from_x, column, length, wide, mean)
         for k in range(EACH):
-            if wide or k == 0:
+            if wide != SINGLE or k == 0:
                 c = channel_at(ints, at, q, across, k)
                 wg = passed(params, ints, at, c, g[k], x[k], mean, rate)
                 wg *= scale * weighted(params, ints, at, q, across, k)
                 g[k] = rate * ((wg - pull) - (x[k] - mean) * rate * turn)
-        give(arena, int32(target + row * ints[uint32(at + TARGET_BATCH)] + across), wide, g)
+        into = int32(target + row * ints[uint32(at + TARGET_BATCH)])
+        give(arena, into, across, length, wide, g)
         row, column = stepped(row, column, units, down)
 
 
@@ -233,8 +237,8 @@ def scale_sums(arena, params, ints, at):  # type: ignore[no-untyped-def]
     shared = cuda.shared.array(SUMS, float32)
     c, t = int32(cuda.blockIdx.x), int32(cuda.threadIdx.x)
     part, parts = int32(cuda.blockIdx.y), int32(cuda.gridDim.y)
-    wide = ints[uint32(at + WIDE)] != 0
-    unit, groups = int32(EACH if wide else 1), ints[uint32(at + TABLE_GROUPS)]
+    wide, length = ints[uint32(at + WIDE)], ints[uint32(at + LENGTH)]
+    groups = ints[uint32(at + TABLE_GROUPS)]
     first, end, units = span(ints, at, part, parts)
     table = int32(ints[uint32(at + TABLE)] + 2 * quotient(c, ints[uint32(at + TABLE_CHANNELS)]))
     source, other = group_at(ints, at, SOURCE, c), group_at(ints, at, OTHER, c)
@@ -243,10 +247,12 @@ def scale_sums(arena, params, ints, at):  # type: ignore[no-untyped-def]
     g, x = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
     pull, turn = ZERO, ZERO
     for _ in range(int32(first + t), end, int32(THREADS)):
-        across, found = int32(column * unit), int32(table + 2 * groups * row)
+        found = int32(table + 2 * groups * row)
         mean, rate = arena[uint32(found)], arena[uint32(found + 1)]
-        take(g, arena, int32(source + row * ints[uint32(at + SOURCE_BATCH)] + across), wide, ZERO)
-        take(x, arena, int32(other + row * ints[uint32(at + OTHER_BATCH)] + across), wide, mean)
+        from_g = int32(source + row * ints[uint32(at + SOURCE_BATCH)])
+        from_x = int32(other + row * ints[uint32(at + OTHER_BATCH)])
+        take(g, arena, from_g, column, length, wide, ZERO)
+        take(x, arena, from_x, column, length, wide, mean)
         for k in range(EACH):
             own = passed(params, ints, at, c, g[k], x[k], mean, rate)
             pull += own

@@ -14,6 +14,7 @@ from numba import cuda, float32, int32, uint32
 from netdsl.cuda.arith import quotient
 from netdsl.cuda.groups import (
     GROUPS,
+    LENGTH,
     OTHER,
     OTHER_BATCH,
     OWN,
@@ -59,8 +60,8 @@ def channel_sums(arena, params, ints, at):  # type: ignore[no-untyped-def]
     shared = cuda.shared.array(WARPS, float32)
     q, t = int32(cuda.blockIdx.x), int32(cuda.threadIdx.x)
     part, parts = int32(cuda.blockIdx.y), int32(cuda.gridDim.y)
-    wide, bent = ints[uint32(at + WIDE)] != 0, ints[uint32(at + OTHER)] >= 0
-    unit, step = int32(EACH if wide else 1), ints[uint32(at + SOURCE_BATCH)]
+    wide, bent = ints[uint32(at + WIDE)], ints[uint32(at + OTHER)] >= 0
+    length, step = ints[uint32(at + LENGTH)], ints[uint32(at + SOURCE_BATCH)]
     first, end, units = span(ints, at, part, parts)
     source = group_at(ints, at, SOURCE, q)
     other = group_at(ints, at, OTHER, q) if bent else source
@@ -69,16 +70,15 @@ def channel_sums(arena, params, ints, at):  # type: ignore[no-untyped-def]
     g, y = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
     total = ZERO
     for _ in range(int32(first + t), end, int32(THREADS)):
-        across = int32(column * unit)
-        place = int32(source + row * step + across)
-        take(g, arena, place, wide, ZERO)
+        begin = int32(source + row * step)
+        across = take(g, arena, begin, column, length, wide, ZERO)
         if bent:
-            saved = int32(other + row * ints[uint32(at + OTHER_BATCH)] + across)
-            take(y, arena, saved, wide, ZERO)
+            saved = int32(other + row * ints[uint32(at + OTHER_BATCH)])
+            take(y, arena, saved, column, length, wide, ZERO)
             for k in range(EACH):
                 if not y[k] > ZERO:
                     g[k] = ZERO
-            give(arena, place, wide, g)
+            give(arena, begin, across, length, wide, g)
         total += (g[0] + g[1]) + (g[2] + g[3])
         row, column = stepped(row, column, units, down)
     total = block_sum(shared, t, total)
@@ -115,8 +115,7 @@ def slope_back(arena, params, ints, at):  # type: ignore[no-untyped-def]
     shared = cuda.shared.array(WARPS, float32)
     q, t = int32(cuda.blockIdx.x), int32(cuda.threadIdx.x)
     part, parts = int32(cuda.blockIdx.y), int32(cuda.gridDim.y)
-    wide = ints[uint32(at + WIDE)] != 0
-    unit = int32(EACH if wide else 1)
+    wide, length = ints[uint32(at + WIDE)], ints[uint32(at + LENGTH)]
     first, end, units = span(ints, at, part, parts)
     source, other = group_at(ints, at, SOURCE, q), group_at(ints, at, OTHER, q)
     target = int32(-1)
@@ -128,16 +127,18 @@ def slope_back(arena, params, ints, at):  # type: ignore[no-untyped-def]
     g, x = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
     total = ZERO
     for _ in range(int32(first + t), end, int32(THREADS)):
-        across = int32(column * unit)
-        take(g, arena, int32(source + row * ints[uint32(at + SOURCE_BATCH)] + across), wide, ZERO)
-        take(x, arena, int32(other + row * ints[uint32(at + OTHER_BATCH)] + across), wide, ZERO)
+        from_g = int32(source + row * ints[uint32(at + SOURCE_BATCH)])
+        from_x = int32(other + row * ints[uint32(at + OTHER_BATCH)])
+        across = take(g, arena, from_g, column, length, wide, ZERO)
+        take(x, arena, from_x, column, length, wide, ZERO)
         for k in range(EACH):
             if x[k] < ZERO:
                 total += g[k] * x[k]
             if not x[k] > ZERO:
                 g[k] *= slope
         if target >= 0:
-            give(arena, int32(target + row * ints[uint32(at + TARGET_BATCH)] + across), wide, g)
+            to = int32(target + row * ints[uint32(at + TARGET_BATCH)])
+            give(arena, to, across, length, wide, g)
         row, column = stepped(row, column, units, down)
     total = block_sum(shared, t, total)
     if t == 0:
