@@ -296,11 +296,16 @@ def norm_calls(task: Task, groups: Groups, own: list[int]) -> list[Call]:
 
 def few(task: Task, groups: Groups, own: list[int], lanes: int) -> Call:
     """The call that does both for small groups."""
-    source, target, channels = task.inputs[0], task.output, task.inputs[0].channels
-    scale, shift = own[:2] if own[0] >= 0 else [task.params.add([x] * channels) for x in (1.0, 0.0)]
+    source, target = task.inputs[0], task.output
+    scale, shift = place_or_fill(task, own[0], 1.0), place_or_fill(task, own[1], 0.0)
     d = [*place(source), *place(target), *place(source), *groups.fields, scale, shift, own[2], -1]
     d += [*own[3:], int(task.whole.activation is not None), *fields(groups, lanes)]
     return spread(norm_few, groups.count * lanes, task.ints.add(d))
+
+
+def place_or_fill(task: Task, place: int, value: float) -> int:
+    """Where params hold a number for each channel: this one, where there are none."""
+    return place if place >= 0 else task.params.add([value] * task.inputs[0].channels)
 
 
 def plan_norm(task: Task) -> list[Call]:

@@ -52,6 +52,7 @@ Doubles = NDArray[np.float64]
 MODULES = (
     "activation",
     "arrange",
+    "few",
     "join",
     "losses",
     "norm",

@@ -65,6 +65,11 @@ TEXTS = {
         ("input 2x9x7; in", 2),
         ("input 3x6x7; gn3 -> relu", 2),
         ("input 40x3; in -> relu", 2),
+        ("input 2x5x3; in(affine=no) -> relu", 3),
+        ("input 6x5; gn2 -> relu", 2),
+        ("input 29; ln", 2),
+        ("input 40; ln -> relu", 2),
+        ("input 2x31; in", 1),
     ],
     "responses": [
         ("input 6x2x3; lrn3(beta=0.6, alpha=1)", 2),

@@ -258,7 +258,7 @@ FOURS = {
     "norm_whole slope_back momentum by_squares norm_combine channel_sums": 3,
     "norm_back_whole adam": 5,
     "norm_moments norm_pulls scale_sums square_parts": 1,
-    "norm_few": 16,
+    "norm_few norm_back_few": 16,
     "softmax_held": 16,
 }
 """The least number of loads and stores of four floats in each of these kernels."""

@@ -18,8 +18,10 @@ import numpy as np
 from numba import cuda, float32, int32, uint32
 
 from netdsl.cuda.arith import quotient, remainder
+from netdsl.cuda.backward.few import back_few
 from netdsl.cuda.backward.sums import add_up, column_parts
 from netdsl.cuda.backward.task import BackPlaces, Calls
+from netdsl.cuda.few import lanes_for
 from netdsl.cuda.groups import (
     CHANNELS,
     GROUPS,
@@ -83,45 +85,23 @@ def norm_running(arena, params, ints, at):  # type: ignore[no-untyped-def]
 
 
 @cuda.jit(device=True)
-def single(params, ints, at, q):  # type: ignore[no-untyped-def]
-    """The scale of a group that is one channel; 1 of another."""
-    if ints[uint32(at + CHANNELS)] != 1:
-        return ONE
-    c = remainder(q, ints[uint32(at + GROUPS)])
-    return number_of(params, ints[uint32(at + SCALE)], c, ONE)
-
-
-@cuda.jit(device=True)
-def channel_at(ints, at, q, across, k):  # type: ignore[no-untyped-def]
-    """The channel of element `across` of a group, or of the k-th from it on where channels have
-    one position."""
-    channels, plane = ints[uint32(at + CHANNELS)], ints[uint32(at + PLANE)]
-    group = remainder(q, ints[uint32(at + GROUPS)])
-    if channels == 1:
-        return group
-    c = int32(group * channels + quotient(across, plane))
-    if plane == 1 and ints[uint32(at + WIDE)] != 0:
-        c = int32(c + k)
-    return c
-
-
-@cuda.jit(device=True)
-def weighted(params, ints, at, q, across, k):  # type: ignore[no-untyped-def]
-    """The scale of an element of a group of several channels; 1 in a group of one channel."""
-    if ints[uint32(at + CHANNELS)] == 1:
-        return ONE
-    c = channel_at(ints, at, q, across, k)
-    return number_of(params, ints[uint32(at + SCALE)], c, ONE)
-
-
-@cuda.jit(device=True)
-def passed(params, ints, at, c, g, x, mean, rate):  # type: ignore[no-untyped-def]
-    """What a relu after the norm passes of a gradient; all of it where there is none."""
-    if ints[uint32(at + RELU)] == 0:
-        return g
+def numbers_of(params, ints, at, c):  # type: ignore[no-untyped-def]
+    """A channel's scale and shift."""
     scale = number_of(params, ints[uint32(at + SCALE)], c, ONE)
-    shift = number_of(params, ints[uint32(at + SHIFT)], c, ZERO)
-    return g if scaled(x, mean, rate, scale, shift) > ZERO else ZERO
+    return scale, number_of(params, ints[uint32(at + SHIFT)], c, ZERO)
+
+
+@cuda.jit(device=True)
+def later(across, plane, k):  # type: ignore[no-untyped-def]
+    """The channel within its group of the k-th element from `across` on: four neighbours are of one
+    channel, or of as many where channels have one position."""
+    return int32(across + k) if plane == 1 else quotient(across, plane)
+
+
+@cuda.jit(device=True)
+def passed(relu, g, x, mean, rate, scale, shift):  # type: ignore[no-untyped-def]
+    """What a relu after the norm passes of a gradient; all of it where there is none."""
+    return ZERO if relu and not scaled(x, mean, rate, scale, shift) > ZERO else g
 
 
 @cuda.jit(device=True)
@@ -135,6 +115,12 @@ def pulled(arena, params, ints, at, q, part, parts, t, shared):  # type: ignore[
     row = quotient(int32(first + t), units)
     column, down = int32(first + t - row * units), quotient(int32(THREADS), units)
     g, x = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
+    relu, channels = ints[uint32(at + RELU)] != 0, ints[uint32(at + CHANNELS)]
+    plane, channel = (
+        ints[uint32(at + PLANE)],
+        int32(remainder(q, ints[uint32(at + GROUPS)]) * channels),
+    )
+    scale, shift = numbers_of(params, ints, at, channel)
     pull, turn = ZERO, ZERO
     for _ in range(int32(first + t), end, int32(THREADS)):
         from_g = int32(source + row * ints[uint32(at + SOURCE_BATCH)])
@@ -143,9 +129,12 @@ def pulled(arena, params, ints, at, q, part, parts, t, shared):  # type: ignore[
         take(x, arena, from_x, column, length, wide, mean)
         for k in range(EACH):
             if wide != SINGLE or k == 0:
-                c = channel_at(ints, at, q, across, k)
-                wg = passed(params, ints, at, c, g[k], x[k], mean, rate)
-                wg *= weighted(params, ints, at, q, across, k)
+                if channels > 1 and (k == 0 or plane == 1):
+                    c = int32(channel + later(across, plane, k))
+                    scale, shift = numbers_of(params, ints, at, c)
+                wg = passed(relu, g[k], x[k], mean, rate, scale, shift)
+                if channels > 1:
+                    wg *= scale
                 pull += wg
                 turn += wg * ((x[k] - mean) * rate)
         row, column = stepped(row, column, units, down)
@@ -168,8 +157,12 @@ def combined(arena, params, ints, at, q, part, parts, t, pull, turn):  # type: i
     table = int32(ints[uint32(at + TABLE)] + 2 * q)
     mean, rate = arena[uint32(table)], arena[uint32(table + 1)]
     source, other = group_at(ints, at, SOURCE, q), group_at(ints, at, OTHER, q)
-    target, scale = group_at(ints, at, TARGET, q), single(params, ints, at, q)
-    share = scale / float32(int32(ints[uint32(at + LENGTH)] * ints[uint32(at + ROWS)]))
+    target, relu = group_at(ints, at, TARGET, q), ints[uint32(at + RELU)] != 0
+    channels, plane = ints[uint32(at + CHANNELS)], ints[uint32(at + PLANE)]
+    channel = int32(remainder(q, ints[uint32(at + GROUPS)]) * channels)
+    scale, shift = numbers_of(params, ints, at, channel)
+    share = scale if channels == 1 else ONE
+    share /= float32(int32(ints[uint32(at + LENGTH)] * ints[uint32(at + ROWS)]))
     pull, turn = pull * share, turn * share
     row = quotient(int32(first + t), units)
     column, down = int32(first + t - row * units), quotient(int32(THREADS), units)
@@ -181,9 +174,10 @@ def combined(arena, params, ints, at, q, part, parts, t, pull, turn):  # type: i
         take(x, arena, from_x, column, length, wide, mean)
         for k in range(EACH):
             if wide != SINGLE or k == 0:
-                c = channel_at(ints, at, q, across, k)
-                wg = passed(params, ints, at, c, g[k], x[k], mean, rate)
-                wg *= scale * weighted(params, ints, at, q, across, k)
+                if channels > 1 and (k == 0 or plane == 1):
+                    c = int32(channel + later(across, plane, k))
+                    scale, shift = numbers_of(params, ints, at, c)
+                wg = scale * passed(relu, g[k], x[k], mean, rate, scale, shift)
                 g[k] = rate * ((wg - pull) - (x[k] - mean) * rate * turn)
         into = int32(target + row * ints[uint32(at + TARGET_BATCH)])
         give(arena, into, across, length, wide, g)
@@ -245,7 +239,8 @@ def scale_sums(arena, params, ints, at):  # type: ignore[no-untyped-def]
     row = quotient(int32(first + t), units)
     column, down = int32(first + t - row * units), quotient(int32(THREADS), units)
     g, x = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
-    pull, turn = ZERO, ZERO
+    relu, pull, turn = ints[uint32(at + RELU)] != 0, ZERO, ZERO
+    scale, shift = numbers_of(params, ints, at, c)
     for _ in range(int32(first + t), end, int32(THREADS)):
         found = int32(table + 2 * groups * row)
         mean, rate = arena[uint32(found)], arena[uint32(found + 1)]
@@ -254,7 +249,7 @@ def scale_sums(arena, params, ints, at):  # type: ignore[no-untyped-def]
         take(g, arena, from_g, column, length, wide, ZERO)
         take(x, arena, from_x, column, length, wide, mean)
         for k in range(EACH):
-            own = passed(params, ints, at, c, g[k], x[k], mean, rate)
+            own = passed(relu, g[k], x[k], mean, rate, scale, shift)
             pull += own
             turn += own * ((x[k] - mean) * rate)
         row, column = stepped(row, column, units, down)
@@ -276,7 +271,8 @@ def scale_columns(arena, params, ints, at):  # type: ignore[no-untyped-def]
     groups, rows = ints[uint32(at + TABLE_GROUPS)], ints[uint32(at + ROWS)]
     table = int32(ints[uint32(at + TABLE)] + 2 * quotient(c, ints[uint32(at + TABLE_CHANNELS)]))
     source, other = group_at(ints, at, SOURCE, c), group_at(ints, at, OTHER, c)
-    pull, turn = ZERO, ZERO
+    relu, pull, turn = ints[uint32(at + RELU)] != 0, ZERO, ZERO
+    scale, shift = numbers_of(params, ints, at, c)
     for row in range(
         quotient(int32(part * rows), parts), quotient(int32((part + 1) * rows), parts)
     ):
@@ -284,7 +280,7 @@ def scale_columns(arena, params, ints, at):  # type: ignore[no-untyped-def]
         mean, rate = arena[uint32(found)], arena[uint32(found + 1)]
         g = arena[uint32(source + row * ints[uint32(at + SOURCE_BATCH)])]
         x = arena[uint32(other + row * ints[uint32(at + OTHER_BATCH)])]
-        g = passed(params, ints, at, c, g, x, mean, rate)
+        g = passed(relu, g, x, mean, rate, scale, shift)
         pull += g
         turn += g * ((x - mean) * rate)
     to = int32(c * parts + part)
@@ -334,6 +330,9 @@ def norm_back(task: Task, places: BackPlaces) -> Calls:
     if target is None and not (learned and batch):
         return calls
     groups = groups_of(norm_groups(task), *there, batch=batch)
+    lanes = 0 if batch else lanes_for(groups, task.processors, *there)
+    if lanes:
+        return [*calls, back_few(task, places, groups, ends, lanes)]
     parts = groups.parts(task.processors)
     scratch = task.scratch(2 * groups.count * parts)
     into = [places.into["weight"], places.into["bias"]] if learned and batch else [-1, -1]
