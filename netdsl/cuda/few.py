@@ -24,8 +24,8 @@ LEAST_LANES = 2 if SIMULATED else 4
 """Lanes whose fours make up two sectors."""
 LONGEST = 32 if SIMULATED else 2048
 """Elements up to which they go so."""
-BUSY = 2048
-"""Threads that a multiprocessor should have."""
+BUSY = 8 if SIMULATED else 512
+"""Threads that a multiprocessor should have: each has 64 bytes under way."""
 FOURS = ROUNDS * EACH
 ZERO = np.float32(0)
 
@@ -89,7 +89,7 @@ def lanes_for(groups: Groups, processors: int, *buffers: Buffer) -> int:
     if groups.rows > 1 or not alike(*buffers) or groups.count * WARP >= MOST:
         return 0
     fours, lanes, busy = -(-groups.length // EACH), LEAST_LANES, BUSY * processors
-    if groups.length > LONGEST or (fours > ROUNDS * WARP and groups.count * WARP < busy // 8):
+    if groups.length > LONGEST or (fours > ROUNDS * WARP and groups.count * WARP < busy // 2):
         return 0
     while lanes < WARP and lanes < fours:
         if lanes * MOST_FOURS >= fours and groups.count * lanes >= busy:
