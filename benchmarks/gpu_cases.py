@@ -38,7 +38,13 @@ FORWARD = (
     "input 3x56x56; conv7x7s2p3(64) -> relu",
     "input 24x100; conv5p2d2(48)",
     "input 8x9x20x21; conv3p1(24)",
-    "input 96x14x14; dwconv5x5p2",
+    "input 96x29x31; dwconv3x3p1 -> relu6 -> dwconv3x3s2p1 -> relu -> dwconv3x3p1",
+    "input 96x14x14; dwconv5x5p2 -> dwconv5x5s2p2 -> hswish -> dwconv5x5p2",
+    "input 96x27x28; dwconv7x7p3 -> dwconv7x7s2p3 -> leaky -> dwconv4x4p1",
+    "input 96x100; dwconv3p1 -> dwconv5s2p2 -> relu -> dwconv7p3",
+    "input 32x5x27x25; dwconv3p1 -> relu -> dwconv3s2p1",
+    "input 96x29x31 as a; a -> [conv3x3p1g24(96) -> relu -> conv3x3s2p1g16(112) | "
+    "a -> conv1x1g12(96) -> conv3x3s2p1g32(96)]",
     "input 64x14x14; conv3x3p1g4(128)",
     "input 48x14x14 as a; a -> [conv3x3p1g6(48) + a] -> relu",
     "input 64x9x9 as a; a -> [conv3x3p1g2(64) + a] -> relu",
@@ -103,6 +109,7 @@ BACKWARD = (
     "input 24x100; conv5p2d2(48) -> leaky -> conv3g4(16)",
     "input 8x9x10x11; conv3p1(12) -> relu6 -> conv1(5)",
     "input 24x14x14; conv1x1(32) -> dwconv3x3p1 -> hswish",
+    "input 24x29x31; conv1x1(32) -> dwconv5x5s2p2 -> dwconv7x7p3 -> conv3x3p1g8(32)",
     "input 12x9x8; conv1x1(16) -> tconv3x3s2p1(10) -> hsigmoid",
     "input 33x7x7; conv1x1(16) -> fc(30) -> relu -> fc(10)",
     "input 8x17x15; conv1x1(16) -> maxpool3s2p1ceil",
@@ -164,6 +171,11 @@ STEPS: tuple[tuple[str, int, dict[str, Any], str], ...] = (
 IN_A_ROW = ("input 3x17x19; conv3x3p1(20) -> relu -> maxpool2",)
 
 PASSES = (
+    "input 96x112x112; dwconv3x3p1 -> relu6",
+    "input 96x112x112; dwconv3x3s2p1 -> relu6",
+    "input 240x28x28; dwconv5x5p2 -> relu6",
+    "input 96x56x56; dwconv7x7p3",
+    "input 128x56x56; conv3x3p1g32(128) -> relu",
     "input 64x112x112; maxpool3s2p1",
     "input 64x111x111; maxpool3s2",
     "input 64x112x112; maxpool2",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cuda.activation import numbers
+from netdsl.cuda.depthwise import plan_strip, strip_for
 from netdsl.cuda.describe import (
     Axes,
     Cut,
@@ -104,7 +105,11 @@ def _plan_sum(task: Task, whole: Sum, ending: Ending) -> list[Call]:
     groups, _, filters = whole.weights.shape
     positions = task.batch * whole.positions
     outputs = positions * groups * filters
-    if (groups > 1 and filters < FEW) or len(whole.edges()) > MOST_EDGES:
+    few = groups > 1 and filters < FEW
+    strip = strip_for(whole) if few else None
+    if strip is not None:
+        return [plan_strip(task, whole, strip, ending)]
+    if few or len(whole.edges()) > MOST_EDGES:
         at = describe(task, whole, _operands(task, whole, None), ending, Parts())
         return [spread(conv_direct, outputs, at)]
     way = _quick(task, whole)

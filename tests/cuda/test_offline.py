@@ -60,6 +60,7 @@ def kernels() -> dict[str, Any]:
     from netdsl.cuda.backward.product import KERNELS as PRODUCTS
     from netdsl.cuda.backward.strips import BACK
     from netdsl.cuda.backward.tensor import KERNELS as ROUNDED
+    from netdsl.cuda.depthwise import STRIPS
     from netdsl.cuda.gemm import KERNELS
     from netdsl.cuda.peak import PEAKS
     from netdsl.cuda.strips import LARGEST, MEANS, NOTING
@@ -83,6 +84,9 @@ def kernels() -> dict[str, Any]:
     names |= {id(kernel): f"winograd_product {t.m}x{t.n}" for t, kernel in WINOGRAD.items()}
     ends = {FOURS: "fours", ONES: "ones", POOLED: "pooled"}
     names |= {id(ENDS[how]): f"winograd_outputs {said}" for how, said in ends.items()}
+    for s, kernel in STRIPS.items():
+        words = f"{s.rows}x{s.columns}s{s.stride} {s.outputs}x{s.filters}{'+' * s.many}"
+        names[id(kernel)] = f"conv_strips {words}"
     names |= {id(kernel): f"peak {precision}" for precision, kernel in PEAKS.items()}
     said = {cache.described(kernel.py_func) for kernel in made}
     assert len(said - {None}) == len(made), "kernels that cannot be kept apart, or not at all"
@@ -304,6 +308,39 @@ def test_windows_of_any_kind_have_loads_under_way_together(
     found = [r for r in rows if r.kernel == kernel]
     assert len(found) == len(CARDS)
     assert all(r.ones >= loads for r in found)
+
+
+@pytest.mark.parametrize(
+    ("strip", "cells", "products"),
+    [
+        ("3x3s1 7x1", 27, 63),
+        ("3x3s1 7x1+", 27, 63),
+        ("5x5s1 7x1", 55, 175),
+        ("5x5s1 14x1", 90, 350),
+        ("7x7s1 7x1", 91, 343),
+        ("3x3s2 4x1", 27, 36),
+        ("3x3s2 4x1+", 27, 36),
+        ("5x5s2 4x1", 55, 100),
+        ("7x7s2 4x1", 91, 196),
+        ("1x3s1 1x1", 3, 3),
+        ("1x5s1 1x1", 5, 5),
+        ("1x7s1 1x1", 7, 7),
+        ("1x1s1 7x4+", 7, 28),
+        ("3x3s1 7x4+", 27, 252),
+        ("3x3s2 4x4+", 27, 144),
+    ],
+)
+def test_a_strip_of_a_convolution_reads_each_cell_once(
+    rows: list[Compiled], strip: str, cells: int, products: int
+) -> None:
+    """So many loads stand in the code, next to those of the residual, of biases and of the
+    activation's two numbers; weights and descriptors come by fours. Two blocks share a
+    multiprocessor."""
+    outputs, filters = map(int, strip.rstrip("+").partition(" ")[2].split("x"))
+    found = [r for r in rows if r.kernel == f"conv_strips {strip}"]
+    assert len(found) == 2
+    assert {r.ones for r in found} == {cells + outputs * filters + filters + 2}
+    assert all(r.multiply_adds >= products and r.registers <= 128 for r in found)
 
 
 @pytest.mark.parametrize(("window", "cells"), [("2s2", 4), ("3s2", 9), ("2s1", 4), ("3s1", 9)])

@@ -33,6 +33,37 @@ CONVOLUTIONS: Cases = [
     ("input 1x66; conv65p32(1)", 1),
 ]
 
+FEW: Cases = [
+    # Depthwise by strips: windows that reach over each edge, strips that end past the last row,
+    # every activation, residual sums, more filters than channels.
+    ("input 2x4x5; dwconv3x3p1 -> relu", 2),
+    ("input 2x7x4; dwconv3x3s2p1 -> relu6", 2),
+    ("input 3x3x4; dwconv3x3p1(bias=no)", 2),
+    ("input 2x7x6; dwconv5x5p2 -> leaky(0.2)", 1),
+    ("input 2x3x6; dwconv5x5p2 -> hswish", 2),
+    ("input 2x6x5; dwconv5x5s2p2 -> hsigmoid(slope=0.2, offset=0.4)", 2),
+    ("input 2x4x5; dwconv7x7p3", 1),
+    ("input 2x6x5; dwconv7x7s2p3", 1),
+    ("input 2x9x8; dwconv3x3s2x1 -> relu", 1),
+    ("input 3x8; dwconv3p1 -> relu", 2),
+    ("input 2x9; dwconv5s3p2", 2),
+    ("input 2x9; dwconv7p4", 1),
+    ("input 2x3x4x5; dwconv3p1 -> relu6", 1),
+    ("input 2x3x5x4; dwconv3s2p1", 2),
+    ("input 4x4x5 as a; a -> [dwconv3x3p1 + a] -> relu", 2),
+    # Groups of few filters: not a multiple of four, more than four, several planes.
+    ("input 6x4x5; conv3x3p1g2(6) -> relu", 2),
+    ("input 4x5x4; conv3x3s2p1g2(10)", 1),
+    ("input 6x5x3; conv1x1g3(6) -> leaky(0.1)", 2),
+    ("input 4x3x4 as a; a -> [conv3x3p1g2(4) + a] -> relu6", 2),
+    ("input 4x3x3x4; conv3x3x3p1g2(4)", 1),
+    ("input 2x4x3; conv3x3p1g2(4)", 2),
+    # Neither: holes in the window, a window that there is no strip for.
+    ("input 2x6x5; dwconv3x3p1d2", 1),
+    ("input 2x6x5; dwconv2x4p1 -> relu", 1),
+    ("input 4x5x6; conv1x1s2g2(4)", 1),
+]
+
 TRANSPOSED: Cases = [
     ("input 3x6; tconv3s2p1(4)", 2),
     ("input 3x3x4; tconv3x2s2x3p1x0(5, out_pad=1x0) -> relu", 1),
@@ -203,6 +234,7 @@ NETS: Cases = [
 
 FAMILIES = {
     "convolutions": CONVOLUTIONS,
+    "few": FEW,
     "transposed": TRANSPOSED,
     "dense": DENSE,
     "pools": POOLS,

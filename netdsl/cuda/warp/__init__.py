@@ -8,7 +8,8 @@ Arrays are float32, int32 or uint32; indices count their elements. Everything is
 lanes of a warp at once, but for the loads, stores, conversions and copies of a thread's own.
 
     load4(array, i)             the four elements at i, read at once; 4 divides i (16 bytes)
-    load_if(array, i, there)    the float32 at i of an array in device memory; zero unless there
+    load_if(array, i, there)    the float32 at i of an array in device memory; zero unless there,
+                                which is a truth, or a word (int32) that is not zero
     base_of(array, i)           the address of element i of an array in device memory
     load_at(array, base, i)     the element i further on than that of this address
     store4(array, i, a, b, c, d)

@@ -95,13 +95,15 @@ def flag(context: Any, builder: Any, value: Any, kind: Any) -> Any:
 
 @intrinsic
 def load_if(typing: Any, array: Any, i: Any, there: Any) -> tuple[Any, Code]:
-    """Not by a branch, which would have loads wait for each other."""
+    """Not by a branch, which would have loads wait for each other. A word of bits is asked as it
+    is: made a truth, a bit would be shifted first."""
+    asked = there == types.int32
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = place(context, builder, array, args[0], args[1], i)
         values = [
             address(builder, pointer, GLOBAL, WIDE),
-            builder.zext(flag(context, builder, args[2], there), WORD),
+            args[2] if asked else builder.zext(flag(context, builder, args[2], there), WORD),
         ]
         text = (
             "{ .reg .pred there; setp.ne.b32 there, $2, 0; mov.b32 $0, 0; "
