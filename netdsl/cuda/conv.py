@@ -92,13 +92,17 @@ def _negative(values: Axes) -> Axes:
 
 def plan_sums(task: Task, sums: list[Sum]) -> list[Call]:
     """The calls of sums that make up one output, each with bias, residual and activation."""
-    kind, values = numbers(task.whole.activation)
-    filters = sums[0].weights.shape[0] * sums[0].weights.shape[2]
-    bias = task.weights.get("bias", np.zeros(filters, np.float32))
-    ending = Ending(task.params.add(bias), kind, task.params.add(values))
+    ending = plan_ending(task, sums[0].weights.shape[0] * sums[0].weights.shape[2])
     if suit(task, sums):
         return plan_mixed(task, sums, ending)
     return [call for each in sums for call in _plan_sum(task, each, ending)]
+
+
+def plan_ending(task: Task, filters: int) -> Ending:
+    """What becomes of the sums of so many filters of all groups."""
+    kind, values = numbers(task.whole.activation)
+    bias = task.weights.get("bias", np.zeros(filters, np.float32))
+    return Ending(task.params.add(bias), kind, task.params.add(values))
 
 
 def _plan_sum(task: Task, whole: Sum, ending: Ending) -> list[Call]:

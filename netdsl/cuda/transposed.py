@@ -11,7 +11,8 @@ from itertools import product
 
 import numpy as np
 
-from netdsl.cuda.conv import Axes, Sum, plan_sums, taps
+from netdsl.cuda.conv import Axes, Sum, plan_ending, plan_sums, taps
+from netdsl.cuda.doubled import doubles, plan_doubled
 from netdsl.cuda.layout import Call, axes
 from netdsl.cuda.mixed import packs
 from netdsl.cuda.packing import Packs
@@ -21,6 +22,8 @@ from netdsl.ops import ConvTranspose
 
 def plan_transposed(task: Task) -> list[Call]:
     """A transposed convolution with what is fused into it."""
+    if doubles(task):
+        return [plan_doubled(task, plan_ending(task, task.output.channels))]
     return plan_sums(task, _sums_of(task))
 
 

@@ -84,11 +84,13 @@ def kernels() -> dict[int, str]:
     Winograd's algorithm, which test_mixed.py and test_winograd.py ask for."""
     import netdsl.cuda as package
     from netdsl.cuda.depthwise import STRIPS
+    from netdsl.cuda.doubled import DOUBLED
     from netdsl.cuda.gemm import KERNELS
     from netdsl.cuda.strips import LARGEST, MEANS
 
     found = {id(kernel): f"conv_tile {i}" for i, kernel in enumerate(KERNELS.values())}
     found |= {id(kernel): f"conv_strips {tuple(strip)}" for strip, kernel in STRIPS.items()}
+    found |= {id(kernel): f"conv_doubled {size}" for size, kernel in DOUBLED.items()}
     for table in (LARGEST, MEANS):
         found |= {
             id(kernel): f"{kernel.fn.__name__} {w.size}s{w.stride}" for w, kernel in table.items()

@@ -60,7 +60,9 @@ def kernels() -> dict[str, Any]:
     from netdsl.cuda.backward.product import KERNELS as PRODUCTS
     from netdsl.cuda.backward.strips import BACK
     from netdsl.cuda.backward.tensor import KERNELS as ROUNDED
+    from netdsl.cuda.backward.depthwise import STRIPS as WEIGHT_STRIPS
     from netdsl.cuda.depthwise import STRIPS
+    from netdsl.cuda.doubled import DOUBLED
     from netdsl.cuda.gemm import KERNELS
     from netdsl.cuda.peak import PEAKS
     from netdsl.cuda.strips import LARGEST, MEANS, NOTING
@@ -87,6 +89,11 @@ def kernels() -> dict[str, Any]:
     for s, kernel in STRIPS.items():
         words = f"{s.rows}x{s.columns}s{s.stride} {s.outputs}x{s.filters}{'+' * s.many}"
         names[id(kernel)] = f"conv_strips {words}"
+    for strips in (STRIPS, WEIGHT_STRIPS):
+        for s, kernel in strips.items():
+            words = f"{s.rows}x{s.columns}s{s.stride} {s.outputs}x{s.filters}{'+' * s.many}"
+            names[id(kernel)] = f"{kernel.py_func.__name__} {words}"
+    names |= {id(kernel): f"conv_doubled {size}" for size, kernel in DOUBLED.items()}
     names |= {id(kernel): f"peak {precision}" for precision, kernel in PEAKS.items()}
     said = {cache.described(kernel.py_func) for kernel in made}
     assert len(said - {None}) == len(made), "kernels that cannot be kept apart, or not at all"
@@ -341,6 +348,32 @@ def test_a_strip_of_a_convolution_reads_each_cell_once(
     assert len(found) == 2
     assert {r.ones for r in found} == {cells + outputs * filters + filters + 2}
     assert all(r.multiply_adds >= products and r.registers <= 128 for r in found)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "loads", "products"),
+    [
+        ("weight_strips 3x3s1 7x1", 27 + 7, 63),
+        ("weight_strips 5x5s1 7x1", 55 + 7, 175),
+        ("weight_strips 7x7s1 7x1", 91 + 7, 343),
+        ("weight_strips 3x3s2 4x1", 27 + 4, 36),
+        ("weight_strips 5x5s2 4x1", 55 + 4, 100),
+        ("weight_strips 7x7s2 4x1", 91 + 4, 196),
+        ("weight_strips 1x7s1 1x1", 7 + 1, 7),
+        # Besides the residual, the bias, the activation's numbers.
+        ("conv_doubled 3", 10 + 16 + 3, 36),
+        ("conv_doubled 5", 18 + 16 + 3, 100),
+        ("conv_doubled 7", 28 + 16 + 3, 196),
+    ],
+)
+def test_depthwise_layers_go_back_by_strips(
+    rows: list[Compiled], kernel: str, loads: int, products: int
+) -> None:
+    """So many loads of single floats stand in the code of a strip."""
+    found = [r for r in rows if r.kernel == kernel]
+    assert len(found) == 2
+    assert {r.ones for r in found} == {loads}
+    assert all(r.multiply_adds >= products for r in found)
 
 
 @pytest.mark.parametrize(("window", "cells"), [("2s2", 4), ("3s2", 9), ("2s1", 4), ("3s1", 9)])

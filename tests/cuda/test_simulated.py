@@ -71,6 +71,13 @@ TRANSPOSED: Cases = [
     ("input 2x2x2x2; tconv2s2(3)", 1),
     ("input 2x3; tconv1s3(2)", 1),
     ("input 3x3x3; tconv3x3s2same(3) -> bn", 1),
+    # Depthwise with stride 2: padding of either parity, rows and columns that end within a square.
+    ("input 2x3x4; tconv3x3s2p1g2(2) -> relu", 2),
+    ("input 2x4x3; tconv3x3s2g2(2, out_pad=1x0)", 1),
+    ("input 3x3x4; tconv5x5s2p2g3(3, out_pad=1x1) -> leaky(0.2)", 2),
+    ("input 2x3x2; tconv7x7s2p3g2(2, bias=no)", 1),
+    ("input 2x7x5 as a; input 2x4x3 as b; b -> [tconv3x3s2p1g2(2) + a] -> relu6", 1),
+    ("input 2x3x3; tconv4x4s2p1g2(2)", 1),
 ]
 
 DENSE: Cases = [

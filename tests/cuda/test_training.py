@@ -20,6 +20,22 @@ CONVOLUTIONS: Cases = [
     ("input 1x3; conv63p31(1)", 1),
 ]
 
+FEW: Cases = [
+    # By strips: each window, with strips that end past the last row, and several parts of a sum.
+    ("input 2x4x5; conv1x1(2) -> dwconv3x3p1 -> relu -> dwconv3x3s2p1", 3),
+    ("input 2x6x5; conv1x1(2) -> dwconv5x5p2 -> dwconv5x5s2p2", 1),
+    ("input 2x5x6; conv1x1(2) -> dwconv7x7p3(bias=no) -> dwconv7x7s2p3", 1),
+    ("input 3x9; conv1(3) -> dwconv3p1 -> dwconv5s2p2 -> dwconv7p3", 2),
+    ("input 2x3x4x3; conv1(2) -> dwconv3p1 -> dwconv3s2p1", 1),
+    ("input 1x16x5; conv1x1(2) -> dwconv3x3p1", 4),
+    # Groups of few filters and of several channels.
+    ("input 4x4x5; conv3x3p1g2(6) -> conv3x3s2p1g2(4) -> conv1x1g2(4)", 2),
+    ("input 3x4x5; conv1x1(4) -> tconv3x3p1g2(2)", 2),
+    ("input 2x3x4; conv1x1(2) -> tconv3x3s2p1g2(2) -> tconv5x5s2p1g2(2) -> relu", 1),
+    # Neither.
+    ("input 2x5x4; conv1x1(2) -> dwconv3x3p1d2 -> dwconv2x3p1", 1),
+]
+
 TRANSPOSED: Cases = [
     ("input 3x6; conv1(3) -> tconv3s2p1(4)", 2),
     ("input 2x3x3; conv1x1(2) -> tconv3x2s2x3p1x0(3, out_pad=1x0) -> relu", 1),
@@ -58,6 +74,7 @@ NETS: Cases = [
 
 FAMILIES = {
     "convolutions": CONVOLUTIONS,
+    "few": FEW,
     "transposed": TRANSPOSED,
     "dense": DENSE,
     "joined": JOINED,

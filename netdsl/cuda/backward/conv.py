@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import product
 
 from netdsl.cuda.backward.activation import relu_back
+from netdsl.cuda.backward.depthwise import plan_strips, strip_for
 from netdsl.cuda.backward.mixed import plan_rounded, suits
 from netdsl.cuda.backward.products import Product, plan_product
 from netdsl.cuda.backward.sums import bias_sums
@@ -58,6 +59,9 @@ def weights_back(
 
     centres: the tensor that has a value a window, cells: the one that the windows slide over.
     """
+    strip = strip_for(op, centres)
+    if strip is not None:
+        return plan_strips(task, op, strip, centres, cells, into)
     w, groups = op.window, op.groups
     dilation = axes(w.dilation, 1)
     zs, ys, xs = (range(0, k * d, d) for k, d in zip(axes(w.kernel, 1), dilation, strict=True))
