@@ -31,10 +31,10 @@ class Rows:
         return Call(kernel, (-(-self.count // (EACH * THREADS)), self.rows, 1), THREADS, at)
 
 
-def rows_of(*buffers: Buffer) -> Rows:
-    """The rows of tensors of one size that a pass goes over together."""
+def rows_of(*buffers: Buffer, apart: bool = False) -> Rows:
+    """The rows of tensors of one size that a pass goes over together. apart: a row a sample."""
     first = buffers[0]
-    whole = all(b.batch_stride == b.sample for b in buffers)
+    whole = not apart and all(b.batch_stride == b.sample for b in buffers)
     count = first.sample * (first.batch if whole else 1)
     starts = [n for b in buffers for n in (b.offset, 0 if whole else b.batch_stride)]
     return Rows(count, 1 if whole else first.batch, fits(count, *starts))

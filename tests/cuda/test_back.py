@@ -113,6 +113,8 @@ TEXTS = {
         ("input 3x4 as a; input 3x4 as b; a -> [id + b]", 2),
         ("input 3x3x4 as a; input 3x3x4 as b; a -> [id * b]", 1),
         ("input 4x1x1 as a; input 4x3x5 as b; a -> [id * b]", 2),
+        ("input 5x3x2 as a; input 5x1x1 as b; a -> [id * b]", 2),
+        ("input 2x6x6 as a; input 2x1x1 as b; a -> [id * b]", 1),
         ("input 3x1x1 as a; input 3x3x6 as b; a -> [id * b]", 2),
         ("input 4x3x1 as a; input 1x3x5 as b; a -> [id * b]", 2),
     ],

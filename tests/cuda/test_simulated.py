@@ -221,6 +221,15 @@ JOINS: Cases = [
     ("input 3x4; [relu + tanh + sigmoid] -> relu6", 2),
     ("input 3x4; [tanh + tanh]", 1),
     ("input 5x3x4; [id * gap * tanh]", 2),
+    # Gates: four neighbours of several channels, of the next sample; gates within a larger tensor.
+    ("input 6x3x3; [id * gap]", 4),
+    ("input 3x2x4; [gap * tanh]", 3),
+    ("input 5x3x3; [gap * id]", 1),
+    (
+        "input 3x4x2 as a; a -> gap as q; a -> gmp as r; [q | r] as c; [a * q] as d; [r * a] as e; "
+        "output c, d, e",
+        2,
+    ),
     ("input 4x3x1 as a; input 1x3x5 as b; a -> [id * b]", 2),
     ("input 4x1x2x3 as a; input 1x2x2x1 as b; a -> [b * id * b]", 1),
     ("input 4x6 as a; input 3x6 as b; a -> [id | b] as c -> relu as d; output d, c, a", 2),

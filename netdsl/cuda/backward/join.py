@@ -10,11 +10,12 @@ from numba import cuda, float32, int32, uint32
 from netdsl.cuda.activation import copy
 from netdsl.cuda.arith import place_of
 from netdsl.cuda.backward.task import BackPlaces, Calls
-from netdsl.cuda.join import stretched
+from netdsl.cuda.groups import give, take
+from netdsl.cuda.join import full, gates, plan_product, stretched
 from netdsl.cuda.layout import Buffer, Call, spread
-from netdsl.cuda.rows import place, small, teams
+from netdsl.cuda.rows import fits, place, small, teams
 from netdsl.cuda.task import Task
-from netdsl.cuda.wide import WARPS, row_of, team_of, team_sum
+from netdsl.cuda.wide import EACH, WARPS, row_of, team_of, team_sum
 
 SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, OTHER, OTHER_BATCH = range(6)
 COUNT, DEPTH, HEIGHT, WIDTH = range(6, 10)
@@ -26,6 +27,10 @@ ALONG = 18
 stretched over."""
 ALL, SMALL = 22, 23
 """The product of those, and whether a warp takes an element."""
+
+GATE, GATE_BATCH, INTO, INTO_BATCH, CHANNELS, PLANE, TEAM, WIDE = range(6, 14)
+"""Of gate_back: the gates and where their gradient goes, channels and the positions of one, whether
+a warp takes a channel, and whether four elements lie together."""
 
 ZERO = np.float32(0)
 
@@ -92,6 +97,39 @@ def multiply_back_wide(arena, params, ints, at):  # type: ignore[no-untyped-def]
         arena[uint32(row_of(ints, at + TARGET, n) + i)] = total
 
 
+@cuda.jit
+def gate_back(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """The gradients of a tensor and of the numbers that its channels were multiplied by, a team a
+    channel: grid (channels, samples). The first is not wanted where TARGET is below 0."""
+    shared = cuda.shared.array(WARPS, float32)
+    n, t = int32(cuda.blockIdx.y), int32(cuda.threadIdx.x)
+    small, wide = ints[uint32(at + TEAM)] != 0, ints[uint32(at + WIDE)] != 0
+    team, first, step = team_of(t, small)
+    c = int32(cuda.blockIdx.x * WARPS + team) if small else int32(cuda.blockIdx.x)
+    there, plane = c < ints[uint32(at + CHANNELS)], ints[uint32(at + PLANE)]
+    unit, end, gate = int32(EACH if wide else 1), int32(0), ZERO
+    if there:
+        end, gate = plane, arena[uint32(row_of(ints, at + GATE, n) + c)]
+    source = int32(row_of(ints, at + SOURCE, n) + c * plane)
+    other = int32(row_of(ints, at + OTHER, n) + c * plane)
+    target = int32(-1)
+    if ints[uint32(at + TARGET)] >= 0:
+        target = int32(row_of(ints, at + TARGET, n) + c * plane)
+    g, x = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
+    total = ZERO
+    for i in range(int32(first * unit), end, int32(step * unit)):
+        take(g, arena, int32(source + i), wide, ZERO)
+        take(x, arena, int32(other + i), wide, ZERO)
+        for k in range(EACH):
+            total += g[k] * x[k]
+            g[k] *= gate
+        if target >= 0:
+            give(arena, int32(target + i), wide, g)
+    total = team_sum(shared, t, total, small)
+    if first == 0 and there:
+        arena[uint32(row_of(ints, at + INTO, n) + c)] = total
+
+
 def extents(buffer: Buffer) -> tuple[int, ...]:
     """Channels, depth, height, width."""
     return (buffer.channels, *buffer.size)
@@ -102,10 +140,18 @@ def product_back(task: Task, places: BackPlaces) -> Calls:
     stretched."""
     calls, g = list[Call](), places.gradient
     assert len(places.inputs) == 2
+    done = list[Buffer | None]()
     for i, target in enumerate(places.gradients):
-        if target is None:
+        if target is not None and gates(target, g) and full(places.inputs[1 - i], g):
+            done = [target, places.gradients[1 - i]]
+            calls.append(_gate_back(task, g, places.inputs, done, i))
+    for i, target in enumerate(places.gradients):
+        if target is None or target in done:
             continue
         other = places.inputs[1 - i]
+        if full(target, g):
+            calls.append(plan_product(task, g, other, target))
+            continue
         along = [n if own == 1 else 1 for own, n in zip(extents(target), extents(g), strict=True)]
         d = [*place(g), *place(target), *place(other), target.sample, *target.size]
         d += [*stretched(g, g), *stretched(other, g), *along, prod(along), int(small(prod(along)))]
@@ -116,6 +162,20 @@ def product_back(task: Task, places: BackPlaces) -> Calls:
         else:
             calls.append(spread(multiply_back, target.sample, at, target.batch))
     return calls
+
+
+def _gate_back(
+    task: Task, g: Buffer, inputs: tuple[Buffer, ...], targets: list[Buffer | None], i: int
+) -> Call:
+    """The call that gives a gate, which is input i, its gradient, and the other input if it wants
+    one. targets: the gate's, the other's."""
+    gate, x = inputs[i], inputs[1 - i]
+    into, target = targets
+    assert into is not None
+    starts = [n for b in (g, x, target) if b is not None for n in place(b)]
+    d = [*place(g), *(place(target) if target else [-1, 0]), *place(x), *place(gate), *place(into)]
+    d += [g.channels, g.plane, int(small(g.plane)), int(fits(g.plane, *starts))]
+    return teams(gate_back, g.channels, g.plane, task.ints.add(d), g.batch)
 
 
 def sum_back(task: Task, places: BackPlaces) -> Calls:
