@@ -84,6 +84,9 @@ FORWARD = (
     "input 24x17x19; pad(3, mode=reflect) -> shuffle(4)",
     "input 24x17x19; pad(2, mode=edge) -> pad(1, value=3.5)",
     "input 24x17x19; [relu | tanh] -> [id * gap]",
+    "input 24x7x7 as a; [a -> relu * a -> tanh * a -> gap] -> [id * gap] as p; [p * a]",
+    "input 24x1x19 as a; input 1x17x19 as b; a -> [id * b]",
+    "input 40x27x27; lrn3 -> lrn(beta=0.5)",
     "input 24x17x19; flatten -> relu",
 )
 
@@ -110,6 +113,8 @@ BACKWARD = (
     "input 8x9x10x11; conv3p1(12) -> relu6 -> conv1(5)",
     "input 24x14x14; conv1x1(32) -> dwconv3x3p1 -> hswish",
     "input 24x29x31; conv1x1(32) -> dwconv5x5s2p2 -> dwconv7x7p3 -> conv3x3p1g8(32)",
+    "input 24x29x31; conv1x1(32) -> dwconv3x3s2p1 -> dwconv5x5p2 -> dwconv7x7s2p3 -> dwconv4x4p1",
+    "input 24x100; conv1(32) -> dwconv3p1 -> dwconv5s2p2 -> dwconv7p3",
     "input 12x9x8; conv1x1(16) -> tconv3x3s2p1(10) -> hsigmoid",
     "input 33x7x7; conv1x1(16) -> fc(30) -> relu -> fc(10)",
     "input 8x17x15; conv1x1(16) -> maxpool3s2p1ceil",
@@ -134,6 +139,9 @@ BACKWARD = (
     "input 8x11x9; conv1x1(8) -> pad(3, mode=reflect) -> shuffle(4)",
     "input 8x11x9; conv1x1(8) -> pad(2, mode=edge) -> pad(1, value=3.5)",
     "input 8x11x9; conv1x1(8) as a; [a -> relu | a -> tanh] -> [id * gap]",
+    "input 8x11x9; conv1x1(8) as a; [a -> tanh * a -> sigmoid] -> conv1x1(8) -> [id * gap]",
+    "input 8x11x9 as a; a -> conv1x1(1) as b; a -> conv1x1(8) -> avgpool(to=11x1) as c; [c * b]",
+    "input 8x17x15; conv1x1(16) -> lrn3 -> lrn(beta=0.5)",
     "input 8x11x9; conv1x1(8) as a; [a -> conv3x3p1(8) + a] -> flatten -> relu",
 )
 
@@ -198,6 +206,8 @@ PASSES = (
     "input 256x14x14; in",
     "input 768; ln",
     "input 96x55x55; lrn",
+    "input 144x56x56; [id * gap]",
+    "input 64x112x112 as a; input 64x112x112 as b; a -> [id * b]",
     "input 1000x14x14; softmax",
     "input 1000; softmax",
     "input 512x14x14; gap",

@@ -75,6 +75,9 @@ TEXTS = {
         ("input 6x2x3; lrn3(beta=0.6, alpha=1)", 2),
         ("input 9x5; lrn2(k=1, alpha=0.5)", 1),
         ("input 7x3; lrn(alpha=2)", 2),
+        ("input 9x2x3; lrn(alpha=2, k=1)", 2),
+        ("input 7x3; lrn5(beta=0.6, alpha=2)", 1),
+        ("input 5x3; lrn9(alpha=2)", 1),
     ],
     "pools": [
         ("input 2x5x5; maxpool3s2p1", 2),

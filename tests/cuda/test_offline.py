@@ -57,10 +57,10 @@ def kernels() -> dict[str, Any]:
     made = registry.kernels()
 
     from netdsl.cuda import cache
+    from netdsl.cuda.backward.depthwise import STRIPS as WEIGHT_STRIPS
     from netdsl.cuda.backward.product import KERNELS as PRODUCTS
     from netdsl.cuda.backward.strips import BACK
     from netdsl.cuda.backward.tensor import KERNELS as ROUNDED
-    from netdsl.cuda.backward.depthwise import STRIPS as WEIGHT_STRIPS
     from netdsl.cuda.depthwise import STRIPS
     from netdsl.cuda.doubled import DOUBLED
     from netdsl.cuda.gemm import KERNELS

@@ -182,6 +182,8 @@ NORMS: Cases = [
     ("input 6x2x2; lrn3(beta=0.6, alpha=1)", 2),
     ("input 5x3; lrn4(k=1, alpha=0.5)", 1),
     ("input 4x2x2x2; lrn", 1),
+    ("input 9x3x3; lrn(alpha=2)", 2),
+    ("input 3x2x2; lrn7(alpha=2)", 1),
 ]
 
 PASSES: Cases = [

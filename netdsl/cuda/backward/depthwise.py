@@ -31,7 +31,8 @@ PLACES, COUNT, OUT, WIDTHS, DEPTHS, START, GROUP, INTO = range(0, 32, 4)
 how far apart its samples lie, and the same of the input. COUNT: strips of a channel in all samples;
 the input's depth, height and width. OUT: those of the output, and strips of a column. WIDTHS: the
 reciprocals of the output's width and of these strips. DEPTHS: that of the output's depth; the
-stride along planes and rows. START: where the first window begins along each axis. GROUP: filters and channels of a group; strips of a part. INTO: where the sums go."""
+strides along planes and rows. START: where the first window begins along each axis. GROUP: filters
+and channels of a group; strips of a part. INTO: where the sums go."""
 
 FEWEST = 2 if SIMULATED else 4
 """Strips of a thread below which a part is not worth a block."""

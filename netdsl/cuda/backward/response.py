@@ -5,7 +5,8 @@ With s = k + alpha/n (sum of squares in the window) and y = x / s^beta,
     dx[j] = g[j] / s[j]^beta - 2 alpha beta / n x[j] (sum of g[i] y[i] / s[i]), over the channels i
     whose window holds j.
 
-A block takes some positions of some channels, and reads as many channels more on each side as two
+The usual one goes by strips as on the way forward, a thread some channels of a position. Of others
+a block takes some positions of some channels, and reads as many channels more on each side as two
 windows reach; what one channel gives the others goes through shared memory.
 """
 
@@ -14,14 +15,23 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import cuda, float32, int32, uint32
+from numba import cuda, float32, int32, uint32, uint64
 
-from netdsl.cuda.arith import inside, quotient
+from netdsl.cuda.arith import divided, inside, quotient
 from netdsl.cuda.backward.task import BackPlaces, Calls
 from netdsl.cuda.layout import Call, spread
+from netdsl.cuda.response import (
+    SIDE,
+    THREE_QUARTERS,
+    WINDOW,
+    strips_of,
+    three_quarters_down,
+    usual,
+)
 from netdsl.cuda.rows import place
 from netdsl.cuda.sizes import SIMULATED, THREADS
 from netdsl.cuda.task import Task
+from netdsl.cuda.warp import load4, load_if
 from netdsl.cuda.wide import row_of
 from netdsl.ops import LocalResponseNorm
 
@@ -37,17 +47,74 @@ TILE = POSITIONS * DEEP
 LINES = THREADS // POSITIONS
 """Channels that its threads take at a time."""
 
+STRIPS, WHERE = 0, 4
+"""Of response_back_strips, as on the way forward, but that WHERE are three tensors: the output's
+gradient, the input's, the input; then channels, and where the numbers lie."""
+STRIP = 4 if SIMULATED else 16
+"""Channels of a strip."""
+PULLED = STRIP + 2 * SIDE
+"""Channels whose windows hold one of these."""
+READ = PULLED + 2 * SIDE
+
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
-THREE_QUARTERS = np.float32(0.75)
 
 
 @cuda.jit(device=True)
 def fallen(s, beta):  # type: ignore[no-untyped-def]
     """s^-beta; the usual 3/4 by roots."""
     if beta == THREE_QUARTERS:
-        root = float32(math.sqrt(s))
-        return ONE / (root * float32(math.sqrt(root)))
+        return three_quarters_down(s)
     return float32(math.pow(s, -beta))
+
+
+@cuda.jit
+def response_back_strips(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """The input's gradient for some channels of a position: grid (strips of a sample / threads,
+    samples)."""
+    i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    n = int32(cuda.blockIdx.y)
+    count, plane, by_plane, plane_shift = load4(ints, uint64(at + STRIPS))
+    if i >= count:
+        return
+    strip = divided(i, by_plane, plane_shift)
+    first, channels = int32(strip * STRIP), ints[uint32(at + WHERE + 6)]
+    p = int32(i - strip * plane + first * plane)
+    source = int32(row_of(ints, at + WHERE, n) + p)
+    target = int32(row_of(ints, at + WHERE + 2, n) + p)
+    other = int32(row_of(ints, at + WHERE + 4, n) + p)
+    numbers = ints[uint32(at + WHERE + 7)]
+    k, alpha = params[uint32(numbers)], params[uint32(numbers + 1)]
+    x = cuda.local.array(READ, float32)
+    pulls = cuda.local.array(PULLED, float32)
+    straight = cuda.local.array(STRIP, float32)
+    for c in range(READ):
+        far = int32(int32(c) - 2 * SIDE)
+        x[c] = load_if(
+            arena, uint32(int32(other + far * plane)), inside(int32(first + far), channels)
+        )
+    for c in range(PULLED):
+        far = int32(int32(c) - SIDE)
+        pulls[c] = load_if(
+            arena, uint32(int32(source + far * plane)), inside(int32(first + far), channels)
+        )
+    for c in range(PULLED):
+        total = ZERO
+        for j in range(WINDOW):
+            total += x[c + j] * x[c + j]
+        # Channels that there are none of pull nothing, whatever k is.
+        s = k + alpha * total if inside(int32(first + int32(c) - SIDE), channels) else ONE
+        pulls[c] *= three_quarters_down(s)
+        if c >= SIDE and c < STRIP + SIDE:
+            straight[c - SIDE] = pulls[c]
+        pulls[c] *= x[c + SIDE] / s
+    share = TWO * alpha * params[uint32(numbers + 2)]
+    for c in range(STRIP):
+        total = ZERO
+        for j in range(WINDOW):
+            total += pulls[c + j]
+        if int32(first + int32(c)) < channels:
+            back = straight[c] - share * x[c + 2 * SIDE] * total
+            arena[uint32(int32(target + int32(c) * plane))] = back
 
 
 @cuda.jit
@@ -147,6 +214,10 @@ def response_call(task: Task, places: BackPlaces) -> Calls:
     if target is None:
         return []
     numbers = task.params.add([op.k, op.alpha / op.size, op.beta])
+    if usual(op, x):
+        d = [*(head := strips_of(x, STRIP)), *place(places.gradient), *place(target), *place(x)]
+        at = task.ints.add([*d, x.channels, numbers], align=4)
+        return [spread(response_back_strips, head[0], at, x.batch)]
     d = [*place(places.gradient), *place(target), *place(x), x.channels, x.plane, *op.reach]
     at = task.ints.add([*d, numbers])
     inner = DEEP - 2 * sum(op.reach)
