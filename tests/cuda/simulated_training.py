@@ -2,6 +2,7 @@
 
     NUMBA_ENABLE_CUDASIM=1 python simulated_training.py agree < cases.json
     NUMBA_ENABLE_CUDASIM=1 python simulated_training.py planted < bugs.json
+    NUMBA_ENABLE_CUDASIM=1 python simulated_training.py strips < bugs.json
 
 Cases are a list of [text, batch]. Whatever a kernel does not write is NaN, see simulated.py.
 """
@@ -128,11 +129,21 @@ def planted(bugs: list[tuple[str, str]], cases: list[tuple[str, int]]) -> Iterat
         yield next(filter(None, (shown(*case) for case in cases)), "")
 
 
+def planted_in_strips(bugs: list[tuple[str, str]], cases: list[tuple[str, int]]) -> Iterator[str]:
+    """The same of bugs in depthwise.py."""
+    from netdsl.cuda.backward import depthwise
+
+    for old, new in bugs:
+        depthwise.STRIPS = with_bug(depthwise, old, new).STRIPS
+        yield next(filter(None, (shown(*case) for case in cases)), "")
+
+
 def main() -> None:
     poisonous()
     given = json.load(sys.stdin)
-    if sys.argv[1] == "planted":
-        print(json.dumps(list(planted(given["bugs"], given["cases"]))))
+    if sys.argv[1] in ("planted", "strips"):
+        plant = planted if sys.argv[1] == "planted" else planted_in_strips
+        print(json.dumps(list(plant(given["bugs"], given["cases"]))))
         return
     found = [outcome(text, batch, twice=i == 0) for i, (text, batch) in enumerate(given)]
     print(json.dumps(found))

@@ -135,3 +135,44 @@ def test_planted_bugs_are_found() -> None:
     assert found[0] == ""
     missed = [name for name, shown in zip(BUGS, found[1:], strict=True) if not shown]
     assert not missed
+
+
+STRIP_BUGS = {
+    "no barrier before warps are added up": ("        cuda.syncthreads()\n", ""),
+    "a warp is left out": ("for one in range(WARPS):", "for one in range(1):"),
+    "strips past the last are taken": (
+        "end = min(int32((part + 1) * each), count)",
+        "end = int32((part + 1) * each)",
+    ),
+    "the parts of a sum start at the same strip": ("int32(part * each + t)", "int32(t)"),
+    "gradients past the last row are taken": (
+        "down = int32(ALL) if int32(out_height - y) >= R else int32((1 << (out_height - y)) - 1)",
+        "down = int32(ALL)",
+    ),
+    "rows outside are read": (
+        "there = columns if within(int32(y0 + ROW), height) else int32(0)",
+        "there = columns",
+    ),
+    "columns outside are read": ("if within(int32(x0 + k), width):", "if k >= 0:"),
+    "planes outside are read": ("columns if within(z0, depth) else int32(0)", "columns"),
+    "every group has the first one's channels": (
+        "int32(quotient(f, filters) * channels + pair - f * channels)",
+        "int32(pair - f * channels)",
+    ),
+    "the window's planes lie on each other": ("int32(cuda.gridDim.z) + dz", "int32(1)"),
+}
+
+STRIPS_SHOWING: Cases = [
+    ("input 2x13x5; dwconv3x3p1(bias=no)", 4),
+    ("input 2x3x4x3; dwconv3p1", 1),
+    ("input 4x4x5; conv3x3p1g2(4)", 2),
+]
+
+
+def test_bugs_planted_in_strips_are_found() -> None:
+    same = ("ZERO = np.float32(0)\n", "ZERO = np.float32(0)\n\n")
+    given = {"bugs": [same, *STRIP_BUGS.values()], "cases": STRIPS_SHOWING}
+    found = simulate("strips", given, SCRIPT)
+    assert found[0] == ""
+    missed = [name for name, shown in zip(STRIP_BUGS, found[1:], strict=True) if not shown]
+    assert not missed
