@@ -68,7 +68,7 @@ LOW, HIGH = (2, 3) if SIMULATED else (4, 7)
 
 DEPTHWISE = (
     *(Strip(k, k, 1, HIGH, 1, False) for k in (3, 5, 7)),
-    Strip(5, 5, 1, 2 * HIGH, 1, False),
+    *(Strip(k, k, 1, 2 * HIGH, 1, False) for k in (5, 7)),
     *(Strip(k, k, 2, LOW, 1, False) for k in (3, 5, 7)),
     *(Strip(1, k, 1, 1, 1, False) for k in (3, 5, 7)),
     Strip(3, 3, 1, HIGH, 1, True),
@@ -123,6 +123,7 @@ def rows_by(strip: Strip, rows: int) -> Any:
     KY, KX, S, R, F, _ = strip
     ROW = rows - 1
     FIRST, END = max(-(-(ROW - KY + 1) // S), 0), min(ROW // S + 1, R)
+    TERMS = (END - FIRST) * KX
     before = rows_by(strip, ROW) if ROW else no_row
 
     @cuda.jit(device=True)
@@ -132,10 +133,10 @@ def rows_by(strip: Strip, rows: int) -> Any:
         first = uint64(int32(source + (plane + y0 + ROW) * width + x0))
         for k in range(KX):
             cells[k] = load_if(arena, first + uint64(k), int32(there & int32(1 << k)))
-        for o in range(FIRST, END):
-            for k in range(KX):
-                for f in range(F):
-                    totals[o * F + f] += cells[k] * w[((ROW - o * S) * KX + k) * F + f]
+        for j in range(TERMS):
+            o, k = FIRST + j // KX, j % KX
+            for f in range(F):
+                totals[o * F + f] += cells[k] * w[((ROW - o * S) * KX + k) * F + f]
 
     return add_rows
 

@@ -326,6 +326,7 @@ def test_windows_of_any_kind_have_loads_under_way_together(
         ("5x5s1 7x1", 55, 175),
         ("5x5s1 14x1", 90, 350),
         ("7x7s1 7x1", 91, 343),
+        ("7x7s1 14x1", 140, 686),
         ("3x3s2 4x1", 27, 36),
         ("3x3s2 4x1+", 27, 36),
         ("5x5s2 4x1", 55, 100),
