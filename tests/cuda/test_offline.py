@@ -266,7 +266,8 @@ def test_two_blocks_of_the_widest_tile_fit_a_multiprocessor(rows: list[Compiled]
 
 FOURS = {
     "bent curved affine sloped add bent_back curved_back drop norm_apply pair_loss descend": 2,
-    "times gated gate_back": 3,
+    "gated": 2,
+    "times gate_back": 3,
     "norm_whole slope_back momentum by_squares norm_combine channel_sums": 3,
     "norm_back_whole adam": 5,
     "norm_moments norm_pulls scale_sums square_parts": 1,
