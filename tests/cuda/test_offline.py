@@ -86,9 +86,6 @@ def kernels() -> dict[str, Any]:
     names |= {id(kernel): f"winograd_product {t.m}x{t.n}" for t, kernel in WINOGRAD.items()}
     ends = {FOURS: "fours", ONES: "ones", POOLED: "pooled"}
     names |= {id(ENDS[how]): f"winograd_outputs {said}" for how, said in ends.items()}
-    for s, kernel in STRIPS.items():
-        words = f"{s.rows}x{s.columns}s{s.stride} {s.outputs}x{s.filters}{'+' * s.many}"
-        names[id(kernel)] = f"conv_strips {words}"
     for strips in (STRIPS, WEIGHT_STRIPS):
         for s, kernel in strips.items():
             words = f"{s.rows}x{s.columns}s{s.stride} {s.outputs}x{s.filters}{'+' * s.many}"
