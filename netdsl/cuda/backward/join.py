@@ -10,12 +10,11 @@ from numba import cuda, float32, int32, uint32
 from netdsl.cuda.activation import copy
 from netdsl.cuda.arith import place_of
 from netdsl.cuda.backward.task import BackPlaces, Calls
-from netdsl.cuda.groups import give, take
 from netdsl.cuda.join import full, gates, plan_product, stretched
 from netdsl.cuda.layout import Buffer, Call, spread
 from netdsl.cuda.rows import fits, place, small, teams
 from netdsl.cuda.task import Task
-from netdsl.cuda.wide import EACH, WARPS, row_of, team_of, team_sum
+from netdsl.cuda.wide import EACH, WARPS, fetch, put, row_of, team_of, team_sum
 
 SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, OTHER, OTHER_BATCH = range(6)
 COUNT, DEPTH, HEIGHT, WIDTH = range(6, 10)
@@ -118,13 +117,15 @@ def gate_back(arena, params, ints, at):  # type: ignore[no-untyped-def]
     g, x = cuda.local.array(EACH, float32), cuda.local.array(EACH, float32)
     total = ZERO
     for i in range(int32(first * unit), end, int32(step * unit)):
-        take(g, arena, int32(source + i), wide, ZERO)
-        take(x, arena, int32(other + i), wide, ZERO)
+        # Four elements from i on, or the one before the next.
+        after = int32(i + 1)
+        fetch(g, arena, source, int32(i), after, wide)
+        fetch(x, arena, other, int32(i), after, wide)
         for k in range(EACH):
             total += g[k] * x[k]
             g[k] *= gate
         if target >= 0:
-            give(arena, int32(target + i), wide, g)
+            put(arena, target, int32(i), after, wide, g)
     total = team_sum(shared, t, total, small)
     if first == 0 and there:
         arena[uint32(row_of(ints, at + INTO, n) + c)] = total
