@@ -145,37 +145,41 @@ def product(size: Tile) -> Any:
             sums[i] = ZERO
         across, down = remainder(t, int32(ACROSS)), quotient(t, int32(ACROSS))
         # The slice to multiply and the next take turns: one at 0, one behind it.
-        a_read, b_read = int32(4 * across + A_SLICE), int32(B_START + B_SLICE + 4 * down)
+        a_read, b_read = int32(4 * across), int32(B_START + 4 * down)
         a_write, b_write = int32(a_k * TM + a_m), int32(B_START + b_k * TN + b_n)
+        load_a(a_next, arena, a_at, line, t)
+        load_b(b_next, params, b_at, row, t)
+        store_a(a_next, tile, a_write, t)
+        store_b(b_next, tile, b_write, t)
+        cuda.syncthreads()
         own = int32(ASIDE + 4 * t)
-        s, end = int32(-1), min(part, slices)
+        s, end = int32(0), min(part, slices)
         while s < slices:
             while s < end:
                 # The next slice's values are asked for before this slice is multiplied.
-                more = int32(s + 1) < slices
+                s = int32(s + 1)
+                more = s < slices
                 if more:
+                    a_at, b_at = int32(a_at + TK * line), int32(b_at + TK * row)
                     load_a(a_next, arena, a_at, line, t)
                     load_b(b_next, params, b_at, row, t)
-                    a_at, b_at = int32(a_at + TK * line), int32(b_at + TK * row)
-                if s >= 0:
-                    a, b = a_read, b_read
-                    # Written out, because the compiler unrolls no loop as long as this.
-                    multiply(tile, a_row, b_row, sums, a, b)
-                    multiply(tile, a_row, b_row, sums, a + TM, b + TN)
-                    if TK > 2:
-                        multiply(tile, a_row, b_row, sums, a + 2 * TM, b + 2 * TN)
-                        multiply(tile, a_row, b_row, sums, a + 3 * TM, b + 3 * TN)
-                        multiply(tile, a_row, b_row, sums, a + 4 * TM, b + 4 * TN)
-                        multiply(tile, a_row, b_row, sums, a + 5 * TM, b + 5 * TN)
-                        multiply(tile, a_row, b_row, sums, a + 6 * TM, b + 6 * TN)
-                        multiply(tile, a_row, b_row, sums, a + 7 * TM, b + 7 * TN)
+                a, b = a_read, b_read
+                # Written out, because the compiler unrolls no loop as long as this.
+                multiply(tile, a_row, b_row, sums, a, b)
+                multiply(tile, a_row, b_row, sums, a + TM, b + TN)
+                if TK > 2:
+                    multiply(tile, a_row, b_row, sums, a + 2 * TM, b + 2 * TN)
+                    multiply(tile, a_row, b_row, sums, a + 3 * TM, b + 3 * TN)
+                    multiply(tile, a_row, b_row, sums, a + 4 * TM, b + 4 * TN)
+                    multiply(tile, a_row, b_row, sums, a + 5 * TM, b + 5 * TN)
+                    multiply(tile, a_row, b_row, sums, a + 6 * TM, b + 6 * TN)
+                    multiply(tile, a_row, b_row, sums, a + 7 * TM, b + 7 * TN)
+                a_read, b_read = int32(a_read ^ A_SLICE), int32(b_read ^ B_SLICE)
+                a_write, b_write = int32(a_write ^ A_SLICE), int32(b_write ^ B_SLICE)
                 if more:
                     store_a(a_next, tile, a_write, t)
                     store_b(b_next, tile, b_write, t)
                 cuda.syncthreads()
-                a_read, b_read = int32(a_read ^ A_SLICE), int32(b_read ^ B_SLICE)
-                a_write, b_write = int32(a_write ^ A_SLICE), int32(b_write ^ B_SLICE)
-                s = int32(s + 1)
             # A part of the channels is summed up.
             if end > part:
                 add(sums, tile, own)

@@ -16,7 +16,7 @@ import numpy as np
 from numba import cuda, float32, int32, uint32
 
 from netdsl.cook_toom import POINTS
-from netdsl.cuda.arith import inside, quotient
+from netdsl.cuda.arith import quotient
 from netdsl.cuda.functions import NONE, RELU, bend
 from netdsl.cuda.sums import (
     BIAS,
@@ -82,6 +82,12 @@ def of_products(m0, m1, m2, m3, m4, m5):  # type: ignore[no-untyped-def]
 
 
 @cuda.jit(device=True)
+def within(i, size):  # type: ignore[no-untyped-def]
+    """1 where 0 <= i < size, else 0, by one comparison and no branch."""
+    return int32(uint32(i) < uint32(size))
+
+
+@cuda.jit(device=True)
 def tile_of(ints, at, layer, t):  # type: ignore[no-untyped-def]
     """The sample of tile t of a chunk, and the row and column of its first output."""
     rows = quotient(int32(ints[uint32(layer + OUT_HEIGHT)] + OUTPUTS - 1), int32(OUTPUTS))
@@ -115,13 +121,13 @@ def winograd_inputs(arena, params, ints, at):  # type: ignore[no-untyped-def]
         + (c * height + y0) * width
         + x0
     )
-    there = c < ints[uint32(layer + PRODUCTS)]
+    there = int32(c < ints[uint32(layer + PRODUCTS)])
     columns = cuda.local.array(INPUTS, int32)
     d = cuda.local.array(CELLS, float32)
     for k in range(INPUTS):
-        columns[k] = int32(1) if inside(int32(x0 + k), width) else int32(0)
+        columns[k] = within(int32(x0 + k), width)
     for r in range(INPUTS):
-        row = int32(1) if there and inside(int32(y0 + r), height) else int32(0)
+        row = there & within(int32(y0 + r), height)
         for k in range(INPUTS):
             d[INPUTS * r + k] = load_if(arena, uint32(source + r * width + k), row & columns[k])
     for r in range(INPUTS):

@@ -138,8 +138,13 @@ PRODUCT, TRANSFORMS = "winograd_product", "winograd_transforms"
 BUGS = {
     "no barrier after a slice": (
         PRODUCT,
-        "                cuda.syncthreads()\n                a_read",
-        "                a_read",
+        "                cuda.syncthreads()\n            # A part",
+        "            # A part",
+    ),
+    "no barrier before the first slice": (
+        PRODUCT,
+        "        cuda.syncthreads()\n        own",
+        "        own",
     ),
     "one buffer instead of two": (
         PRODUCT,
@@ -148,8 +153,8 @@ BUGS = {
     ),
     "the slice that is written is multiplied": (
         PRODUCT,
-        "int32(4 * across + A_SLICE), int32(B_START + B_SLICE + 4 * down)",
         "int32(4 * across), int32(B_START + 4 * down)",
+        "int32(4 * across + A_SLICE), int32(B_START + B_SLICE + 4 * down)",
     ),
     "sums put aside are not added": (PRODUCT, "if end > part:", "if end < 0:"),
     "sums are not put aside": (PRODUCT, "if end < slices:", "if end < 0:"),
@@ -168,18 +173,18 @@ BUGS = {
     "filters past the last are written": (PRODUCT, "if f < filters:", "if f >= 0:"),
     "columns beyond the input are read": (
         TRANSFORMS,
-        "if inside(int32(x0 + k), width) else int32(0)",
-        "if x0 < width else int32(0)",
+        "columns[k] = within(int32(x0 + k), width)",
+        "columns[k] = int32(1)",
     ),
     "rows beyond the input are read": (
         TRANSFORMS,
-        "if there and inside(int32(y0 + r), height)",
-        "if there",
+        "row = there & within(int32(y0 + r), height)",
+        "row = there",
     ),
     "channels past the last are read": (
         TRANSFORMS,
-        "there = c < ints[uint32(layer + PRODUCTS)]",
-        "there = c >= 0",
+        "there = int32(c < ints[uint32(layer + PRODUCTS)])",
+        "there = int32(1)",
     ),
     "channels past the last are left": (
         TRANSFORMS,
