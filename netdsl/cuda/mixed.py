@@ -12,19 +12,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from netdsl.cuda.describe import Ending, Operands, Parts, Sum, bits, describe, splitting
+from netdsl.cuda.choice import Pace, Way, quickest
+from netdsl.cuda.describe import Ending, Operands, Parts, Sum, bits, describe
 from netdsl.cuda.layout import Buffer, Call, Floats, fresh
 from netdsl.cuda.pack import plan_finish, plan_pack
 from netdsl.cuda.packing import NEVER, Packs
 from netdsl.cuda.place import rounded
 from netdsl.cuda.rounding import PER_WORD, words_of
 from netdsl.cuda.sums import MOST_EDGES
-from netdsl.cuda.task import Task
-from netdsl.cuda.tensor import DEEP, MEDIUM, SMALL, TENSOR_KERNELS, UNITS, WIDE, WarpTile
+from netdsl.cuda.task import Ints, Task
+from netdsl.cuda.tensor import DEEP, HALF, LARGE, SMALL, TENSOR_KERNELS, UNITS, WarpTile
 
 LONG = 8
 """Slices that each block of a split sum should have at least."""
 
+PACES = {
+    LARGE: Pace(each=450, alone=600, ends=5000, held=2),
+    HALF: Pace(each=240, alone=600, ends=5000, held=4),
+    SMALL: Pace(each=195, alone=250, ends=3500, held=4),
+}
 
 FEW = 16
 """Channels and filters of a group below which a tile would be mostly empty."""
@@ -97,32 +103,29 @@ def plan_mixed(task: Task, sums: list[Sum], ending: Ending) -> list[Call]:
 
 
 def share_out(positions: int, filters: int, slices: int, processors: int, groups: int = 1) -> Cut:
-    """The tile that fits the filters, a smaller one where there would be too few blocks, and the
-    sum cut where there still are."""
-
-    def count(tile: WarpTile) -> int:
-        return -(-positions // tile.m) * -(-filters // tile.n) * groups
-
-    tile = MEDIUM if filters <= MEDIUM.n else WIDE
-    if count(tile) < processors:
-        tile = SMALL
-    return Cut(tile, *splitting(count(tile), slices, processors, LONG))
+    """The tile and the cut that are reckoned to take least."""
+    ways = {
+        tile: Way(-(-positions // tile.m) * -(-filters // tile.n) * groups, slices)
+        for tile in PACES
+    }
+    return Cut(*quickest(ways, PACES, positions * filters * groups, processors, LONG))
 
 
 def _operands(task: Task, whole: Sum, tile: WarpTile, own: int, source: Buffer) -> Operands:
-    """The operands as they lie for tensor.py: products are units of 16 bytes, cell by cell. own:
-    words of a position's channels in a group. source: the packed input."""
+    """The operands as they lie for tensor.py: products are units of 16 bytes, in the order of
+    `_order`. own: words of a position's channels in a group. source: the packed input."""
     _, height, width = whole.size
     cells, each = whole.cells, own // 4
+    order = _order(len(cells), each)
     far = ((cells[:, 0] * height + cells[:, 1]) * width + cells[:, 2]) * source.cell
-    far = (far[:, None] + 4 * np.arange(each)).reshape(-1).astype(np.int32)
+    far = (far[:, None] + 4 * np.arange(each)).reshape(-1).astype(np.int32)[order]
     units = max(-(-len(far) // UNITS), 1) * UNITS
     edges = whole.edges()
     # A slice more, because a thread reads an entry before it knows whether it wants it.
-    table = bits(far, np.repeat(cells, each, axis=0), edges, units + UNITS)
+    table = bits(far, np.repeat(cells, each, axis=0)[order], edges, units + UNITS)
     row = units // UNITS * DEEP
     filters = -(-whole.weights.shape[2] // tile.n) * tile.n
-    weights = [_packed(whole, w, filters, row, own, task.precision) for w in whole.weights]
+    weights = [_packed(whole, w, filters, row, order, task.precision) for w in whole.weights]
     return Operands(
         (source.offset, source.batch_stride, own, source.cell),
         edges,
@@ -132,15 +135,25 @@ def _operands(task: Task, whole: Sum, tile: WarpTile, own: int, source: Buffer) 
     )
 
 
+def _order(cells: int, each: int) -> Ints:
+    """In which order units are summed, which count cell by cell, `each` a cell: a slice of units of
+    all cells, then the next. So what neighbouring cells share of the input is read again while it
+    still lies in the multiprocessor's cache."""
+    unit, cell = np.arange(cells * each) % each, np.arange(cells * each) // each
+    return np.lexsort((unit, cell, unit // UNITS)).astype(np.int32)
+
+
 def _packed(
-    whole: Sum, weights: Floats, filters: int, row: int, words: int, precision: str
+    whole: Sum, weights: Floats, filters: int, row: int, order: Ints, precision: str
 ) -> Floats:
     """A group's weights as they are before they are rounded to words (filters, row): a filter's
-    cells in turn, each with all channels."""
-    each = PER_WORD[precision]
+    units in their order."""
+    unit = 4 * PER_WORD[precision]
     channels, cells, given = whole.channels, len(whole.cells), weights.shape[1]
-    packed = np.zeros((filters, row * each), np.float32)
-    spread_out = np.zeros((given, cells, words * each), np.float32)
+    width = len(order) // cells * unit
+    packed = np.zeros((filters, row * PER_WORD[precision]), np.float32)
+    spread_out = np.zeros((given, cells, width), np.float32)
     spread_out[..., :channels] = weights.reshape(channels, cells, given).transpose(2, 1, 0)
-    packed[:given, : cells * words * each] = spread_out.reshape(given, -1)
+    units = spread_out.reshape(given, -1, unit)[:, order]
+    packed[:given, : cells * width] = units.reshape(given, -1)
     return packed

@@ -24,7 +24,7 @@ from netdsl.cuda.rounding import PER_WORD, rounded_words
 from netdsl.cuda.sizes import LIMITED, SIMULATED, Tile
 from netdsl.cuda.sizes import WIDE as FLOAT_TILE
 from netdsl.cuda.tensor import ALIGNED, DEEP, LANES, STAGES, WarpTile, place
-from netdsl.cuda.tensor import WIDE as TENSOR_TILE
+from netdsl.cuda.tensor import LARGE as TENSOR_TILE
 from netdsl.cuda.tensor import multiplied as multiplied_fragments
 from netdsl.cuda.timing import between, mark
 
@@ -99,7 +99,9 @@ def tensor_kernel(size: WarpTile, precision: str) -> Any:
     SHARED, LAST = STAGES * STAGE, STAGES - 1
     multiply = multiplied_fragments(size, precision)
 
-    @cuda.jit(**LIMITED)
+    limited: dict[str, Any] = {} if SIMULATED else {"max_registers": size.registers}
+
+    @cuda.jit(**limited)
     def peak_tensor(arena, params, ints, at):  # type: ignore[no-untyped-def]
         """Three slices of both operands, which lie in params, multiplied in turn: grid (blocks)."""
         tile = cuda.shared.array(SHARED, float32, ALIGNED)

@@ -18,21 +18,12 @@ from typing import Any, NamedTuple
 from numba import cuda, float32, int32, uint32, uint64
 
 from netdsl.cuda.arith import quotient, remainder
+from netdsl.cuda.ending import ended
 from netdsl.cuda.gemm import edges_of
-from netdsl.cuda.rounding import PER_WORD
-from netdsl.cuda.sizes import LIMITED, SIMULATED
+from netdsl.cuda.sizes import MOST_REGISTERS, SIMULATED
 from netdsl.cuda.sums import (
-    BIAS,
     CELL,
-    FILTERS,
-    GROUPS,
     HEIGHT,
-    KIND,
-    NUMBERS,
-    PACKED,
-    PACKED_BATCH,
-    PACKED_CELL,
-    PARTIAL,
     POSITIONS,
     PRODUCTS,
     SLICES,
@@ -41,32 +32,24 @@ from netdsl.cuda.sums import (
     SOURCE_GROUP,
     SPLITS,
     TABLE,
-    TARGET,
-    TARGET_BATCH,
-    TARGET_FILTER,
     WEIGHTS,
     WEIGHTS_GROUP,
     WEIGHTS_ROW,
     WIDTH,
     ZERO,
-    finished,
-    residual_of,
-    target_of,
     window_of,
 )
 from netdsl.cuda.warp import (
     arrived,
-    as_bf16,
-    as_tf32,
     bits_of,
     commit,
     copy16,
+    copy16_kept,
     float_of,
     load4,
     matrices,
     mma_bf16,
     mma_tf32,
-    store4,
 )
 
 ALIGNED = 128
@@ -77,8 +60,7 @@ DEEP = 4 * UNITS
 STAGES = 3
 AHEAD = STAGES - 1
 LANES = 32
-BAND = 16
-"""Columns of each warp that go out at a time: packed, 32 bytes of bfloat16 or 64 of TF32."""
+MOST_STAGES = 6
 
 
 class WarpTile(NamedTuple):
@@ -93,13 +75,32 @@ class WarpTile(NamedTuple):
     def threads(self) -> int:
         return (self.m // self.wm) * (self.n // self.wn) * LANES
 
+    @property
+    def stages(self) -> int:
+        """As many as have room where three of the largest tile have it."""
+        return min(STAGES * (LARGE.m + LARGE.n) // (self.m + self.n), MOST_STAGES)
+
+    @property
+    def registers(self) -> int:
+        """Of a thread, at most: two blocks of the largest tile share a multiprocessor, and of
+        smaller ones as many as have room there."""
+        return 255 if self.wm * self.wn > 64 * 32 else MOST_REGISTERS
+
 
 WIDE = WarpTile(32, 64, 16, 32) if SIMULATED else WarpTile(128, 128, 64, 32)
 MEDIUM = WarpTile(32, 16, 16, 16) if SIMULATED else WarpTile(128, 64, 64, 32)
 SMALL = WarpTile(16, 16, 16, 16) if SIMULATED else WarpTile(64, 64, 32, 32)
 TILES = (WIDE, MEDIUM, SMALL)
+"""Of the gradients of weights."""
+LARGE = WarpTile(32, 64, 32, 16) if SIMULATED else WarpTile(128, 128, 64, 64)
+HALF = WarpTile(64, 16, 64, 16) if SIMULATED else WarpTile(128, 64, 64, 64)
+FORWARD = (LARGE, HALF, SMALL)
+"""Of the ways forward: the larger a warp's part, the fewer times is a slice read from shared
+memory, which would be busier than the tensor cores otherwise. The smallest is for layers of few
+tiles, and has the most slices under way."""
 
 all_arrived, next_arrived = arrived(0), arrived(AHEAD - 1)
+two_under_way, four_under_way = arrived(2), arrived(4)
 
 
 @cuda.jit(device=True)
@@ -160,56 +161,45 @@ def multiplied(size: WarpTile, precision: str) -> Any:
     return multiply
 
 
-def packed_by(precision: str, line: int) -> Any:
-    """The device function that packs a unit of a position: its channels lie in shared memory from
-    `at` on, `line` floats apart."""
-    HALVES = precision == "bf16"
+def oldest_arrived(ahead: int) -> Any:
+    """The device function that waits for the oldest of so many slices under way."""
+    AHEAD = ahead
+    assert AHEAD in (2, 3, 5)
 
     @cuda.jit(device=True)
-    def pack(arena, to, tile, at):  # type: ignore[no-untyped-def]
-        if HALVES:
-            a = as_bf16(tile[uint32(at)], tile[uint32(at + line)])
-            b = as_bf16(tile[uint32(at + 2 * line)], tile[uint32(at + 3 * line)])
-            c = as_bf16(tile[uint32(at + 4 * line)], tile[uint32(at + 5 * line)])
-            d = as_bf16(tile[uint32(at + 6 * line)], tile[uint32(at + 7 * line)])
+    def wait():  # type: ignore[no-untyped-def]
+        if AHEAD == 2:
+            next_arrived()
+        elif AHEAD == 3:
+            two_under_way()
         else:
-            a, b = as_tf32(tile[uint32(at)]), as_tf32(tile[uint32(at + line)])
-            c, d = as_tf32(tile[uint32(at + 2 * line)]), as_tf32(tile[uint32(at + 3 * line)])
-        store4(arena, uint32(to), a, b, c, d)
+            four_under_way()
 
-    return pack
+    return wait
 
 
 def tiled(size: WarpTile, precision: str) -> Any:
     """The kernel for one size of tile and one precision."""
     TM, TN, WM, WN = size
-    THREADS = size.threads
+    THREADS, STAGES = size.threads, size.stages
+    AHEAD = STAGES - 1
     DOWN, ACROSS = WM // 16, WN // 8
     WARPS_DOWN = TM // WM
-    WARPS_ACROSS = TN // WN
     LEFT, RIGHT, SUMS = 4 * DOWN, 2 * ACROSS, 4 * DOWN * ACROSS
     ROWS = THREADS // UNITS
     A_ROWS, B_ROWS = TM // ROWS, TN // ROWS
     A_STAGE = TM * DEEP
     STAGE = (TM + TN) * DEEP
     SHARED = STAGES * STAGE
-    LINE, COLUMNS = TM + 4, BAND * WARPS_ACROSS
-    STEP = THREADS // TM
-    BEGINS = LINE * COLUMNS
-    EACH = PER_WORD[precision]
-    UNIT = 4 * EACH
-    TOGETHER = BAND // UNIT
-    PACKED_ROWS = THREADS // TOGETHER
     assert A_ROWS * ROWS == TM
     assert B_ROWS * ROWS == TN
-    assert STEP * TM == THREADS
-    assert BEGINS + TM <= SHARED <= 48 * 1024 // 4
-    assert PACKED_ROWS * TOGETHER == THREADS
-    assert WN % BAND == 0
+    assert 3 * TM <= SHARED <= 48 * 1024 // 4
     multiply = multiplied(size, precision)
-    pack = packed_by(precision, LINE)
+    end = ended(size, precision)
+    come = oldest_arrived(AHEAD)
+    limited: dict[str, Any] = {} if SIMULATED else {"max_registers": size.registers}
 
-    @cuda.jit(**LIMITED)
+    @cuda.jit(**limited)
     def conv_tensor(arena, params, ints, at):  # type: ignore[no-untyped-def]
         """A tile of sums: grid (tiles of positions, tiles of filters, groups x splits)."""
         tile = cuda.shared.array(SHARED, float32, ALIGNED)
@@ -220,8 +210,6 @@ def tiled(size: WarpTile, precision: str) -> Any:
         crossed = cuda.local.array(A_ROWS, int32)
         crossed_more = cuda.local.array(A_ROWS, int32)
         t = int32(cuda.threadIdx.x)
-        positions = ints[uint32(at + POSITIONS)]
-        filters = ints[uint32(at + FILTERS)]
         splits = ints[uint32(at + SPLITS)]
         group = quotient(int32(cuda.blockIdx.z), splits)
         split = int32(cuda.blockIdx.z - group * splits)
@@ -234,19 +222,8 @@ def tiled(size: WarpTile, precision: str) -> Any:
         # What this thread copies: one unit of several positions and of several filters.
         unit = remainder(t, int32(UNITS))
         row = quotient(t, int32(UNITS))
-        for i in range(A_ROWS):
-            m = int32(cuda.blockIdx.x * TM + row + i * ROWS)
-            n, z0, y0, x0 = window_of(ints, at, m)
-            cell = int32((z0 * ints[uint32(at + HEIGHT)] + y0) * ints[uint32(at + WIDTH)] + x0)
-            a_at[i] = int32(
-                ints[uint32(at + SOURCE)]
-                + n * ints[uint32(at + SOURCE_BATCH)]
-                + group * ints[uint32(at + SOURCE_GROUP)]
-                + cell * ints[uint32(at + CELL)]
-            )
-            one, two = edges_of(ints, at, z0, y0, x0, m < positions)
-            crossed[i] = one
-            crossed_more[i] = two
+        entry = int32(ints[uint32(at + TABLE)] + 4 * (first * UNITS + unit))
+        far, bits, bits_more, _ = load4(ints, uint32(entry))
         b_row = ints[uint32(at + WEIGHTS_ROW)]
         b_at = int32(
             ints[uint32(at + WEIGHTS)]
@@ -255,9 +232,30 @@ def tiled(size: WarpTile, precision: str) -> Any:
             + first * DEEP
             + 4 * unit
         )
-        entry = int32(ints[uint32(at + TABLE)] + 4 * (first * UNITS + unit))
+        # Where a position's window starts and which edges it crosses is found once, by one thread.
+        i = t
+        while i < TM:
+            m = int32(cuda.blockIdx.x * TM + i)
+            n, z0, y0, x0 = window_of(ints, at, m)
+            cell = int32((z0 * ints[uint32(at + HEIGHT)] + y0) * ints[uint32(at + WIDTH)] + x0)
+            begin = int32(
+                ints[uint32(at + SOURCE)]
+                + n * ints[uint32(at + SOURCE_BATCH)]
+                + group * ints[uint32(at + SOURCE_GROUP)]
+                + cell * ints[uint32(at + CELL)]
+            )
+            one, two = edges_of(ints, at, z0, y0, x0, m < ints[uint32(at + POSITIONS)])
+            tile[uint32(i)] = float_of(uint32(begin))
+            tile[uint32(TM + i)] = float_of(uint32(one))
+            tile[uint32(2 * TM + i)] = float_of(uint32(two))
+            i = int32(i + THREADS)
+        cuda.syncthreads()
+        for j in range(A_ROWS):
+            a_at[j] = int32(bits_of(tile[uint32(row + j * ROWS)]))
+            crossed[j] = int32(bits_of(tile[uint32(TM + row + j * ROWS)]))
+            crossed_more[j] = int32(bits_of(tile[uint32(2 * TM + row + j * ROWS)]))
+        cuda.syncthreads()
         a_to = place(row, unit)
-        far, bits, bits_more, _ = load4(ints, uint32(entry))
 
         for i in range(SUMS):
             sums[i] = ZERO
@@ -276,14 +274,14 @@ def tiled(size: WarpTile, precision: str) -> Any:
         s = int32(-AHEAD)
         while s < slices:
             if s >= 0:
-                # All but the newest slice have come, to every thread, and the stage that is filled
+                # All but the newest slices have come, to every thread, and the stage that is filled
                 # next is done with.
-                next_arrived()
+                come()
                 cuda.syncthreads()
             if int32(s + AHEAD) < slices:
                 for i in range(A_ROWS):
                     there = (bits & crossed[i]) | (bits_more & crossed_more[i]) == 0
-                    copy16(
+                    copy16_kept(
                         tile,
                         uint64(a_to + i * ROWS * DEEP),
                         arena,
@@ -314,79 +312,13 @@ def tiled(size: WarpTile, precision: str) -> Any:
             s = int32(s + 1)
         all_arrived()
         cuda.syncthreads()
-
-        # The sums go out by way of shared memory, a band of each warp's columns at a time, so that
-        # neighbouring threads write neighbouring positions.
-        column = remainder(t, int32(TM))
-        m = int32(cuda.blockIdx.x * TM + column)
-        n, step = target_of(ints, at, m)
-        # Packed, neighbours write a position's neighbouring units: whole sectors of memory. Where
-        # positions begin is kept, as it takes divisions to know.
-        packing = splits == 1 and ints[uint32(at + PACKED)] >= 0
-        if packing and t < TM:
-            begin = int32(
-                ints[uint32(at + PACKED)]
-                + n * ints[uint32(at + PACKED_BATCH)]
-                + step * ints[uint32(at + PACKED_CELL)]
-            )
-            tile[uint32(BEGINS + t)] = float_of(uint32(begin))
-        apart, earlier = ints[uint32(at + TARGET_FILTER)], int32(group * filters)
-        step = int32(step + earlier * apart)
-        residual = residual_of(ints, at, n, step)
-        base = int32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + step)
-        if splits > 1:
-            apart = positions
-            before = int32((split * ints[uint32(at + GROUPS)] + group) * filters)
-            base = int32(ints[uint32(at + PARTIAL)] + before * positions + m)
-        bias = int32(ints[uint32(at + BIAS)] + earlier)
-        kind = ints[uint32(at + KIND)]
-        numbers = ints[uint32(at + NUMBERS)]
-        one, two = params[uint32(numbers)], params[uint32(numbers + 1)]
-        write = int32((across * BAND + 2 * (lane & 3)) * LINE + down * WM + (lane >> 2))
-        for chosen in range(int32(ACROSS // 2)):
-            for j in range(ACROSS):
-                if j // 2 == chosen:
-                    to = int32(write + j % 2 * 8 * LINE)
-                    for i in range(DOWN):
-                        k = 4 * (i * ACROSS + j)
-                        tile[uint32(to + 16 * i)] = sums[k]
-                        tile[uint32(to + 16 * i + LINE)] = sums[k + 1]
-                        tile[uint32(to + 16 * i + 8)] = sums[k + 2]
-                        tile[uint32(to + 16 * i + 8 + LINE)] = sums[k + 3]
-            cuda.syncthreads()
-            first_f = int32(cuda.blockIdx.y * TN + chosen * BAND)
-            c = quotient(t, int32(TM))
-            while c < COLUMNS:
-                f = int32(first_f + quotient(c, int32(BAND)) * WN + remainder(c, int32(BAND)))
-                total = ZERO
-                if m < positions and f < filters:
-                    total = tile[uint32(c * LINE + column)]
-                    if splits == 1:
-                        other = int32(residual + f * apart) if residual >= 0 else int32(-1)
-                        total = finished(arena, params, total, bias + f, other, kind, one, two)
-                    if base >= 0:
-                        arena[uint32(base + f * apart)] = total
-                if packing:
-                    tile[uint32(c * LINE + column)] = total
-                c = int32(c + STEP)
-            cuda.syncthreads()
-            if packing:
-                p = quotient(t, int32(TOGETHER))
-                own = int32(UNIT * remainder(t, int32(TOGETHER)))
-                while p < TM:
-                    there = int32(cuda.blockIdx.x * TM + p) < positions
-                    begin = int32(bits_of(tile[uint32(BEGINS + p)]))
-                    for a in range(WARPS_ACROSS):
-                        f = int32(first_f + a * WN + own)
-                        if there and f < filters:
-                            to = int32(begin + quotient(int32(earlier + f), int32(EACH)))
-                            pack(arena, to, tile, int32((a * BAND + own) * LINE + p))
-                    p = int32(p + PACKED_ROWS)
-                cuda.syncthreads()
+        f = int32(cuda.blockIdx.y * TN + across * WN + 2 * (lane & 3))
+        here = int32(down * WM + (lane >> 2))
+        end(arena, params, ints, at, tile, sums, group, split, here, f)
 
     return conv_tensor
 
 
 TENSOR_KERNELS: dict[tuple[WarpTile, str], Any] = {
-    (tile, precision): tiled(tile, precision) for tile in TILES for precision in ("tf32", "bf16")
+    (tile, precision): tiled(tile, precision) for tile in FORWARD for precision in ("tf32", "bf16")
 }

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from simulated import poisonous, with_bug
-from simulated_mixed import drawn
+from simulated_mixed import drawn, tensor_kernels
 from unpacked import each_packs_for_itself
 
 from netdsl.cuda import mixed, pack, tensor, units
@@ -23,7 +23,6 @@ Floats = np.ndarray
 Case = tuple[str, int, str, int]
 
 HOMES: dict[str, tuple[Any, Any, str]] = {
-    "tensor": (tensor, mixed, "TENSOR_KERNELS"),
     "pack": (pack, pack, "conv_finish_packed"),
     "units": (units, units, "UNITS"),
 }
@@ -63,9 +62,13 @@ def planted(bugs: list[tuple[str, str, str]], cases: list[Case]) -> list[str]:
     """For each bug, a module and what in it is replaced by what, how the first case shows it."""
     found = []
     for name, old, new in bugs:
-        home, user, table = HOMES[name]
+        if name in HOMES:
+            home, user, table = HOMES[name]
+            wrong = getattr(with_bug(home, old, new), table)
+        else:
+            user, table, wrong = mixed, "TENSOR_KERNELS", tensor_kernels(name, old, new)
         right = getattr(user, table)
-        setattr(user, table, getattr(with_bug(home, old, new), table))
+        setattr(user, table, wrong)
         found.append(next(filter(None, map(shown, cases)), ""))
         setattr(user, table, right)
     return found

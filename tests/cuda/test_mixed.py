@@ -15,7 +15,7 @@ import pytest
 
 from netdsl.cuda.device import Card, too_old
 from netdsl.cuda.mixed import LONG, share_out
-from netdsl.cuda.tensor import MEDIUM, SMALL, WIDE, WarpTile
+from netdsl.cuda.tensor import HALF, LARGE, SMALL, WarpTile
 
 SCRIPT = Path(__file__).parent / "simulated_mixed.py"
 
@@ -36,6 +36,11 @@ CHOSEN: list[Case] = [
     ("input 48x5; conv3p1g3(51) -> relu", 2, "bf16", 7),
     ("input 64x2x2; conv3x3p1g2(32)", 1, "tf32", 7),
     ("input 32x2x2; tconv2x2s2g2(32)", 1, "bf16", 7),
+    # Tiles of more positions than a block has threads, the last of them without.
+    ("input 3x21x31; conv2x2(5) -> relu6", 1, "tf32", 5),
+    ("input 5x24x25; conv1x1(11) -> hswish", 1, "bf16", 5),
+    ("input 3x10x19; conv1x1(50) -> leaky(0.3)", 1, "tf32", 5),
+    ("input 9x11x17; conv1x1(61)", 1, "bf16", 5),
     ("input 3x3x2; fc(5) -> relu", 9, "bf16", 6),
     ("input 11; fc(4)", 9, "tf32", 6),
 ]
@@ -129,11 +134,12 @@ def test_groups_of_channels_that_are_no_units_stay_in_float32() -> None:
 BUGS = {
     "no barrier after a slice has come": (
         "tensor",
-        "                next_arrived()\n                cuda.syncthreads()\n",
-        "                next_arrived()\n",
+        "                come()\n                cuda.syncthreads()\n",
+        "                come()\n",
     ),
-    "a slice is not waited for": ("tensor", "                next_arrived()\n", ""),
-    "one slice too few is waited for": ("tensor", "arrived(AHEAD - 1)", "arrived(AHEAD)"),
+    "a slice is not waited for": ("tensor", "                come()\n", ""),
+    "one slice too few is waited for, of three": ("tensor", "arrived(AHEAD - 1)", "arrived(AHEAD)"),
+    "one slice too few is waited for, of six": ("tensor", "arrived(4)", "arrived(5)"),
     "copies are in no group": ("tensor", "            commit()\n", ""),
     "two stages instead of three": (
         "tensor",
@@ -145,15 +151,25 @@ BUGS = {
         "a_read, b_read = int32(a_read + step), int32(b_read + step)",
         "a_read, b_read = int32(a_read + step * (s & 1)), int32(b_read + step * (s & 1))",
     ),
-    "no barrier before columns are read": (
+    "no barrier before positions are read": (
         "tensor",
-        "            cuda.syncthreads()\n            first_f = ",
-        "            first_f = ",
+        "        cuda.syncthreads()\n        for j in range(A_ROWS):",
+        "        for j in range(A_ROWS):",
     ),
-    "no barrier before the next columns are written": (
+    "no barrier after positions are read": (
         "tensor",
-        "                c = int32(c + STEP)\n            cuda.syncthreads()\n",
-        "                c = int32(c + STEP)\n",
+        "        cuda.syncthreads()\n        a_to = place",
+        "        a_to = place",
+    ),
+    "no barrier after the last slice": (
+        "tensor",
+        "        all_arrived()\n        cuda.syncthreads()\n",
+        "        all_arrived()\n",
+    ),
+    "no barrier before places are read": (
+        "ending",
+        "        cuda.syncthreads()\n        if splits > 1:",
+        "        if splits > 1:",
     ),
     "all groups have the first one's channels": (
         "tensor",
@@ -166,23 +182,38 @@ BUGS = {
         "0",
     ),
     "all groups have the first one's bias": (
-        "tensor",
+        "ending",
         "int32(ints[uint32(at + BIAS)] + earlier)",
         "ints[uint32(at + BIAS)]",
     ),
     "all groups are written to the first one's place": (
-        "tensor",
-        "int32(step + earlier * apart)",
-        "step",
+        "ending",
+        "write(arena, tile, sums, row, f, filters, earlier, apart)",
+        "write(arena, tile, sums, row, f, filters, 0, apart)",
     ),
     "parts of groups lie on each other": (
-        "tensor",
+        "ending",
         "(split * ints[uint32(at + GROUPS)] + group)",
         "(split + group)",
     ),
     "edges are not looked at": ("tensor", "(bits & crossed[i]) |", "(0 & crossed[i]) |"),
-    "positions past the last are written": ("tensor", "if m < positions and f", "if f"),
-    "filters past the last are written": ("tensor", "positions and f < filters:", "positions:"),
+    "positions past the last are written": ("ending", "if m < positions:", "if m < 999:"),
+    "filters past the last are written": (
+        "ending",
+        "if base >= 0 and f + 8 * j + e < filters:",
+        "if base >= 0:",
+    ),
+    "the second half of the sums is not bent": ("ending", "if TWICE:", "if TWICE and at < 0:"),
+    "the last positions of a tile are not looked for": (
+        "ending",
+        "            i = int32(i + THREADS)\n\n    return find",
+        "            i = int32(TM)\n\n    return find",
+    ),
+    "the last positions of a tile have no windows": (
+        "tensor",
+        "            i = int32(i + THREADS)\n        cuda.syncthreads()",
+        "            i = int32(TM)\n        cuda.syncthreads()",
+    ),
     "the last part of a split sum is as long as the others": ("tensor", "if rest <", "if 0 >"),
     "rows of a fragment in other lanes": (
         "tensor",
@@ -202,8 +233,21 @@ BUGS = {
         "a_read = place(int32(down * WM + (lane & 15)), int32(lane >> 4))",
         "a_read = int32((down * WM + (lane & 15)) * DEEP + 4 * (lane >> 4))",
     ),
-    "sums' columns are exchanged": ("tensor", "+ LINE)] = sums[k + 1]", "+ LINE)] = sums[k]"),
-    "sums' rows are exchanged": ("tensor", "to + 16 * i + 8)]", "to + 16 * i + 4)]"),
+    "sums' columns are exchanged": (
+        "ending",
+        "k = 4 * (i * ACROSS + j) + 2 * h + e\n                            arena",
+        "k = 4 * (i * ACROSS + j) + 2 * h + 1 - e\n                            arena",
+    ),
+    "sums' rows are exchanged": (
+        "ending",
+        "BASE * TM + row + 16 * i + 8 * h",
+        "BASE * TM + row + 16 * i + 8 * (1 - h)",
+    ),
+    "biases are those of other filters": (
+        "ending",
+        "own = int32(f + 8 * j + e)\n                added",
+        "own = int32(f + 8 * j + 1 - e)\n                added",
+    ),
     "no barrier in the square": ("pack", "    cuda.syncthreads()\n    across", "    across"),
     "channels past the last are read": ("pack", "if first_c + c < channels and", "if"),
     "positions past the last are packed": (
@@ -227,8 +271,11 @@ SHOWING: list[Case] = [
     ("input 9x70; conv3p1(3)", 1, "tf32", 1),
     ("input 3x70; conv1(36)", 1, "tf32", 1),
     ("input 64x2; conv1(2)", 1, "bf16", 1),
+    ("input 140x2x2; conv3x3p1(2)", 1, "tf32", 1),
     ("input 64x2x2; conv3x3p1g2(32)", 1, "tf32", 7),
     ("input 32x2; conv1g2(32)", 1, "tf32", 7),
+    ("input 3x24x25; conv1x1(5) -> leaky(0.3)", 1, "tf32", 5),
+    ("input 3x30x30; conv1x1(64)", 1, "bf16", 6),
 ]
 
 
@@ -243,8 +290,8 @@ def test_planted_bugs_are_found() -> None:
 @pytest.mark.parametrize(
     ("positions", "filters", "slices", "tile"),
     [
-        (64 * 56 * 56, 256, 144, WIDE),
-        (64 * 224 * 224, 64, 36, MEDIUM),
+        (64 * 56 * 56, 256, 144, LARGE),
+        (64 * 224 * 224, 64, 36, HALF),
         (14 * 14, 512, 288, SMALL),
         (64, 4096, 1568, SMALL),
         (7 * 7, 32, 3, SMALL),

@@ -177,7 +177,11 @@ CHOSEN: list[Case] = [
     ("input 3x5x4; conv3x3p1(5) -> relu -> conv3x3p1(7)", 2, "tf32", 3),
     ("input 3x5x4; conv3x3p1(11) -> leaky(0.2) -> conv3x3p1(7)", 2, "bf16", 3),
     ("input 9x6; conv3p1(36) as a -> conv1(5) as b; output a, b", 2, "bf16", 3),
-    # Tiles of two bands.
+    # Every tile.
+    ("input 3x10x19; conv1x1(50) -> relu -> conv1x1(5)", 1, "tf32", 3),
+    ("input 9x11x17; conv1x1(61) as a -> relu6 -> conv1x1(5) as b; output a, b", 1, "bf16", 3),
+    ("input 3x21x31; conv1x1(11) -> leaky -> conv1x1(5)", 1, "tf32", 3),
+    ("input 3x21x31; conv1x1(14) -> hswish -> conv1x1(5)", 1, "bf16", 3),
     ("input 9x70; conv3p1(35) -> conv1(5)", 1, "tf32", 3),
     ("input 3x9x11; conv2x2(21) -> conv1x1(5)", 1, "bf16", 3),
     # Sums that are cut into parts.
@@ -223,33 +227,51 @@ def test_packing_at_once_makes_what_packing_afterwards_makes() -> None:
 
 
 BUGS = {
-    "no barrier before units are read": (
-        "tensor",
-        "                c = int32(c + STEP)\n            cuda.syncthreads()\n",
-        "                c = int32(c + STEP)\n",
+    "positions past the last are packed": (
+        "ending",
+        "there = begin >= 0 and unit + 8 * j < filters",
+        "there = unit + 8 * j < filters",
     ),
-    "no barrier after units are read": (
-        "tensor",
-        "p + PACKED_ROWS)\n                cuda.syncthreads()\n",
-        "p + PACKED_ROWS)\n",
+    "units past the last are packed": (
+        "ending",
+        "there = begin >= 0 and unit + 8 * j < filters",
+        "there = begin >= 0",
     ),
-    "positions past the last are packed": ("tensor", "if there and f <", "if f <"),
-    "units past the last are packed": ("tensor", "if there and f < filters:", "if there:"),
+    "channels past the last are not zero": (
+        "ending",
+        "low = as_tf32(sums[k]) if own < filters else ZERO",
+        "low = as_tf32(sums[k] + own)",
+    ),
+    "halves past the last are not zero": (
+        "ending",
+        "low = sums[k] if own < filters else ZERO",
+        "low = sums[k] if own < filters else float32(1)",
+    ),
     "all groups are packed in the first one's place": (
-        "tensor",
-        "quotient(int32(earlier + f), int32(EACH))",
-        "quotient(f, int32(EACH))",
+        "ending",
+        "quotient(int32(earlier + unit), EACH)",
+        "quotient(unit, EACH)",
     ),
-    "floats are not written beside": ("tensor", "if base >= 0:", "if base >= 0 and not packing:"),
+    "floats are not written beside": (
+        "ending",
+        "if ints[uint32(at + TARGET)] >= 0:",
+        "if ints[uint32(at + TARGET)] >= 0 and ints[uint32(at + PACKED)] < 0:",
+    ),
     "all samples are packed in the first one's place": (
-        "tensor",
-        "+ n * ints[uint32(at + PACKED_BATCH)]",
-        "",
+        "ending",
+        "begin = packed_of(ints, at, m)",
+        "begin = packed_of(ints, at, step)",
     ),
-    "words are those of other channels": (
-        "tensor",
-        "c, d = as_tf32(tile[uint32(at + 2 * line)])",
-        "c, d = as_tf32(tile[uint32(at)])",
+    "words are exchanged with the wrong lanes": ("ending", "else b, 1)", "else b, 2)"),
+    "words of two units are exchanged": (
+        "ending",
+        "came if odd else a, b if odd else came",
+        "a if odd else came, came if odd else b",
+    ),
+    "TF32's words are exchanged": (
+        "ending",
+        "store2(arena, to, low, high)",
+        "store2(arena, to, high, low)",
     ),
     "no barrier in the square": (
         "pack",

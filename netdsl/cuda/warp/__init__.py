@@ -12,6 +12,7 @@ lanes of a warp at once, but for the loads, stores, conversions and copies of a 
                                 which is a truth, or a word (int32) that is not zero
     base_of(array, i)           the address of element i of an array in device memory
     load_at(array, base, i)     the element i further on than that of this address
+    store2(array, i, a, b)      two neighbours at once; 2 divides i
     store4(array, i, a, b, c, d)
     shuffle_xor(x, mask)        the x of the lane whose number is this one's ^ mask
     shuffle_down(x, by)         the x of the lane `by` further on; this one's past the last
@@ -19,6 +20,7 @@ lanes of a warp at once, but for the loads, stores, conversions and copies of a 
     sync_warp()                 a barrier of the warp
     copy16(shared, to, array, i, there)
                                 starts to copy four elements into shared memory; zeros unless there
+    copy16_kept                 the same, and keeps them in the multiprocessor's cache
     commit()                    closes a group of this thread's copies
     arrived(n)()                waits until all of this thread's groups but the last n have arrived;
                                 other threads see them after the next barrier
@@ -50,6 +52,7 @@ if SIMULATED:
         bits_of,
         commit,
         copy16,
+        copy16_kept,
         float_of,
         larger,
         larger_bf16,
@@ -63,6 +66,7 @@ if SIMULATED:
         shuffle,
         shuffle_down,
         shuffle_xor,
+        store2,
         store4,
         sync_warp,
     )
@@ -75,6 +79,7 @@ else:
         bits_of,
         commit,
         copy16,
+        copy16_kept,
         float_of,
         larger,
         larger_bf16,
@@ -88,6 +93,7 @@ else:
         shuffle,
         shuffle_down,
         shuffle_xor,
+        store2,
         store4,
         sync_warp,
     )
@@ -101,6 +107,7 @@ __all__ = [
     "bits_of",
     "commit",
     "copy16",
+    "copy16_kept",
     "float_of",
     "larger",
     "larger_bf16",
@@ -114,6 +121,7 @@ __all__ = [
     "shuffle",
     "shuffle_down",
     "shuffle_xor",
+    "store2",
     "store4",
     "sync_warp",
 ]

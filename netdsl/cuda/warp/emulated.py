@@ -119,6 +119,12 @@ def load_at(array: Any, base: Any, i: Any) -> Any:
         raise IndexError(f"element {at} of {len(values)}")
     return values[at]
 
+def store2(array: Any, i: Any, a: Any, b: Any) -> None:
+    values, at = plain(array), int(i)
+    if at % 2 or not 0 <= at <= len(values) - 2:
+        raise IndexError(f"8 bytes at element {at} of {len(values)}")
+    values[at : at + 2] = (a, b)
+
 
 def store4(array: Any, i: Any, a: Any, b: Any, c: Any, d: Any) -> None:
     four(array, i)[:] = (a, b, c, d)
@@ -160,6 +166,9 @@ def copy16(shared: Any, to: Any, array: Any, i: Any, there: Any) -> None:
     target = four(shared, to)
     source = four(array, i) if there else np.zeros(4, target.dtype)
     vars(thread).setdefault("copies", [[]])[-1].append((target, source))
+
+
+copy16_kept = copy16
 
 
 def commit() -> None:

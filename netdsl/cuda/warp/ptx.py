@@ -129,6 +129,21 @@ def store4(typing: Any, array: Any, i: Any, a: Any, b: Any, c: Any, d: Any) -> t
     return types.void(array, i, a, b, c, d), code
 
 
+@intrinsic
+def store2(typing: Any, array: Any, i: Any, a: Any, b: Any) -> tuple[Any, Code]:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = place(context, builder, array, args[0], args[1], i)
+        vector = ir.VectorType(pointer.type.pointee, 2)
+        two = ir.Constant(vector, ir.Undefined)
+        for k, (value, kind) in enumerate(zip(args[2:], (a, b), strict=True)):
+            held = context.cast(builder, value, kind, array.dtype)
+            two = builder.insert_element(two, held, WORD(k))
+        builder.store(two, builder.bitcast(pointer, vector.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.void(array, i, a, b), code
+
+
 @cuda.jit(device=True)
 def shuffle_xor(x, mask):  # type: ignore[no-untyped-def]
     return cuda.shfl_xor_sync(ALL, x, mask)
@@ -149,21 +164,31 @@ def sync_warp():  # type: ignore[no-untyped-def]
     cuda.syncwarp()
 
 
-@intrinsic
-def copy16(typing: Any, shared: Any, to: Any, array: Any, i: Any, there: Any) -> tuple[Any, Code]:
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        target = place(context, builder, shared, args[0], args[1], to)
-        source = place(context, builder, array, args[2], args[3], i)
-        values = [
-            address(builder, target, SHARED, WORD),
-            address(builder, source, GLOBAL, WIDE),
-            builder.select(flag(context, builder, args[4], there), WORD(16), WORD(0)),
-        ]
-        text = "cp.async.cg.shared.global [$0], [$1], 16, $2;"
-        assembly(builder, NOTHING, text, "r,l,r", values, memory=True)
-        return context.get_dummy_value()
+def copying(through: str) -> Any:
+    """An instruction that copies 16 bytes, by way of a cache or past it."""
 
-    return types.void(shared, to, array, i, there), code
+    @intrinsic
+    def instruction(
+        typing: Any, shared: Any, to: Any, array: Any, i: Any, there: Any
+    ) -> tuple[Any, Code]:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            target = place(context, builder, shared, args[0], args[1], to)
+            source = place(context, builder, array, args[2], args[3], i)
+            values = [
+                address(builder, target, SHARED, WORD),
+                address(builder, source, GLOBAL, WIDE),
+                builder.select(flag(context, builder, args[4], there), WORD(16), WORD(0)),
+            ]
+            text = f"cp.async.{through}.shared.global [$0], [$1], 16, $2;"
+            assembly(builder, NOTHING, text, "r,l,r", values, memory=True)
+            return context.get_dummy_value()
+
+        return types.void(shared, to, array, i, there), code
+
+    return instruction
+
+
+copy16, copy16_kept = copying("cg"), copying("ca")
 
 
 def plain(text: str) -> Any:
