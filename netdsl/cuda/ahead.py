@@ -15,7 +15,7 @@ from netdsl.cuda.gemm import KERNELS
 from netdsl.cuda.layout import Floats
 from netdsl.cuda.pack import conv_finish_packed, pack_rows
 from netdsl.cuda.plan import kernels_of
-from netdsl.cuda.reduce import dense_rows
+from netdsl.cuda.reduce import DENSE
 from netdsl.cuda.rounding import PER_WORD
 from netdsl.cuda.strips import LARGEST
 from netdsl.cuda.task import Params
@@ -50,7 +50,7 @@ def kernels(graph: Graph, batches: Iterable[int], precision: str = "fp32") -> li
         for batch in batches:
             found += kernels_of(graph, weights, batch, precision, Sizes())
     of_precision = [k for (_, kind), k in TENSOR_KERNELS.items() if kind == precision]
-    if dense_rows in found:  # what stands in its place for more samples
+    if any(kernel in found for kernel in DENSE.values()):  # what stands in its place for more samples
         found += [pack_rows, *of_precision] if of_precision else KERNELS.values()
         if of_precision:  # what lies before it may be packed then
             found += [UNITS[w, precision] for w, pool in LARGEST.items() if pool in found]

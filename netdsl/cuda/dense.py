@@ -10,7 +10,9 @@ from netdsl.cuda.conv import Sum, plan_sums
 from netdsl.cuda.layout import Call
 from netdsl.cuda.mixed import packs
 from netdsl.cuda.packing import NEVER, Packs
-from netdsl.cuda.reduce import SAMPLES, dense_rows
+from netdsl.cuda.reduce import DENSE, ROWS, SAMPLES
+from netdsl.cuda.rounding import PER_WORD
+from netdsl.cuda.rows import fits
 from netdsl.cuda.sizes import THREADS
 from netdsl.cuda.task import Task
 from netdsl.ops import Linear
@@ -55,8 +57,16 @@ def _rows(task: Task) -> Call:
     op, source, params = task.whole.base, task.inputs[0], task.params
     assert isinstance(op, Linear)
     kind, values = numbers(task.whole.activation)
-    weights = params.add(task.weights["weight"])
+    # Weights of half the bytes are read in half the time.
+    per = PER_WORD["bf16"] if task.precision == "bf16" else 1
+    rows, inputs = -(-op.filters // ROWS) * ROWS, source.sample
+    given = task.weights["weight"]
+    width = 4 * per * -(-inputs // (4 * per))
+    if given.shape != (rows, width):
+        given = np.pad(given, ((0, rows - op.filters), (0, width - inputs)))
+    weights = params.add(given) if per == 1 else params.add_words(given, task.precision)
     bias = params.add(task.weights.get("bias", np.zeros(op.filters, np.float32)))
-    d = [*ends(source, task.output), source.sample, task.batch, weights, bias]
-    at = task.ints.add([*d, kind, params.add(values)])
-    return Call(dense_rows, (op.filters, -(-task.batch // SAMPLES), 1), THREADS, at)
+    d = [*ends(source, task.output), inputs, task.batch, op.filters, weights, bias]
+    wide = fits(source.offset, source.batch_stride, inputs)
+    at = task.ints.add([*d, kind, params.add(values), int(wide)])
+    return Call(DENSE[per], (-(-task.batch // SAMPLES), rows // ROWS, 1), THREADS, at)

@@ -19,11 +19,15 @@ from netdsl.cuda.rounding import PER_WORD, words_of
 from netdsl.cuda.sizes import SIMULATED, THREADS
 from netdsl.cuda.sums import EACH, FILTERS, GROUPS, POSITIONS, ZERO, packed_of
 from netdsl.cuda.task import Task
-from netdsl.cuda.warp import as_bf16, as_tf32
+from netdsl.cuda.warp import as_bf16, as_tf32, load_if, store4
 from netdsl.ops import Shape
 
 SOURCE, SOURCE_BATCH, TARGET, TARGET_BATCH, CHANNELS, PLANE, WORDS, PER = range(8)
 """Of the kernels that pack alone: WORDS of a position, PER (1 or 2) channels of a word."""
+
+UNIT = 4
+"""Words of a unit."""
+MOST_CHANNELS = UNIT * max(PER_WORD.values())
 
 SIDE = 4 if SIMULATED else 32
 """Positions and channels of a block's square."""
@@ -73,6 +77,29 @@ def pack_planes(arena, params, ints, at):  # type: ignore[no-untyped-def]
             to = int32(target + (first_p + p) * words + first_w + w)
             arena[uint32(to)] = word_of(square, w, p, each)
         i = int32(i + THREADS)
+
+
+@cuda.jit
+def pack_units(arena, params, ints, at):  # type: ignore[no-untyped-def]
+    """The same of a few channels, a unit a position, and a thread: grid (positions / threads,
+    samples)."""
+    p = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    n = int32(cuda.blockIdx.y)
+    channels, plane = ints[uint32(at + CHANNELS)], ints[uint32(at + PLANE)]
+    if p >= plane:
+        return
+    place = int32(ints[uint32(at + SOURCE)] + n * ints[uint32(at + SOURCE_BATCH)] + p)
+    values = cuda.local.array(MOST_CHANNELS, float32)
+    for c in range(MOST_CHANNELS):
+        values[c] = load_if(arena, uint32(place + c * plane), c < channels)
+    to = uint32(ints[uint32(at + TARGET)] + n * ints[uint32(at + TARGET_BATCH)] + 4 * p)
+    if ints[uint32(at + PER)] == 1:
+        a, b = as_tf32(values[0]), as_tf32(values[1])
+        c, d = as_tf32(values[2]), as_tf32(values[3])
+    else:
+        a, b = as_bf16(values[0], values[1]), as_bf16(values[2], values[3])
+        c, d = as_bf16(values[4], values[5]), as_bf16(values[6], values[7])
+    store4(arena, to, a, b, c, d)
 
 
 @cuda.jit
@@ -138,6 +165,8 @@ def plan_pack(task: Task, source: Buffer, shape: Shape, target: int) -> Call:
     words = words_of(channels, task.precision)
     d = [source.offset, source.batch_stride, target, plane * words]
     at = task.ints.add([*d, channels, plane, words, each])
+    if words == UNIT and plane > 1:
+        return spread(pack_units, plane, at, source.batch)
     if plane == 1:
         return spread(pack_rows, words, at, source.batch)
     squares = (-(-plane // SIDE), -(-words * each // SIDE), source.batch)

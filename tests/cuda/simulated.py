@@ -86,11 +86,13 @@ def kernels() -> dict[int, str]:
     from netdsl.cuda.depthwise import STRIPS
     from netdsl.cuda.doubled import DOUBLED
     from netdsl.cuda.gemm import KERNELS
+    from netdsl.cuda.reduce import DENSE
     from netdsl.cuda.strips import LARGEST, MEANS
 
     found = {id(kernel): f"conv_tile {i}" for i, kernel in enumerate(KERNELS.values())}
     found |= {id(kernel): f"conv_strips {tuple(strip)}" for strip, kernel in STRIPS.items()}
     found |= {id(kernel): f"conv_doubled {size}" for size, kernel in DOUBLED.items()}
+    found[id(DENSE[1])] = "dense_rows"
     for table in (LARGEST, MEANS):
         found |= {
             id(kernel): f"{kernel.fn.__name__} {w.size}s{w.stride}" for w, kernel in table.items()

@@ -102,18 +102,24 @@ def tensor_kernels(name: str, old: str, new: str) -> Any:
 
 def planted(bugs: list[tuple[str, str, str]], cases: list[Case]) -> list[str]:
     """For each bug, a module and what in it is replaced by what, how the first case shows it."""
-    from netdsl.cuda import mixed, pack
+    from netdsl.cuda import dense, mixed, pack, reduce
 
     found = []
-    right = mixed.TENSOR_KERNELS, pack.pack_planes, pack.pack_rows
+    packs = ("pack_planes", "pack_rows", "pack_units")
+    right = mixed.TENSOR_KERNELS, dense.DENSE, [getattr(pack, each) for each in packs]
     for name, old, new in bugs:
         if name == "pack":
             module = with_bug(pack, old, new)
-            pack.pack_planes, pack.pack_rows = module.pack_planes, module.pack_rows
+            for each in packs:
+                setattr(pack, each, getattr(module, each))
+        elif name == "reduce":
+            dense.DENSE = with_bug(reduce, old, new).DENSE
         else:
             mixed.TENSOR_KERNELS = tensor_kernels(name, old, new)
         found.append(next(filter(None, map(shown, cases)), ""))
-        mixed.TENSOR_KERNELS, pack.pack_planes, pack.pack_rows = right
+        mixed.TENSOR_KERNELS, dense.DENSE, kept = right
+        for each, kernel in zip(packs, kept, strict=True):
+            setattr(pack, each, kernel)
     return found
 
 

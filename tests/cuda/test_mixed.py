@@ -42,6 +42,10 @@ CHOSEN: list[Case] = [
     ("input 3x10x19; conv1x1(50) -> leaky(0.3)", 1, "tf32", 5),
     ("input 9x11x17; conv1x1(61)", 1, "bf16", 5),
     ("input 3x3x2; fc(5) -> relu", 9, "bf16", 6),
+    # Of few samples in bfloat16: inputs of whole fours and of others, filters past the last.
+    ("input 12; fc(4) -> relu", 3, "bf16", 6),
+    ("input 19; fc(5)", 6, "bf16", 6),
+    ("input 80; fc(6)", 1, "bf16", 6),
     ("input 11; fc(4)", 9, "tf32", 6),
 ]
 
@@ -103,7 +107,8 @@ def test_shapes_that_nobody_chose() -> None:
 def test_the_cases_meet_every_tile() -> None:
     found = simulate("kernels", CHOSEN)
     assert set(found["all"]) - set(found["met"]) == set()
-    assert {"pack_planes", "pack_rows", "conv_finish"} <= set(found["met"])
+    others = {"pack_planes", "pack_rows", "pack_units", "conv_finish", "dense_rows"}
+    assert others <= set(found["met"])
 
 
 @pytest.mark.parametrize(
@@ -256,6 +261,27 @@ BUGS = {
         "if first_w",
     ),
     "halves are exchanged": ("pack", "as_bf16(low, square[", "as_bf16(-low, square["),
+    "channels past the unit's last are read": ("pack", "c < channels)", "c <= channels)"),
+    "positions past the unit's last": ("pack", "if p >= plane:", "if p > plane:"),
+    "all samples are packed in the first one's unit": (
+        "pack",
+        "n * ints[uint32(at + TARGET_BATCH)] + 4 * p",
+        "4 * p",
+    ),
+    "no barrier before warps' sums are read": (
+        "reduce",
+        "        cuda.syncthreads()\n        i = t",
+        "        i = t",
+    ),
+    "a warp's sums are left out": ("reduce", "for w in range(WARPS)", "for w in range(1, WARPS)"),
+    "samples past the last are written": ("reduce", "if s < taken and f <", "if f <"),
+    "filters past the last have biases": (
+        "reduce",
+        "if s < taken and f < ints[uint32(at + FILTERS)]:",
+        "if s < taken:",
+    ),
+    "inputs past the last are read": ("reduce", "if left > 3 else", "if left > -9 else"),
+    "all filters have the first one's weights": ("reduce", "begin + f * row", "begin + 0 * f"),
     "a word's second channel is past the last": (
         "pack",
         "if each == 2 and c + 1 < channels",
@@ -268,6 +294,8 @@ SHOWING: list[Case] = [
     ("input 9x5x3; conv3x3p1(3)", 1, "tf32", 1),
     ("input 144x2x2; conv3x3p1(2)", 1, "tf32", 1),
     ("input 9; fc(3)", 9, "bf16", 1),
+    ("input 19; fc(33)", 6, "bf16", 6),
+    ("input 4x3x3; conv1x1(3)", 2, "bf16", 1),
     ("input 9x70; conv3p1(3)", 1, "tf32", 1),
     ("input 3x70; conv1(36)", 1, "tf32", 1),
     ("input 64x2; conv1(2)", 1, "bf16", 1),

@@ -84,6 +84,8 @@ TRANSPOSED: Cases = [
 DENSE: Cases = [
     ("input 3x3x2; fc(5) -> relu", 3),
     ("input 7; fc(4, bias=no)", 6),
+    ("input 44; fc(3)", 4),
+    ("input 2x19; fc(9) -> leaky", 1),
     ("input 3x3x2; flatten -> fc(5) -> relu6 -> fc(3)", 9),
 ]
 
