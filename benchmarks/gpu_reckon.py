@@ -48,6 +48,8 @@ ALONE = 4
 """Ticks of an instruction of a warp that has its scheduler for itself."""
 ENDS = {"conv_tensor": (700, 9), "conv_tile": (450, 24)}
 """Of tiles: instructions of a warp besides the loop, and for every sum of a thread."""
+ADDING = {"conv_finish": 170, "conv_finish_fours": 190, "conv_finish_packed": 400}
+"""Of kernels that add up parts."""
 
 
 class Code(NamedTuple):
@@ -185,7 +187,7 @@ class Plan:
                 else 4 * deep * (held["TM"] + held["TN"])
             )
             ahead = held.get("AHEAD", 2) if tensor else 1
-            chain = FAR / ahead if tensor else held.get("CHAIN", 2) * NEAR
+            chain = FAR / ahead if tensor else 2 * NEAR
             slice_ticks = max(
                 together * products / PRODUCTS[self.precision],
                 together * code.loop.total() * warps / 4,
@@ -195,7 +197,7 @@ class Plan:
             )
         else:
             slice_ticks = 0.0
-        rest = code.rest
+        rest = ADDING.get(name, code.rest)
         if slices:
             once, every = ENDS[name.partition(" ")[0]]
             rest = once + every * held["TM"] * held["TN"] // call.block

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cuda import launch
-from netdsl.cuda.direct import conv_finish
+from netdsl.cuda.direct import FINISHES
 from netdsl.cuda.failure import faults_of
 from netdsl.cuda.gemm import KERNELS
 from netdsl.cuda.layout import Floats
@@ -50,7 +50,9 @@ def kernels(graph: Graph, batches: Iterable[int], precision: str = "fp32") -> li
         for batch in batches:
             found += kernels_of(graph, weights, batch, precision, Sizes())
     of_precision = [k for (_, kind), k in TENSOR_KERNELS.items() if kind == precision]
-    if any(kernel in found for kernel in DENSE.values()):  # what stands in its place for more samples
+    if any(
+        kernel in found for kernel in DENSE.values()
+    ):  # what stands in its place for more samples
         found += [pack_rows, *of_precision] if of_precision else KERNELS.values()
         if of_precision:  # what lies before it may be packed then
             found += [UNITS[w, precision] for w, pool in LARGEST.items() if pool in found]
@@ -58,7 +60,7 @@ def kernels(graph: Graph, batches: Iterable[int], precision: str = "fp32") -> li
         found += [*WINOGRAD, *KERNELS.values()]
     for tiles in (list(KERNELS.values()), of_precision):
         if any(kernel in tiles for kernel in found):
-            found += [*tiles, conv_finish, *([conv_finish_packed] if tiles is of_precision else [])]
+            found += [*tiles, *FINISHES, *([conv_finish_packed] if tiles is of_precision else [])]
     return list(dict.fromkeys(found))
 
 

@@ -15,8 +15,8 @@ Tile = TypeVar("Tile")
 
 FINISH = 0 if SIMULATED else 3500
 """Ticks of a launch that adds up parts."""
-FLOATS = 600
-"""That memory moves in a tick."""
+FLOATS, ADDED = 600, 200
+"""That memory moves in a tick, and sums that a launch ends in a tick by its instructions."""
 MOST_SPLITS = 64
 
 
@@ -68,4 +68,6 @@ def quickest(
 def _ticks(pace: Pace, way: Way, splits: int, outputs: int, processors: int) -> int:
     busiest = -(-way.blocks * splits // processors)
     taken = pace.ticks(busiest, -(-way.slices // splits))
-    return taken if splits == 1 else taken + FINISH + 2 * splits * outputs // FLOATS
+    if splits == 1:
+        return taken
+    return taken + FINISH + max(2 * splits * outputs // FLOATS, outputs // ADDED)

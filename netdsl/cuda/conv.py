@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from netdsl.cuda.activation import numbers
 from netdsl.cuda.depthwise import plan_strip, strip_for
+from netdsl.cuda.choice import Pace, Way, quickest
 from netdsl.cuda.describe import (
     Axes,
     Cut,
@@ -19,15 +20,14 @@ from netdsl.cuda.describe import (
     Sum,
     bits,
     describe,
-    splitting,
     taps,
 )
-from netdsl.cuda.direct import conv_direct, conv_finish
+from netdsl.cuda.direct import conv_direct, plan_adding
 from netdsl.cuda.gemm import KERNELS
 from netdsl.cuda.layout import Call, Floats, axes, spread
 from netdsl.cuda.mixed import packs, plan_mixed, suit
 from netdsl.cuda.packing import Packs
-from netdsl.cuda.sizes import MEDIUM, NARROW, SQUARE, WIDE, Tile
+from netdsl.cuda.sizes import CUBE, MEDIUM, NARROW, WIDE, Tile
 from netdsl.cuda.sums import MOST_EDGES
 from netdsl.cuda.task import Task
 from netdsl.cuda.winograd import Chunks, layer_of, plan_winograd, quicker, suits, takes_pool
@@ -39,8 +39,15 @@ __all__ = ["Axes", "Sum", "choose", "plan_conv", "plan_sums", "taps"]
 FEW = 16
 """Filters of a group below which a tile would be mostly empty."""
 
-DEEP = 16
+DEEP = 8
 """Slices that each block of a split sum should have at least."""
+
+PACES = {
+    WIDE: Pace(each=1220, alone=1400, ends=6000, held=2),
+    MEDIUM: Pace(each=650, alone=800, ends=8000, held=4),
+    NARROW: Pace(each=374, alone=700, ends=5000, held=4),
+    CUBE: Pace(each=696, alone=900, ends=3500, held=2),
+}
 
 
 def plan_conv(task: Task) -> list[Call]:
@@ -125,7 +132,7 @@ def _plan_sum(task: Task, whole: Sum, ending: Ending) -> list[Call]:
     at = describe(task, whole, _operands(task, whole, tile), ending, parts)
     grid = (-(-positions // tile.m), -(-filters // tile.n), groups * splits)
     calls = [Call(KERNELS[tile], grid, tile.threads, at)]
-    return [*calls, spread(conv_finish, outputs, at)] if splits > 1 else calls
+    return [*calls, plan_adding(task, whole, partial, at)] if splits > 1 else calls
 
 
 def _cut(task: Task, whole: Sum) -> Cut:
@@ -142,17 +149,15 @@ def _quick(task: Task, whole: Sum) -> Chunks | None:
 
 
 def choose(positions: int, filters: int, groups: int, products: int, processors: int) -> Cut:
-    """The tile that fits the filters, a smaller one where there would be too few blocks, and the
-    sum cut where there still are."""
-    tile = NARROW if filters <= NARROW.n else MEDIUM if filters <= MEDIUM.n else WIDE
-
-    def count(tile: Tile) -> int:
-        return -(-positions // tile.m) * -(-filters // tile.n) * groups
-
-    if filters > NARROW.n and count(tile) < 2 * processors:
-        tile = SQUARE
-    slices = max(-(-products // tile.k), 1)
-    return Cut(tile, *splitting(count(tile), slices, processors, DEEP))
+    """The tile and the cut that are reckoned to take least."""
+    ways = {
+        tile: Way(
+            -(-positions // tile.m) * -(-filters // tile.n) * groups,
+            max(-(-products // tile.k), 1),
+        )
+        for tile in PACES
+    }
+    return Cut(*quickest(ways, PACES, positions * filters * groups, processors, DEEP))
 
 
 def _operands(task: Task, whole: Sum, tile: Tile | None) -> Operands:

@@ -224,6 +224,15 @@ def tiled(size: Tile) -> Any:
                     multiply(tile, a_row, b_row, sums, a + 5 * TM, b + 5 * TN)
                     multiply(tile, a_row, b_row, sums, a + 6 * TM, b + 6 * TN)
                     multiply(tile, a_row, b_row, sums, a + 7 * TM, b + 7 * TN)
+                if TK > 8:
+                    multiply(tile, a_row, b_row, sums, a + 8 * TM, b + 8 * TN)
+                    multiply(tile, a_row, b_row, sums, a + 9 * TM, b + 9 * TN)
+                    multiply(tile, a_row, b_row, sums, a + 10 * TM, b + 10 * TN)
+                    multiply(tile, a_row, b_row, sums, a + 11 * TM, b + 11 * TN)
+                    multiply(tile, a_row, b_row, sums, a + 12 * TM, b + 12 * TN)
+                    multiply(tile, a_row, b_row, sums, a + 13 * TM, b + 13 * TN)
+                    multiply(tile, a_row, b_row, sums, a + 14 * TM, b + 14 * TN)
+                    multiply(tile, a_row, b_row, sums, a + 15 * TM, b + 15 * TN)
             if more:
                 for i in range(A_LOADS):
                     tile[uint64(a_write + A_STEP * i * TM)] = a_next[i]

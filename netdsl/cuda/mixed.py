@@ -98,7 +98,7 @@ def plan_mixed(task: Task, sums: list[Sum], ending: Ending) -> list[Call]:
         kernel = TENSOR_KERNELS[cut.tile, task.precision]
         calls.append(Call(kernel, grid, cut.tile.threads, at))
         if cut.splits > 1:
-            calls.append(plan_finish(task, positions, groups * filters, at))
+            calls.append(plan_finish(task, whole, partial.partial, at))
     return calls
 
 

@@ -13,11 +13,12 @@ from math import prod
 from numba import cuda, float32, int32, uint32
 
 from netdsl.cuda.arith import quotient, remainder
-from netdsl.cuda.direct import added, conv_finish, put
+from netdsl.cuda.describe import Sum
+from netdsl.cuda.direct import added, plan_adding, put_at
 from netdsl.cuda.layout import Buffer, Call, spread
 from netdsl.cuda.rounding import PER_WORD, words_of
 from netdsl.cuda.sizes import SIMULATED, THREADS
-from netdsl.cuda.sums import EACH, FILTERS, GROUPS, POSITIONS, ZERO, packed_of
+from netdsl.cuda.sums import EACH, FILTERS, GROUPS, POSITIONS, ZERO, packed_of, target_of
 from netdsl.cuda.task import Task
 from netdsl.cuda.warp import as_bf16, as_tf32, load_if, store4
 from netdsl.ops import Shape
@@ -33,7 +34,8 @@ SIDE = 4 if SIMULATED else 32
 """Positions and channels of a block's square."""
 LINE = SIDE + 1
 SQUARE = SIDE * LINE
-STEPS = SIDE * SIDE // THREADS
+DOWN = THREADS // SIDE
+STEPS = SIDE // DOWN
 
 
 @cuda.jit(device=True)
@@ -123,18 +125,25 @@ def pack_rows(arena, params, ints, at):  # type: ignore[no-untyped-def]
 def conv_finish_packed(arena, params, ints, at):  # type: ignore[no-untyped-def]
     """Adds up sums that were split, and packs them: grid (positions / SIDE, channels / SIDE)."""
     square = cuda.shared.array(SQUARE, float32)
+    begins = cuda.shared.array(SIDE, int32)
     t = int32(cuda.threadIdx.x)
     first_m = int32(cuda.blockIdx.x * SIDE)
     first_f = int32(cuda.blockIdx.y * SIDE)
     positions = ints[uint32(at + POSITIONS)]
     lines = int32(ints[uint32(at + GROUPS)] * ints[uint32(at + FILTERS)])
+    # A thread's channels are all of one position.
+    p = remainder(t, int32(SIDE))
+    m = int32(first_m + p)
+    n, place = target_of(ints, at, m)
+    if t < SIDE:
+        begins[uint32(t)] = packed_of(ints, at, m)
     for step in range(STEPS):
-        i = int32(t + step * THREADS)
-        c, p = quotient(i, int32(SIDE)), remainder(i, int32(SIDE))
-        f, m = int32(first_f + c), int32(first_m + p)
+        c = int32(quotient(t, int32(SIDE)) + step * DOWN)
+        f = int32(first_f + c)
         value = ZERO
         if f < lines and m < positions:
-            value = put(arena, params, ints, at, added(arena, ints, at, m, f), m, f)
+            total = added(arena, ints, at, m, f)
+            value = put_at(arena, params, ints, at, total, n, place, f)
         square[uint32(c * LINE + p)] = value
     cuda.syncthreads()
     each = ints[uint32(at + EACH)]
@@ -144,18 +153,20 @@ def conv_finish_packed(arena, params, ints, at):  # type: ignore[no-untyped-def]
     i = t
     while i < SIDE * across:
         p, w = quotient(i, across), remainder(i, across)
-        to = packed_of(ints, at, int32(first_m + p))
+        to = begins[uint32(p)]
         if to >= 0 and first_w + w < words:
             arena[uint32(to + first_w + w)] = word_of(square, w, p, each)
         i = int32(i + THREADS)
 
 
-def plan_finish(task: Task, positions: int, channels: int, at: int) -> Call:
-    """The call that ends sums which were cut into parts. channels: of all groups."""
+def plan_finish(task: Task, whole: Sum, partial: int, at: int) -> Call:
+    """The call that ends sums which were cut into parts, from `partial` in the arena on."""
     if task.packed_output is None:
-        return spread(conv_finish, positions * channels, at)
-    wide = words_of(channels, task.precision) * PER_WORD[task.precision]
-    return Call(conv_finish_packed, (-(-positions // SIDE), -(-wide // SIDE), 1), THREADS, at)
+        return plan_adding(task, whole, partial, at)
+    groups, _, filters = whole.weights.shape
+    wide = words_of(groups * filters, task.precision) * PER_WORD[task.precision]
+    squares = -(-task.batch * whole.positions // SIDE), -(-wide // SIDE), 1
+    return Call(conv_finish_packed, squares, THREADS, at)
 
 
 def plan_pack(task: Task, source: Buffer, shape: Shape, target: int) -> Call:

@@ -46,9 +46,11 @@ NARROW = Tile(8, 4, 2, 2, 2, 2) if SIMULATED else Tile(128, 32, 8, 8, 4, 4)
 MEDIUM = Tile(8, 8, 2, 2, 4, 2) if SIMULATED else Tile(128, 64, 8, 8, 8, 4)
 WIDE = Tile(8, 16, 4, 4, 4, 4) if SIMULATED else Tile(128, 128, 8, 8, 8, 4)
 SQUARE = Tile(4, 4, 4, 1, 2, 1) if SIMULATED else Tile(64, 64, 8, 4, 4, 4)
+CUBE = Tile(4, 4, 4, 1, 2, 1) if SIMULATED else Tile(64, 64, 16, 4, 4, 4)
+"""Of layers of few tiles, where blocks wait for each slice: these have more in a slice."""
 TALL = Tile(8, 8, 2, 2, 4, 2) if SIMULATED else Tile(128, 64, 8, 8, 4, 4)
 """Of the products that go back, whose loads take more registers."""
-TILES = (NARROW, MEDIUM, WIDE, SQUARE)
+TILES = (NARROW, MEDIUM, WIDE, CUBE)
 """Of the ways forward."""
 
 BROAD = Tile(8, 8, 2, 4, 4, 4) if SIMULATED else Tile(128, 64, 8, 8, 8, 4)

@@ -12,7 +12,7 @@ from netdsl.cuda.conv import choose
 from netdsl.cuda.layout import Buffer
 from netdsl.cuda.packing import NEVER, decide
 from netdsl.cuda.place import place
-from netdsl.cuda.sizes import MEDIUM, NARROW, SQUARE, WIDE
+from netdsl.cuda.sizes import CUBE, MEDIUM, NARROW, WIDE
 from netdsl.cuda.table import RECIPES
 from netdsl.graph import Graph
 from netdsl.graph.fused import parts
@@ -84,7 +84,7 @@ def test_branches_are_written_where_they_are_joined() -> None:
         (64 * 224 * 224, 64, 576, MEDIUM),
         (64 * 56 * 56, 256, 2304, WIDE),
         (64 * 28 * 28, 32, 400, NARROW),
-        (14 * 14, 512, 4608, SQUARE),
+        (14 * 14, 512, 4608, CUBE),
     ],
 )
 def test_tiles_fit_the_filters_and_fill_the_card(
