@@ -119,6 +119,7 @@ def load_at(array: Any, base: Any, i: Any) -> Any:
         raise IndexError(f"element {at} of {len(values)}")
     return values[at]
 
+
 def store2(array: Any, i: Any, a: Any, b: Any) -> None:
     values, at = plain(array), int(i)
     if at % 2 or not 0 <= at <= len(values) - 2:
