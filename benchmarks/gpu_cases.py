@@ -34,7 +34,7 @@ FORWARD = (
     "input 64x16x12 as a; a -> [conv3x3p1(64) + a] -> relu",
     # Tiles enough for every multiprocessor, so that they are the widest.
     "input 16x63x65; conv3x3p1(64) -> relu",
-    "input 16x63x65; conv3x3p1(100)",
+    "input 12x61x61; conv5x5p2(100)",
     "input 3x56x56; conv7x7s2p3(64) -> relu",
     "input 24x100; conv5p2d2(48)",
     "input 8x9x20x21; conv3p1(24)",

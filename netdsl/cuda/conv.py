@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cuda.activation import numbers
-from netdsl.cuda.depthwise import plan_strip, strip_for
 from netdsl.cuda.choice import Pace, Way, quickest
+from netdsl.cuda.depthwise import plan_strip, strip_for
 from netdsl.cuda.describe import (
     Axes,
     Cut,

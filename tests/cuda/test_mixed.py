@@ -28,6 +28,7 @@ CHOSEN: list[Case] = [
     ("input 3x9x11; conv2x2(17)", 1, "tf32", 5),
     ("input 9x9x11; conv1x1(18)", 1, "bf16", 5),
     ("input 3x10x10; conv3x3p1(5)", 1, "bf16", 5),
+    ("input 150x3; conv3p1(2)", 1, "tf32", 5),
     ("input 3x10x10; conv1x1(5)", 1, "tf32", 5),
     ("input 80x2x2; conv3x3p1(3)", 1, "tf32", 5),
     ("input 160x2x2; conv3x3p1(3)", 1, "bf16", 5),
