@@ -46,7 +46,7 @@ FAR, NEAR = 650, 280
 BARRIER = 60
 ALONE = 4
 """Ticks of an instruction of a warp that has its scheduler for itself."""
-ENDS = {"conv_tensor": (700, 9), "conv_tile": (450, 24)}
+ENDS = {"conv_tensor": (700, 9), "conv_tile": (450, 24), "winograd_product": (300, 8)}
 """Of tiles: instructions of a warp besides the loop, and for every sum of a thread."""
 ADDING = {"conv_finish": 170, "conv_finish_fours": 190, "conv_finish_packed": 400}
 """Of kernels that add up parts."""
@@ -144,13 +144,14 @@ class Plan:
         from netdsl.graph.passes import lowered
 
         launch.processors = lambda: PROCESSORS
+        launch.bandwidth = lambda: launch.H200
         graph, zero = netdsl.load(name).graph.without_aux(), np.float32(0)
         weights = {n: np.broadcast_to(zero, p.shape) for n, p in graph.all_parameters().items()}
         low, folded = lowered(graph, weights, lambda g: fuse(g, takes))
-        self.batch, self.precision, self.graph = batch, precision, low
-        self.made = _Making(low, folded, batch, frozenset(low.outputs), precision, Sizes())
-        self.ints = self.made.ints.joined()
-        self.nodes = {step.name: node for node in low for step in [self._step(node)] if step}
+        self.batch, self.precision = batch, precision
+        self.made = _Making(low, folded, batch, frozenset(low.outputs), False, precision, Sizes())
+        self.graph, self.ints = self.made.graph, self.made.ints.joined()
+        self.nodes = {s.name: node for node in self.graph for s in [self._step(node)] if s}
 
     def _step(self, node: Any) -> Any:
         from netdsl.graph.fused import parts
@@ -174,9 +175,11 @@ class Plan:
         rounds = here / together
         slices, products, data = 0, 0, 0
         if code.loop and "TM" in held:
-            from netdsl.cuda import sums
+            from netdsl.cuda import sums, winograd_product
 
-            slices = int(self.ints[call.at + sums.SLICES])
+            winograd = name.startswith("winograd")
+            field = winograd_product.SLICES if winograd else sums.SLICES
+            slices = int(self.ints[call.at + field])
             tensor = "STAGE" in held
             deep = 16 * PER[self.precision] if tensor else held["TK"]
             products = held["TM"] * held["TN"] * deep
@@ -187,7 +190,7 @@ class Plan:
                 else 4 * deep * (held["TM"] + held["TN"])
             )
             ahead = held.get("AHEAD", 2) if tensor else 1
-            chain = FAR / ahead if tensor else 2 * NEAR
+            chain = FAR / ahead if tensor else (1 if winograd else 2) * NEAR
             slice_ticks = max(
                 together * products / PRODUCTS[self.precision],
                 together * code.loop.total() * warps / 4,
@@ -220,6 +223,8 @@ class Plan:
             field = self.ints[call.at : call.at + sums.FIELDS].astype(np.int64)
             outputs = field[sums.POSITIONS] * field[sums.FILTERS] * field[sums.GROUPS]
             return float(4 * outputs * (field[sums.SPLITS] + 1))
+        if name.startswith("winograd"):
+            return self.transformed(call, name, node)
         if name.startswith("pack_"):
             return 2.0 * self.size(node.inputs[0])
         weights = sum(int(np.prod(p.shape)) for p in self.graph.parameters(node))
@@ -227,6 +232,20 @@ class Plan:
         if name.startswith("dense"):
             each = 4 / held_per(call.kernel)
         return float(sum(map(self.size, (*node.inputs, node.name))) + each * weights)
+
+    def transformed(self, call: Any, name: str, node: Any) -> float:
+        """Bytes that a step of Winograd's algorithm reads and writes."""
+        from netdsl.cuda import winograd_product as fields
+
+        point, made = (
+            144.0 * self.ints[call.at + field] for field in (fields.INNER_POINT, fields.MADE_POINT)
+        )
+        if name == "winograd_inputs":
+            return point + self.size(node.inputs[0])
+        if name == "winograd_outputs":
+            return made + self.size(node.name)
+        weights = sum(int(np.prod(p.shape)) for p in self.graph.parameters(node))
+        return point + made + 16.0 * weights
 
     def size(self, tensor: str) -> int:
         """Bytes of a tensor, however it lies."""

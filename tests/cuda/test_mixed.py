@@ -296,6 +296,7 @@ SHOWING: list[Case] = [
     ("input 144x2x2; conv3x3p1(2)", 1, "tf32", 1),
     ("input 9; fc(3)", 9, "bf16", 1),
     ("input 19 as a; a -> fc(33) as b; a -> fc(3) as c; output c, b", 6, "bf16", 6),
+    ("input 19; fc(5)", 6, "bf16", 6),
     ("input 4x3x3; conv1x1(3)", 2, "bf16", 1),
     ("input 9x70; conv3p1(3)", 1, "tf32", 1),
     ("input 3x70; conv1(36)", 1, "tf32", 1),
