@@ -69,4 +69,5 @@ def _rows(task: Task) -> Call:
     d = [*ends(source, task.output), inputs, task.batch, op.filters, weights, bias]
     wide = fits(source.offset, source.batch_stride, inputs)
     at = task.ints.add([*d, kind, params.add(values), int(wide)])
-    return Call(DENSE[per], (-(-task.batch // SAMPLES), rows // ROWS, 1), THREADS, at)
+    blocks = rows // ROWS * -(-task.batch // SAMPLES)
+    return Call(DENSE[per], (blocks, 1, 1), THREADS, at)

@@ -58,8 +58,8 @@ def rows_of(per: int) -> Any:
 
     @cuda.jit
     def dense_rows(arena, params, ints, at):  # type: ignore[no-untyped-def]
-        """Some filters of a fully connected layer for some samples: grid (samples / SAMPLES,
-        filters / ROWS)."""
+        """Some filters of a fully connected layer for some samples: grid (filters / ROWS x samples
+        / SAMPLES), those of the same filters next to each other, whose weights then lie in L2."""
         shared = cuda.shared.array(SHARED, float32)
         sums = cuda.local.array(SUMS, float32)
         weights = cuda.local.array(HELD, float32)
@@ -67,12 +67,15 @@ def rows_of(per: int) -> Any:
         t = int32(cuda.threadIdx.x)
         inputs, wide = ints[uint32(at + INPUTS)], ints[uint32(at + WIDE)] != 0
         apart = ints[uint32(at + SOURCE_BATCH)]
-        first = int32(cuda.blockIdx.x * SAMPLES)
+        pieces = quotient(int32(ints[uint32(at + BATCH)] + SAMPLES - 1), int32(SAMPLES))
+        block = int32(cuda.blockIdx.x)
+        which = quotient(block, pieces)
+        first = int32((block - which * pieces) * SAMPLES)
         taken = int32(ints[uint32(at + BATCH)] - first)
         source = int32(ints[uint32(at + SOURCE)] + first * apart)
         units = quotient(int32(inputs + UNIT - 1), int32(UNIT))
         row = int32(4 * units)
-        begin = int32(ints[uint32(at + WEIGHTS)] + cuda.blockIdx.y * ROWS * row)
+        begin = int32(ints[uint32(at + WEIGHTS)] + which * ROWS * row)
         for i in range(SUMS):
             sums[i] = ZERO
         for u in range(t, units, int32(THREADS)):
@@ -112,7 +115,7 @@ def rows_of(per: int) -> Any:
         i = t
         while i < SUMS:
             s = remainder(i, int32(SAMPLES))
-            f = int32(cuda.blockIdx.y * ROWS + quotient(i, int32(SAMPLES)))
+            f = int32(which * ROWS + quotient(i, int32(SAMPLES)))
             if s < taken and f < ints[uint32(at + FILTERS)]:
                 total = params[uint32(ints[uint32(at + BIAS)] + f)]
                 for w in range(WARPS):
