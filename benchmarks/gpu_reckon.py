@@ -208,6 +208,8 @@ class Plan:
         ticks = rounds * (slices * slice_ticks + ends)
         moved = self.moved(step, call, name) / BYTES / PROCESSORS
         whole = step.macs * self.batch if slices else 0
+        if name.startswith("winograd"):
+            whole = blocks * slices * products
         ideal = whole / PROCESSORS / PRODUCTS[self.precision]
         seconds = GAP + max(ticks, moved) / CLOCK
         return Launch(
@@ -224,7 +226,7 @@ class Plan:
             outputs = field[sums.POSITIONS] * field[sums.FILTERS] * field[sums.GROUPS]
             return float(4 * outputs * (field[sums.SPLITS] + 1))
         if name.startswith("winograd"):
-            return self.transformed(call, name, node)
+            return self.transformed(call, name, node, len(step.calls) // 3)
         if name.startswith("pack_"):
             return 2.0 * self.size(node.inputs[0])
         weights = sum(int(np.prod(p.shape)) for p in self.graph.parameters(node))
@@ -233,17 +235,17 @@ class Plan:
             each = 4 / held_per(call.kernel)
         return float(sum(map(self.size, (*node.inputs, node.name))) + each * weights)
 
-    def transformed(self, call: Any, name: str, node: Any) -> float:
-        """Bytes that a step of Winograd's algorithm reads and writes."""
+    def transformed(self, call: Any, name: str, node: Any, chunks: int) -> float:
+        """Bytes that a step of Winograd's algorithm reads and writes, for one of so many chunks."""
         from netdsl.cuda import winograd_product as fields
 
         point, made = (
             144.0 * self.ints[call.at + field] for field in (fields.INNER_POINT, fields.MADE_POINT)
         )
         if name == "winograd_inputs":
-            return point + self.size(node.inputs[0])
+            return point + self.size(node.inputs[0]) / chunks
         if name == "winograd_outputs":
-            return made + self.size(node.name)
+            return made + self.size(node.name) / chunks
         weights = sum(int(np.prod(p.shape)) for p in self.graph.parameters(node))
         return point + made + 16.0 * weights
 
