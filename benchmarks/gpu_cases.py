@@ -21,7 +21,8 @@ def tiny(name: str) -> Any:
 
 
 BATCHES_OF_CHECKS, BATCHES_OF_GRADIENTS = (1, 9), (1, 17)
-TINY_BATCHES_OF_CHECKS = TINY_BATCHES_OF_GRADIENTS = (2,)
+BATCHES_OF_ROUNDED = (*BATCHES_OF_GRADIENTS, 70)
+TINY_BATCHES_OF_CHECKS = TINY_BATCHES_OF_GRADIENTS = TINY_BATCHES_OF_ROUNDED = (2,)
 
 FORWARD = (
     "input 37x29x31; conv3x3p1(70) -> relu",
@@ -158,6 +159,16 @@ ROUNDED = (
     "input 60x3x3; conv1x1(50) -> conv1x1(8500)",
 )
 
+# What is packed once a step, written so by what makes it or by a pass, and read so by what.
+COPIED = (
+    "input 16x29x31; conv3x3p1(40) -> relu -> conv3x3p1(72) -> relu -> maxpool2 -> conv1x1(36)",
+    "input 24x13x15; conv1x1(64) as a; [a -> conv1x1(32) -> relu | a -> conv3x3p1(72) -> relu] "
+    "-> conv1x1(80) -> relu -> tconv2x2s2(20)",
+    "input 8x14x14; conv1x1(64, bias=no) -> bn -> relu as a; "
+    "[a -> conv3x3p1g2(64, bias=no) -> bn + a] -> relu -> [conv1x1(40) | conv1x1(36)]",
+    "input 8x7x7; conv3x3(60) -> relu -> flatten -> fc(300) -> relu -> dropout -> fc(20)",
+)
+
 NET = (
     "input 3x15x13; conv3x3(20) -> bn -> relu -> maxpool2 -> [conv1x1(24) | conv3x3p1(40)] "
     "-> relu -> flatten -> dropout(0.3) -> fc(10) -> softmax"
@@ -238,7 +249,8 @@ TINY_BACKWARD = (
     "input 2x4x4; conv3x3p1(3) -> relu -> fc(2)",
     "input 2x4x4; conv1x1(2) -> maxpool2 -> tanh",
 )
-TINY_ROUNDED = ("input 2x4x4; conv3x3p1(3) -> conv1x1(2)",)
+TINY_ROUNDED = ("input 2x4x4; conv3x3p1(3) -> conv1x1(2)", "input 12; fc(8) -> fc(3)")
+TINY_COPIED = ("input 2x3x3; conv2x2(9) -> relu -> conv1x1(2)",)
 TINY_STEPS: tuple[tuple[str, int, dict[str, Any], str], ...] = (
     ("input 5; fc(4) -> relu -> fc(3)", 2, {"optimiser": "adam", "clip": 0.1}, "classes"),
 )

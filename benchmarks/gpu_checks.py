@@ -101,6 +101,36 @@ def backward(text: str, batch: int, seed: int, precision: str = "fp32") -> float
     return max(furthest(outputs, wanted), furthest(plan.gradients(), gradients))
 
 
+def copied(text: str, batch: int, seed: int, precision: str) -> float:
+    """Nothing, where a net whose tensors are packed once a step has, to the bit, the outputs and
+    gradients that it has where all that read them pack for themselves; else infinite."""
+    from unpacked import each_packs_in_training
+
+    from netdsl.train.engine import make_plan
+    from netdsl.train.settings import Settings
+
+    graph, weights, inputs = drawn(text, batch, seed)
+    random = np.random.default_rng(seed + 1)
+    slopes = {
+        n: random.standard_normal((batch, *graph[n].shape), np.float32) for n in graph.outputs
+    }
+    settings = Settings(batch=batch, device="cuda", precision=precision)
+
+    def learns() -> Arrays:
+        plan = make_plan(graph, weights, settings)
+        for step in range(3):  # the last two as a graph
+            outputs = plan.forward(inputs, step=step)
+            plan.backward(slopes)
+        return {**outputs, **plan.gradients()}
+
+    found = learns()
+    with each_packs_in_training():
+        same = learns()
+    if any(not np.array_equal(found[name], same[name]) for name in same):
+        return float("inf")
+    return 0.0 if all(np.isfinite(values).all() for values in same.values()) else float("inf")
+
+
 def steps(text: str, batch: int, given: dict[str, Any], kind: str, seed: int) -> float:
     """How far training steps end from the CPU's: losses, outputs, weights, and what the optimiser
     remembers; infinite where a second run gives other bits. The last two steps are a graph.

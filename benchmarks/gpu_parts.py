@@ -106,6 +106,7 @@ def ops(asked: Asked) -> list[Case]:
     dry, seed = asked
     pick = cases.tiny if dry else cases.full
     batches, back_batches = pick("BATCHES_OF_CHECKS"), pick("BATCHES_OF_GRADIENTS")
+    many = pick("BATCHES_OF_ROUNDED")
     found: list[Case] = []
 
     def add(kind: str, what: str, differs: Callable[[int], float]) -> None:
@@ -128,7 +129,10 @@ def ops(asked: Asked) -> list[Case]:
     for p in checks.precisions():
         for t in pick("ROUNDED") if p != "fp32" else ():
             kind = f"back {p}"
-            add(kind, t, lambda s, t=t, p=p: max(checks.backward(t, b, s, p) for b in back_batches))
+            add(kind, t, lambda s, t=t, p=p: max(checks.backward(t, b, s, p) for b in many))
+    for p in checks.precisions():
+        for t in pick("COPIED") if p != "fp32" else ():
+            add(f"copied {p}", t, lambda s, t=t, p=p: max(checks.copied(t, b, s, p) for b in many))
     for t, batch, given, targets in pick("STEPS"):
         what = f"{t} {given}"
         add("step", what, lambda s, t=t, b=batch, g=given, k=targets: checks.steps(t, b, g, k, s))

@@ -68,7 +68,7 @@ def place(
     """
     shapes = {node.name: node.shape for node in graph}
     words = {name: packed_shape(shapes[name], precision) for name in packing.packed}
-    floats, packed = _of_floats(graph, over, apart, packing), _of_packed(graph, packing, words)
+    floats, packed = _of_floats(graph, over, apart, packing), packed_families(graph, packing, words)
     roots = {name: fresh(batch, shapes[name]) for name in packing.floats}
     roots |= {_apart(name): fresh(batch, words[name]) for name in packing.packed}
     for name in (*floats.parent, *map(_apart, packed.parent)):
@@ -78,9 +78,9 @@ def place(
     total = pack(roots, life, placed)
     found = {name: placed[_apart(name)] for name in words if name not in packed.parent}
     for name in packing.floats:
-        _settle(name, floats, shapes, placed)
+        settle(name, floats, shapes, placed)
     for name in words:
-        _settle(name, packed, words, found)
+        settle(name, packed, words, found)
     return Placed({name: placed[name] for name in packing.floats}, found, total)
 
 
@@ -108,7 +108,7 @@ def _of_floats(
     return families
 
 
-def _of_packed(graph: Graph, packing: Packing, shapes: Mapping[str, Shape]) -> Families:
+def packed_families(graph: Graph, packing: Packing, shapes: Mapping[str, Shape]) -> Families:
     """The families of those that are written packed: parts start at a word of their parent's
     positions."""
     families = Families(graph, dict(packing.packed))
@@ -121,14 +121,14 @@ def _of_packed(graph: Graph, packing: Packing, shapes: Mapping[str, Shape]) -> F
     return families
 
 
-def _settle(
+def settle(
     name: str, families: Families, shapes: Mapping[str, Shape], placed: dict[str, Buffer]
 ) -> None:
     """Gives a tensor its part of its parent's buffer, the parent first."""
     if name in placed:
         return
     parent, start = families.parent[name]
-    _settle(parent, families, shapes, placed)
+    settle(parent, families, shapes, placed)
     placed[name] = placed[parent].part(start, shapes[name])
 
 

@@ -270,6 +270,12 @@ def compiled(kernels: list[Any], progress: Progress | None) -> None:
         progress(len(kernels), len(kernels), "")
 
 
+def most_floats() -> int:
+    """Those of the largest array that there is room for."""
+    free = launch.free_bytes()
+    return LARGEST if free is None else min(LARGEST, free // 4)
+
+
 def check_memory(name: str, batch: int, tensors: int, *others: int, fixed: int = 0) -> None:
     """That arrays of so many values fit the card. Raises NetError for the net of this name.
 
@@ -287,10 +293,10 @@ def check_memory(name: str, batch: int, tensors: int, *others: int, fixed: int =
 
 def packs_of(graph: Graph, node: Node, batch: int, precision: str) -> Packs:
     """What a node's kernels can do with packed tensors."""
-    return RECIPES[type(parts(node).base)].packs(_asked(graph, node, batch, precision))
+    return RECIPES[type(parts(node).base)].packs(bare_task(graph, node, batch, precision))
 
 
-def _asked(graph: Graph, node: Node, batch: int, precision: str) -> Task:
+def bare_task(graph: Graph, node: Node, batch: int, precision: str) -> Task:
     """A node's task before anything has its place, to ask what its kernels can do. No weights are
     looked at."""
     shapes, zero = graph.input_shapes(node), np.zeros((), np.float32)
@@ -326,7 +332,7 @@ class _Making:
         card: dict[str, Any] = {"processors": self.processors, "bandwidth": self.bandwidth}
 
         def taken(graph: Graph, layer: Node, pool: MaxPool) -> bool:
-            task = _asked(graph, layer, batch, precision)
+            task = bare_task(graph, layer, batch, precision)
             return pools(replace(task, exact=exact, **card), pool)
 
         graph = fuse_pools(graph, taken)

@@ -51,8 +51,10 @@ def training() -> Iterator[tuple[str, int, dict[str, Any], bool]]:
 
     for batch in cases.BATCHES_OF_GRADIENTS:
         yield from ((text, batch, {}, False) for text in cases.BACKWARD)
+    for batch in cases.BATCHES_OF_ROUNDED:
         for precision in ("tf32", "bf16"):
-            yield from ((t, batch, {"precision": precision}, False) for t in cases.ROUNDED)
+            texts = (*cases.ROUNDED, *cases.COPIED)
+            yield from ((t, batch, {"precision": precision}, False) for t in texts)
     yield from ((text, batch, given, True) for text, batch, given, _ in cases.STEPS)
 
 
@@ -88,6 +90,7 @@ def main() -> None:
 
     launch.processors = lambda: PROCESSORS
     launch.bandwidth = lambda: launch.H200
+    launch.free_bytes = lambda: None
     device.check = lambda precision="fp32": None
     met = {*forward(kernels_of), *backward(), *PEAKS.values()}
     missed = [registry.words(kernel) for kernel in there if kernel not in met]

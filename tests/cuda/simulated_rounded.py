@@ -74,14 +74,14 @@ class Layer:
 
 
 def net_of(given: str, text: str) -> Graph:
-    """The layer after another one."""
+    """The layer after another one, whose output is handed out too: it is there as floats then."""
     channels, *axes = given.split("x")
     word = f"conv{'x'.join('1' * len(axes))}({channels})" if axes else f"fc({channels})"
-    return load(f"input {given}; {word} -> {text}")
+    return load(f"input {given}; {word} as x -> {text} as y; output x, y")
 
 
 def outcome(case: Case) -> tuple[float, float]:
-    """Of the output and the gradients of the layer's weights and of its input: the largest
+    """Of the output and the gradients of the layer's weights, bias and input: the largest
     difference from sums of rounded factors, against 1 + the sum of the products' sizes; and from
     those of exact factors, against what rounding may do to each product."""
     given, text, batch, precision, seed = case
@@ -93,11 +93,11 @@ def outcome(case: Case) -> tuple[float, float]:
     names = list(graph.all_parameters())
     first = names[0].rpartition(".")[0]
     last = {n.rpartition(".")[2]: n for n in names if not n.startswith(f"{first}.")}
-    (output,) = graph.outputs
-    y = next(iter(plan.forward(inputs, step=0).values()))
-    x = tensor(plan, plan.layout.outputs[first]).copy()
+    (output,) = set(graph.outputs) - {first}
+    answers = plan.forward(inputs, step=0)
+    x, y = answers[first], answers[output]
     g = np.random.default_rng(seed + 2).normal(size=y.shape).astype(np.float32)
-    plan.backward({output: g})
+    plan.backward({output: g, first: np.zeros_like(x)})
     slopes = tensor(plan, plan.layout.gradients[first]).copy()
     learned = plan.gradients()[last["weight"]]
     layer = Layer(given, text.replace(" -> relu", ""), {k: weights[n] for k, n in last.items()})
@@ -111,7 +111,8 @@ def outcome(case: Case) -> tuple[float, float]:
         return [layer.forward(*held), layer.of_weights(w, x, g), layer.of_input(w, x, g)]
 
     exact = x
-    dense = text.startswith("fc")
+    # Weights come 16 bytes at a time, or are read in float32.
+    dense = text.startswith("fc") and x[0].size % 4 != 0
     factors = [nearest(v, precision) for v in (w, x, g)]
     sized = [np.abs(v) for v in (w, x, g)]
     found = [y, learned, slopes]
@@ -121,6 +122,12 @@ def outcome(case: Case) -> tuple[float, float]:
     sizes = [
         layer.forward(*sized[:2]), layer.of_weights(*sized), layer.of_input(*sized)
     ]  # fmt: skip
+    if "bias" in last:
+        found.append(plan.gradients()[last["bias"]])
+        spatial = (0, *range(2, g.ndim))
+        wanted.append(g.astype(np.float64).sum(spatial))
+        true.append(wanted[-1])
+        sizes.append(np.abs(g).astype(np.float64).sum(spatial))
     for answers in (wanted, true):
         answers[0] = answers[0] + _by_channel(bias, y.ndim)
         if text.endswith("relu"):
@@ -151,31 +158,41 @@ def shown(case: Case) -> str:
 
 def planted(bugs: list[tuple[str, str, str]], cases: list[Case]) -> Iterator[str]:
     """For each bug, a module and what in it is replaced by what, how the first case shows it."""
-    from netdsl.cuda.backward import gather, mixed, tensor
+    from netdsl.cuda.backward import gather, mixed, pack, tensor, weighted
 
+    homes: dict[str, tuple[Any, list[tuple[Any, str]]]] = {
+        "tensor": (tensor, [(mixed, "KERNELS"), (mixed, "tensor_finish")]),
+        "weighted": (weighted, [(weighted, "KERNELS"), (mixed, "dense_finish")]),
+        "gather": (gather, [(gather, "gather_words")]),
+        "pack": (pack, [(pack, "pack_gradient"), (pack, "bias_parts")]),
+    }
     for name, old, new in bugs:
-        right = mixed.KERNELS, mixed.tensor_finish, gather.gather_words
-        module = with_bug({"tensor": tensor, "gather": gather}[name], old, new)
-        if name == "tensor":
-            mixed.KERNELS, mixed.tensor_finish = module.KERNELS, module.tensor_finish
-        else:
-            gather.gather_words = module.gather_words
+        home, users = homes[name]
+        module = with_bug(home, old, new)
+        right = [getattr(user, table) for user, table in users]
+        for user, table in users:
+            setattr(user, table, getattr(module, table))
         yield next(filter(None, map(shown, cases)), "")
-        mixed.KERNELS, mixed.tensor_finish, gather.gather_words = right
+        for (user, table), kernels in zip(users, right, strict=True):
+            setattr(user, table, kernels)
 
 
 def kernels(cases: list[Case]) -> dict[str, list[str]]:
-    """The names of the kernels that the cases meet, and of all that make gradients of weights."""
+    """The names of the kernels that the cases meet, and of all that make gradients of weights or
+    read weights where they are learned."""
     from agree import drawn_weights
 
+    from netdsl.cuda.backward import weighted
     from netdsl.cuda.backward.tensor import KERNELS
 
     names = {id(k): f"{t.m}x{t.n} {p}" for (t, p), k in KERNELS.items()}
+    for (tile, precision, back), kernel in weighted.KERNELS.items():
+        names[id(kernel)] = f"dense {tile.m}x{tile.n} {precision}{' back' * back}"
     met = set()
     for given, text, batch, precision, seed in cases:
         graph = net_of(given, text)
         plan = plan_of(graph, drawn_weights(graph, seed), batch, precision)
-        calls = [*plan._back.calls, *plan._packing.calls]
+        calls = [*plan._forward.calls, *plan._back.calls, *plan._packing.calls]
         met |= {names.get(id(call.kernel), call.kernel.fn.__name__) for call in calls}
     return {"met": sorted(met), "all": sorted(names.values())}
 

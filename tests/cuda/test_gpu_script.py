@@ -48,7 +48,8 @@ def test_a_dry_run_does_all_parts(tmp_path: Path) -> None:
     rows = [row for row in rows if row["part"] != "versions"]
     assert {row["part"] for row in rows} == {"ops", "nets", "layers", "passes", "train"}
     ops = [row for row in rows if row["part"] == "ops"]
-    kinds = {*COMPUTES["cuda"], *LIMITS, "exact", "back", "step", "in a row"}
+    kinds = {*COMPUTES["cuda"], *LIMITS, *(f"copied {p}" for p in ROUNDED)}
+    kinds |= {"exact", "back", "step", "in a row"}
     assert {row["kind"] for row in ops} == kinds
     assert all(row["apart"] < LIMITS.get(row["kind"], 1e-5) for row in ops)
     assert not any(row["real"] for row in rows if row["part"] != "ops")

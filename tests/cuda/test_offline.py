@@ -62,6 +62,7 @@ def kernels() -> dict[str, Any]:
     from netdsl.cuda.backward.product import KERNELS as PRODUCTS
     from netdsl.cuda.backward.strips import BACK
     from netdsl.cuda.backward.tensor import KERNELS as ROUNDED
+    from netdsl.cuda.backward.weighted import KERNELS as WEIGHTED
     from netdsl.cuda.depthwise import STRIPS
     from netdsl.cuda.doubled import DOUBLED
     from netdsl.cuda.gemm import KERNELS
@@ -79,6 +80,9 @@ def kernels() -> dict[str, Any]:
         names[id(kernel)] = f"conv_tensor {tensor.m}x{tensor.n} {precision}"
     for (tensor, precision), kernel in ROUNDED.items():
         names[id(kernel)] = f"product_tensor {tensor.m}x{tensor.n} {precision}"
+    for (tensor, precision, back), kernel in WEIGHTED.items():
+        way = "back " if back else ""
+        names[id(kernel)] = f"dense_tensor {way}{tensor.m}x{tensor.n} {precision}"
     for (window, precision), kernel in UNITS.items():
         names[id(kernel)] = f"max_units {window.size}s{window.stride} {precision}"
     for table in (LARGEST, MEANS, NOTING, BACK):
@@ -475,6 +479,29 @@ def test_gradients_of_weights_are_fed_like_the_way_forward(
 ) -> None:
     """TF32 has no turned loads of matrices: its words are read one by one."""
     found = [r for r in rows if r.kernel == f"product_tensor {kernel}"]
+    assert len(found) == 2
+    assert all(tuple(r.fragments) == fragments for r in found)
+    assert all(r.registers <= 128 and r.shared <= 48 * 1024 for r in found)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "fragments"),
+    [
+        ("128x64 tf32", (32, 12, 6)),
+        ("128x64 bf16", (32, 8, 8)),
+        ("64x64 tf32", (16, 8, 4)),
+        ("64x64 bf16", (16, 4, 6)),
+        ("back 128x64 tf32", (32, 8, 6)),
+        ("back 128x64 bf16", (32, 8, 8)),
+        ("back 64x64 tf32", (16, 4, 4)),
+        ("back 64x64 bf16", (16, 4, 6)),
+    ],
+)
+def test_weights_that_are_learned_come_by_asynchronous_copies_too(
+    rows: list[Compiled], kernel: str, fragments: tuple[int, int, int]
+) -> None:
+    """Samples, and forward TF32's weights, are loaded as matrices, other weights by words."""
+    found = [r for r in rows if r.kernel == f"dense_tensor {kernel}"]
     assert len(found) == 2
     assert all(tuple(r.fragments) == fragments for r in found)
     assert all(r.registers <= 128 and r.shared <= 48 * 1024 for r in found)

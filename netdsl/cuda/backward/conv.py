@@ -11,35 +11,66 @@ from itertools import product
 
 from netdsl.cuda.backward.activation import relu_back
 from netdsl.cuda.backward.depthwise import plan_strips, strip_for
-from netdsl.cuda.backward.mixed import plan_rounded, suits
+from netdsl.cuda.backward.mixed import packed_here, plan_rounded, room_here, suits
+from netdsl.cuda.backward.pack import plan_gradient
 from netdsl.cuda.backward.products import Product, plan_product
 from netdsl.cuda.backward.sums import bias_sums
 from netdsl.cuda.backward.task import BackPlaces, Calls, TrainedParams
-from netdsl.cuda.conv import plan_conv, taps
-from netdsl.cuda.layout import Buffer, axes
+from netdsl.cuda.conv import conv_packs, plan_conv, taps
+from netdsl.cuda.layout import Buffer, Call, axes, nowhere
+from netdsl.cuda.packing import Packs
 from netdsl.cuda.task import Task
-from netdsl.cuda.transposed import plan_transposed
+from netdsl.cuda.transposed import plan_transposed, transposed_packs
 from netdsl.graph import Node
 from netdsl.ops import Conv, ConvTranspose
 
 
 def conv_back(task: Task, places: BackPlaces) -> Calls:
-    """The calls of a convolution's way back; a relu may be fused into it."""
-    op, x, g = task.whole.base, places.inputs[0], places.gradient
-    assert isinstance(op, Conv)
-    calls = bias_back(task, places)
-    calls += weights_back(task, op, g, x, places.into["weight"])
-    window = ConvTranspose(x.channels, op.window, (0,) * len(op.window.kernel), op.groups, False)
-    return calls + _input_back(task, places, window)
+    """The calls of the way back of a convolution, or a transposed one; a relu may be fused into
+    it. On tensor cores the output's gradient is packed once for all."""
+    x, g = places.inputs[0], places.gradient
+    weights = _weights(task, g, places.into["weight"])
+    back = _input_task(task, g, places.gradients[0])
+    reads, rounds = back is not None and _packs(back).reads, suits(task, weights)
+    calls, gradient = list[Call](), None
+    if rounds and (reads or back is None) and _passes(task, places):
+        gradient, task = room_here(task, g.shape)
+        calls += plan_gradient(task, places, gradient)
+    else:
+        calls += bias_back(task, places)
+        if reads or rounds:
+            packing, gradient, task = packed_here(task, g, g.shape)
+            calls += packing
+    if back is not None:
+        packed = gradient if reads else None
+        calls += _input_back(places, replace(back, scratch=task.scratch, packed_input=packed))
+    if gradient is None or not rounds:
+        return calls + _exactly(task, places, weights)
+    source = task.packed_input
+    if source is None:
+        packing, source, task = packed_here(task, x, x.shape)
+        calls += packing
+    turned = isinstance(task.whole.base, ConvTranspose)
+    left, right = (source, gradient) if turned else (gradient, source)
+    return calls + plan_rounded(task, weights, left, right)
 
 
-def transposed_back(task: Task, places: BackPlaces) -> Calls:
-    """The calls of a transposed convolution's way back."""
-    op, x, g = task.whole.base, places.inputs[0], places.gradient
-    assert isinstance(op, ConvTranspose)
-    calls = bias_back(task, places)
-    calls += weights_back(task, op, x, g, places.into["weight"])
-    return calls + _input_back(task, places, Conv(x.channels, op.window, op.groups, False))
+def weights_from_packed(task: Task) -> bool:
+    """Whether the gradient of weights is of the packed input."""
+    return suits(task, _weights(task, task.output, 0))
+
+
+def relu_from_packed(task: Task) -> bool:
+    """Whether what a relu in the layer took is read of its packed output."""
+    back = _input_task(task, task.output, nowhere(task.batch, task.shapes[0]))
+    assert back is not None
+    return weights_from_packed(task) and _packs(back).reads and task.output.plane > 1
+
+
+def _passes(task: Task, places: BackPlaces) -> bool:
+    """Whether packing the gradient goes together with a relu or the sums of a bias."""
+    ends = "bias" in places.into or task.whole.activation is not None
+    return ends and places.gradient.plane > 1
 
 
 def bias_back(task: Task, places: BackPlaces) -> Calls:
@@ -52,16 +83,31 @@ def bias_back(task: Task, places: BackPlaces) -> Calls:
     return [] if relu is None else [relu_back(task, g, y, g)]
 
 
-def weights_back(
-    task: Task, op: Conv | ConvTranspose, centres: Buffer, cells: Buffer, into: int
-) -> Calls:
+def _weights(task: Task, g: Buffer, into: int) -> Product:
+    """The gradient of the weights."""
+    op, x = task.whole.base, task.inputs[0]
+    if isinstance(op, Conv):
+        return weights_product(op, g, x, into)
+    assert isinstance(op, ConvTranspose)
+    return weights_product(op, x, g, into)
+
+
+def _exactly(task: Task, places: BackPlaces, weights: Product) -> Calls:
+    """The gradient of the weights in float32."""
+    op, x, g, into = task.whole.base, places.inputs[0], places.gradient, places.into["weight"]
+    assert isinstance(op, Conv | ConvTranspose)
+    centres, cells = (g, x) if isinstance(op, Conv) else (x, g)
+    strip = strip_for(op, centres)
+    if strip is None:
+        return plan_product(task, weights)
+    return plan_strips(task, op, strip, centres, cells, into)
+
+
+def weights_product(op: Conv | ConvTranspose, centres: Buffer, cells: Buffer, into: int) -> Product:
     """The weights' gradient: for each filter and cell of the window the sum over all positions.
 
     centres: the tensor that has a value a window, cells: the one that the windows slide over.
     """
-    strip = strip_for(op, centres)
-    if strip is not None:
-        return plan_strips(task, op, strip, centres, cells, into)
     w, groups = op.window, op.groups
     dilation = axes(w.dilation, 1)
     zs, ys, xs = (range(0, k * d, d) for k, d in zip(axes(w.kernel, 1), dilation, strict=True))
@@ -69,7 +115,7 @@ def weights_back(
     rows, inside = centres.channels // groups, cells.channels // groups
     table = taps(cells.size, inside, list(product(zs, ys, xs)))
     columns = len(table)
-    whole = Product(
+    return Product(
         rows=rows,
         groups=groups,
         samples=centres.batch,
@@ -83,20 +129,37 @@ def weights_back(
         target=(into, rows * columns, columns, 1),
         channels=inside,
     )
-    if suits(task, whole):
-        left, right = (centres.channels, *centres.size), (cells.channels, *cells.size)
-        return plan_rounded(task, whole, (centres, left), (cells, right))
-    return plan_product(task, whole)
 
 
-def _input_back(task: Task, places: BackPlaces, op: Conv | ConvTranspose) -> Calls:
-    """The input's gradient, by the convolution `op` of the output's."""
-    target, g = places.gradients[0], places.gradient
+def _input_task(task: Task, g: Buffer, target: Buffer | None) -> Task | None:
+    """The convolution of the output's gradient that makes the input's, where that is wanted."""
+    op, channels = task.whole.base, task.inputs[0].channels
     if target is None:
-        return []
-    node = Node(task.node.name, op, task.node.inputs, target.shape)
-    weights = {"weight": task.weights["weight"]}
-    back = replace(task, node=node, shapes=(g.shape,), inputs=(g,), output=target, weights=weights)
-    plan = plan_conv if isinstance(op, Conv) else plan_transposed
+        return None
+    window: Conv | ConvTranspose
+    if isinstance(op, Conv):
+        end = (0,) * len(op.window.kernel)
+        window = ConvTranspose(channels, op.window, end, op.groups, False)
+    else:
+        assert isinstance(op, ConvTranspose)
+        window = Conv(channels, op.window, op.groups, False)
+    return replace(
+        task,
+        node=Node(task.node.name, window, task.node.inputs, target.shape),
+        shapes=(g.shape,),
+        inputs=(g,),
+        output=target,
+        weights={"weight": task.weights["weight"]},
+        packed_output=None,
+    )
+
+
+def _packs(task: Task) -> Packs:
+    is_conv = isinstance(task.whole.base, Conv)
+    return conv_packs(task) if is_conv else transposed_packs(task)
+
+
+def _input_back(places: BackPlaces, task: Task) -> Calls:
+    plan = plan_conv if isinstance(task.whole.base, Conv) else plan_transposed
     assert isinstance(task.params, TrainedParams)
-    return task.params.record(back, places.weights, plan)
+    return task.params.record(task, places.weights, plan)

@@ -13,7 +13,8 @@ from netdsl.cuda import launch
 from netdsl.cuda.activation import added
 from netdsl.cuda.backward.gather import plan_gather
 from netdsl.cuda.backward.losses import LOSSES
-from netdsl.cuda.backward.place import back_of, ends_of, lay_out, wanted
+from netdsl.cuda.backward.packing import Copies, copies_of
+from netdsl.cuda.backward.place import Layout, back_of, ends_of, lay_out, wanted
 from netdsl.cuda.backward.task import (
     NUMBERS,
     BackPlaces,
@@ -25,7 +26,9 @@ from netdsl.cuda.backward.task import (
 )
 from netdsl.cuda.backward.update import update
 from netdsl.cuda.layout import Buffer
+from netdsl.cuda.pack import plan_pack
 from netdsl.cuda.place import rounded
+from netdsl.cuda.plan import most_floats
 from netdsl.cuda.table import RECIPES
 from netdsl.cuda.task import Descriptors, Task
 from netdsl.graph import Graph, Node
@@ -74,8 +77,8 @@ class Making:
 
     places: of every parameter in params by its full name, the learned ones in the first `length`
     floats. learning: None for a plan that gives gradients alone. precision: what the factors of
-    convolutions are rounded to. `fixed` floats of the arena come
-    before the tensors; `told` of ints are the host's.
+    convolutions and fully connected layers are rounded to. `fixed` floats of the arena come before
+    the tensors; `told` of ints are the host's.
     """
 
     def __init__(
@@ -99,12 +102,12 @@ class Making:
             start = self._reserve(learning)
         self.told = self.ints.count
         self.fixed = rounded(start)
-        self.layout = lay_out(graph, batch, self.fixed)
+        self.copies, self.layout = self._lay_out()
         self.scratch_start, self.scratch_floats = self.layout.floats, 0
         nodes = [node for node in graph if not isinstance(node.op, Input)]
         tasks = {node.name: self._task(node) for node in nodes}
         self.kept = {name: self._keep(task) for name, task in tasks.items()}
-        self.written = set(ends_of(graph))
+        self.written, self.passed = set(ends_of(graph)), set[str]()
         steps = {name: self._forward(task) for name, task in tasks.items()}
         wants = wanted(graph)
         for node in reversed(nodes):
@@ -114,6 +117,20 @@ class Making:
         self.losses = self._losses(learning) if learning else []
         self.update = self._update(learning) if learning else []
         self.packing = [c for moved in self.params.moved for c in plan_gather(moved, self.ints)]
+
+    def _lay_out(self) -> tuple[Copies | None, Layout]:
+        """Where all tensors lie, and how; none packed for longer than a node needs it where that
+        would take more memory than there is."""
+        plain = lay_out(self.graph, self.batch, self.fixed)
+        if self.precision == "fp32":
+            return None, plain
+        copies = copies_of(self.graph, frozenset(ends_of(self.graph)), self.batch, self.precision)
+        kept = lay_out(self.graph, self.batch, self.fixed, copies, self.precision)
+        # Scratch has room for the largest packed tensor besides.
+        largest = max((buffer.floats for buffer in kept.packed.values()), default=0)
+        if kept.floats > plain.floats and kept.floats + largest > most_floats():
+            return None, plain
+        return copies, kept
 
     def _reserve(self, learning: Learning) -> int:
         """Keeps room for the slots, the numbers of a step, losses and targets; where it ends."""
@@ -206,7 +223,27 @@ class Making:
             self.params,
             self.ints,
             self.precision,
+            packed_input=self._packed_input(node),
+            packed_output=self.layout.packed[node.name] if self._writes_packed(node) else None,
         )
+
+    def _packed_input(self, node: Node) -> Buffer | None:
+        """Where a node's first input lies packed, if that is to be read."""
+        reads = self.copies is not None and node.name in self.copies.reads
+        return self.layout.packed[node.inputs[0]] if reads else None
+
+    def _writes_packed(self, node: Node) -> bool:
+        return self.copies is not None and node.name in self.copies.written.packed
+
+    def _pack(self, task: Task) -> Calls:
+        """The pass that packs a node's first input, before the first that reads it so."""
+        source, target = task.node.inputs[0], task.packed_input
+        if target is None or self.copies is None or source not in self.copies.passes:
+            return []
+        if source in self.passed:
+            return []
+        self.passed.add(source)
+        return [plan_pack(task, task.inputs[0], self.graph[source].shape, target.offset)]
 
     def _keep(self, task: Task) -> int:
         """Where a node's floats lie that stay from the way forward to the way back."""
@@ -215,6 +252,10 @@ class Making:
         return start
 
     def _forward(self, task: Task) -> Step:
+        step, packing = self._own_forward(task), self._pack(task)
+        return Step(step.name, packing + step.training, packing + step.trying)
+
+    def _own_forward(self, task: Task) -> Step:
         node, own = task.node, back_of(task.node).forward
         if own is not None:
             places = self._places(task, (None,) * len(node.inputs))
@@ -252,6 +293,7 @@ class Making:
             starts,
             {name: start for name, start in starts.items() if start < self.length},
             self.head,
+            self.layout.packed.get(node.name),
         )
 
     def _starts(self, task: Task) -> dict[str, int]:

@@ -1,20 +1,24 @@
-"""How gradients of weights are planned for tensor cores: two calls pack the operands, the kernels
-of tensor.py follow."""
+"""How the ways back are planned for tensor cores: the gradients of weights by the kernels of
+tensor.py, fully connected layers by those of weighted.py. What these read lies packed."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
+from netdsl.cuda.backward import weighted
 from netdsl.cuda.backward.products import Product, bits
 from netdsl.cuda.backward.task import Calls
 from netdsl.cuda.backward.tensor import FIELDS, KERNELS, positions_of, tensor_finish
+from netdsl.cuda.backward.weighted import dense_finish, products_of
 from netdsl.cuda.describe import splitting
-from netdsl.cuda.layout import Buffer, Call, spread
+from netdsl.cuda.layout import Buffer, Call, fresh, spread
 from netdsl.cuda.pack import plan_pack
 from netdsl.cuda.place import rounded
-from netdsl.cuda.rounding import PER_WORD, words_of
+from netdsl.cuda.rounding import PER_WORD, packed_shape, words_of
+from netdsl.cuda.rows import place
 from netdsl.cuda.sums import MOST_EDGES, OUTSIDE
 from netdsl.cuda.task import Ints, Task
 from netdsl.cuda.tensor import MEDIUM, SMALL, WIDE, WarpTile
@@ -29,8 +33,20 @@ FEW = 16
 LEAST = 16
 """Channels and filters of a group below which a tile would be mostly empty."""
 
-Operand = tuple[Buffer, Shape]
-"""A tensor, and the channels and axes that it is taken for."""
+
+def room_here(task: Task, shape: Shape) -> tuple[Buffer, Task]:
+    """A place in scratch for a packed tensor, and the task with what scratch comes after it. shape:
+    what it is taken for, channels and axes."""
+    found = fresh(task.batch, packed_shape(shape, task.precision))
+    floats = rounded(found.floats)
+    after = replace(task, scratch=lambda more: task.scratch(floats + more) + floats)
+    return found.part(task.scratch(floats), found.shape), after
+
+
+def packed_here(task: Task, tensor: Buffer, shape: Shape) -> tuple[Calls, Buffer, Task]:
+    """The call that packs a tensor into such a place, the place, and the task."""
+    found, after = room_here(task, shape)
+    return [plan_pack(task, tensor, shape, found.offset)], found, after
 
 
 def suits(task: Task, product: Product) -> bool:
@@ -48,15 +64,12 @@ def _large(precision: str, product: Product) -> bool:
     return product.groups == 1 or (min(widths) >= LEAST and not any(n % unit for n in widths))
 
 
-def plan_rounded(task: Task, product: Product, left: Operand, right: Operand) -> Calls:
+def plan_rounded(task: Task, product: Product, left: Buffer, right: Buffer) -> Calls:
     """The calls of a product over positions of `left`, a row a channel, and windows of `right`,
-    a column a channel and cell, its table's columns channel by channel."""
+    a column a channel and cell, its table's columns channel by channel. Both lie packed."""
     precision, rows, groups = task.precision, product.rows, product.groups
     channels, width = product.channels, 4 * PER_WORD[precision]
-    words, left_words = words_of(channels, precision), words_of(rows, precision)
-    left_cell, cell = (words_of(shape[0], precision) for _, shape in (left, right))
-    a_floats = rounded(product.samples * prod(left[1][1:]) * left_cell)
-    b_floats = rounded(product.samples * prod(right[1][1:]) * cell)
+    words = words_of(channels, precision)
     cells = product.columns // channels
     columns = cells * words * PER_WORD[precision]
     tile = _tile(rows, columns, groups, task.processors)
@@ -65,21 +78,19 @@ def plan_rounded(task: Task, product: Product, left: Operand, right: Operand) ->
     slices = -(-product.products // deep)
     splits, part = splitting(across * down * groups, slices, task.processors, LONG)
     sums = groups * rows * columns
-    scratch = task.scratch(a_floats + b_floats + (splits * sums if splits > 1 else 0))
-    calls = [plan_pack(task, *left, scratch), plan_pack(task, *right, scratch + a_floats)]
-    windows, table = _tables(product, cells, words, cell, across * tile.n // width)
-    plane = prod(product.out)
+    windows, table = _tables(product, cells, words, right.cell, across * tile.n // width)
     into, _, row, _ = product.target
+    plane = prod(product.out)
     d = [rows, columns, product.products, part * deep, splits, groups]
-    d += [plane, *divmod(deep, plane), scratch, left_cell, left_words]
-    d += [scratch + a_floats, prod(right[1][1:]) * cell, words]
+    d += [plane, *divmod(deep, plane)]
+    d += [left.offset, left.cell, words_of(rows, precision), *place(right), words]
     d += [task.ints.add(windows, align=4), task.ints.add(table, align=4), into, row]
     d += [task.ints.add(_places(channels, cells, words * PER_WORD[precision]))]
-    d += [scratch + a_floats + b_floats]
+    d += [task.scratch(splits * sums) if splits > 1 else 0]
     assert len(d) == FIELDS
     at = task.ints.add(d)
     grid = (across, down, groups * splits)
-    calls.append(Call(KERNELS[tile, precision], grid, tile.threads, at))
+    calls = [Call(KERNELS[tile, precision], grid, tile.threads, at)]
     return [*calls, spread(tensor_finish, sums, at)] if splits > 1 else calls
 
 
@@ -112,3 +123,31 @@ def _places(channels: int, cells: int, width: int) -> Ints:
     channel = np.arange(width)
     found = channel * cells + np.arange(cells)[:, None]
     return np.where(channel < channels, found, -1).reshape(-1).astype(np.int32)
+
+
+def reads_weights(task: Task) -> bool:
+    """Whether tensor cores are asked to have a fully connected layer, and can: its weights come 16
+    bytes at a time."""
+    return task.precision != "fp32" and task.batch >= FEW and task.inputs[0].sample % 4 == 0
+
+
+def plan_weighted(
+    task: Task, left: Buffer, weight: int, target: Buffer, *, bias: int = -1, back: bool = False
+) -> Calls:
+    """The calls of a fully connected layer's samples times its weights, which begin at `weight` in
+    params; or, back, times the matrix turned. left: the samples, packed."""
+    inputs, outputs = task.inputs[0].sample, task.output.sample
+    columns, products = (inputs, outputs) if back else (outputs, inputs)
+    tile = SMALL if task.batch <= SMALL.m else MEDIUM
+    down, across = -(-task.batch // tile.m), -(-columns // tile.n)
+    deep = products_of(task.precision)
+    splits, part = splitting(down * across, -(-products // deep), task.processors, LONG)
+    sums = task.batch * columns
+    d = [task.batch, columns, products, part * deep, splits, *place(left)]
+    d += [words_of(products, task.precision), weight, inputs, *place(target), bias]
+    d += [task.scratch(splits * sums) if splits > 1 else 0]
+    assert len(d) == weighted.FIELDS
+    at = task.ints.add(d)
+    kernel = weighted.KERNELS[tile, task.precision, back]
+    calls = [Call(kernel, (down, across, splits), tile.threads, at)]
+    return [*calls, spread(dense_finish, sums, at)] if splits > 1 else calls

@@ -1,19 +1,24 @@
 """Where everything of a training step lies in the arena.
 
 Every tensor of the way forward is kept for the way back, but for those that an activation writes
-over. Gradients live only from the first that adds to them to their own node's turn.
+over, and for floats that the way back reads packed. Gradients live only from the first that adds to
+them to their own node's turn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
+from operator import or_
 
+from netdsl.cuda.backward.packing import Copies
 from netdsl.cuda.backward.table import BACKS
 from netdsl.cuda.backward.task import Back
-from netdsl.cuda.layout import Buffer, fresh
-from netdsl.cuda.place import pack, rounded
+from netdsl.cuda.layout import Buffer, fresh, nowhere
+from netdsl.cuda.place import pack, packed_families, rounded, settle
+from netdsl.cuda.rounding import packed_shape
 from netdsl.cuda.table import RECIPES
 from netdsl.graph import Graph, Node
 from netdsl.graph.fused import parts
@@ -28,11 +33,13 @@ Share = tuple[str, int]
 class Layout:
     """A training step's places.
 
-    outputs: of each node; gradients: of each node that wants one; shares: where a node's share of
-    an input's gradient goes that others have written before; floats in all.
+    outputs: of each node, nowhere if it is written packed alone; packed: of those that lie packed,
+    of shape (*spatial, words); gradients: of each node that wants one; shares: where a node's share
+    of an input's gradient goes that others have written before; floats in all.
     """
 
     outputs: Mapping[str, Buffer]
+    packed: Mapping[str, Buffer]
     gradients: Mapping[str, Buffer]
     shares: Mapping[Share, Buffer]
     floats: int
@@ -58,11 +65,29 @@ def wanted(graph: Graph) -> set[str]:
     return found
 
 
-def lay_out(graph: Graph, batch: int, start: int) -> Layout:
-    """Places from `start` on."""
-    outputs, end = _outputs(graph, batch, start)
-    gradients, shares, end = _Gradients(graph, batch).lay_out(end)
-    return Layout(outputs, gradients, shares, end)
+def lay_out(
+    graph: Graph, batch: int, start: int, copies: Copies | None = None, precision: str = "fp32"
+) -> Layout:
+    """Places from `start` on. copies: what lies packed, if anything does."""
+    tree = _tree(graph, batch, copies)
+    families = _families(tree, copies)
+    spare = _spare(families, copies) if copies else {}
+    placed: dict[str, Buffer] = {}
+    for root in families:
+        if root not in spare:
+            placed[root] = tree.fresh(root).part(start, graph[root].shape)
+            start += rounded(placed[root].floats)
+    packed, start = _packed(graph, batch, start, copies, precision) if copies else ({}, start)
+    # What is done with where the way back begins lies where gradients will.
+    done: dict[str, Buffer] = {}
+    past = pack({root: tree.fresh(root) for root in spare}, spare, done, start)
+    placed |= done
+    for node in graph:
+        if copies and node.name not in copies.written.floats:
+            placed[node.name] = nowhere(batch, node.shape)
+        tree.settle(node.name, placed)
+    gradients, shares, end = _Gradients(graph, batch).lay_out(start)
+    return Layout(placed, packed, gradients, shares, max(end, past))
 
 
 class Tree:
@@ -103,24 +128,53 @@ def uses(graph: Graph, name: str) -> int:
     return len(graph.consumers[name]) + (name in ends_of(graph))
 
 
-def _outputs(graph: Graph, batch: int, start: int) -> tuple[dict[str, Buffer], int]:
-    """Every output's buffer. What is handed in or out lies by itself."""
+def _tree(graph: Graph, batch: int, copies: Copies | None) -> Tree:
+    """Which outputs lie in others. What is handed in or out lies by itself."""
     tree, apart = Tree(graph, batch), {*graph.inputs, *ends_of(graph)}
+    there = {node.name for node in graph if not copies or node.name in copies.written.floats}
     for node in graph:
-        if isinstance(node.op, Concat):
-            tree.join(node, {name: name not in apart for name in node.inputs})
+        if isinstance(node.op, Concat) and node.name in there:
+            tree.join(node, {name: name in there and name not in apart for name in node.inputs})
     for node in graph:
         if isinstance(node.op, Flatten) and node.name not in (*tree.parent, *apart):
             tree.parent[node.name] = (node.inputs[0], 0)
         if not isinstance(node.op, Input) and _may_write_over(graph, node):
             tree.parent.setdefault(node.inputs[0], (node.name, 0))
-    placed: dict[str, Buffer] = {}
-    for node in graph:
-        if node.name not in tree.parent:
-            placed[node.name] = tree.fresh(node.name).part(start, node.shape)
-            start += rounded(placed[node.name].floats)
-    for node in graph:
-        tree.settle(node.name, placed)
+    return tree
+
+
+def _families(tree: Tree, copies: Copies | None) -> dict[str, list[str]]:
+    """The tensors that are written as floats, by those in whose memory they lie."""
+    found: dict[str, list[str]] = {}
+    for node in tree.graph:
+        if not copies or node.name in copies.written.floats:
+            found.setdefault(tree.root(node.name), []).append(node.name)
+    order = {node.name: i for i, node in enumerate(tree.graph)}
+    return dict(sorted(found.items(), key=lambda each: order[each[0]]))
+
+
+def _spare(families: Mapping[str, list[str]], copies: Copies) -> dict[str, Lifetime]:
+    """The lives of the families of which the way back reads no floats."""
+    return {
+        root: reduce(or_, (copies.spare[name] for name in names))
+        for root, names in families.items()
+        if all(name in copies.spare for name in names)
+    }
+
+
+def _packed(
+    graph: Graph, batch: int, start: int, copies: Copies, precision: str
+) -> tuple[dict[str, Buffer], int]:
+    """Where tensors lie packed, and where all end."""
+    names = [node.name for node in graph if copies.lies_packed(node.name)]
+    shapes = {name: packed_shape(graph[name].shape, precision) for name in names}
+    families, placed = packed_families(graph, copies.written, shapes), dict[str, Buffer]()
+    for name in names:
+        if name not in families.parent:
+            placed[name] = fresh(batch, shapes[name]).part(start, shapes[name])
+            start += rounded(placed[name].floats)
+    for name in names:
+        settle(name, families, shapes, placed)
     return placed, start
 
 

@@ -56,8 +56,8 @@ class TrainingPlan:
     ) -> None:
         """graph: as the way back takes it (see `netdsl.cuda.backward.table`). places: of every
         parameter in params by its full name, the learned ones in the first `length` floats.
-        learning: what `step` needs to know. precision: what the factors of convolutions, and of the
-        gradients of all weights, are rounded to, "fp32", "tf32" or "bf16".
+        learning: what `step` needs to know. precision: what the factors of convolutions and of
+        fully connected layers are rounded to, "fp32", "tf32" or "bf16".
 
         Raises NetError: a batch out of range, more memory than the card has, a card or driver that
         fails.
@@ -66,6 +66,7 @@ class TrainingPlan:
             said = f"a batch of {batch} samples: the card takes 1 to {MOST_ROWS}"
             raise error("out-of-range", said)
         self.name, self.graph, self.batch, self.seed = name, graph, batch, seed
+        self.precision = precision
         self.places, self.length, self.ends = places, length, ends_of(graph)
         self.reserved = max((length, *(p.start + prod(p.shape) for p in places.values())))
         self._lock = RLock()
@@ -257,17 +258,37 @@ class TrainingPlan:
             if not np.isfinite(values).all():
                 return name.rpartition(".")[0]
         for node in self.graph:
-            buffer = self.layout.outputs[node.name]
-            spare = buffer.batch_stride - buffer.sample
-            # A part of a larger tensor has no floats of its own after its last sample.
-            with self._mine():
-                end = buffer.offset + buffer.floats - spare
-                floats = self._read(self.arena[buffer.offset : end])
-            found = np.concatenate([floats, np.zeros(spare, np.float32)])
-            rows = found.reshape(buffer.batch, -1)[:, : buffer.sample]
-            if not np.isfinite(rows).all():
+            packed = self.layout.packed.get(node.name)
+            if packed is not None:
+                # The floats may be done with, or were never written.
+                positions = packed.batch * prod(packed.shape[:-1])
+                rows = self._rows(packed.offset, positions, packed.shape[-1], packed.cell)
+                halves = self.precision == "bf16"
+                finite = (_numbers(rows) if halves else np.isfinite(rows)).all()
+            else:
+                buffer = self.layout.outputs[node.name]
+                stride = buffer.batch_stride
+                rows = self._rows(buffer.offset, buffer.batch, buffer.sample, stride)
+                finite = np.isfinite(rows).all()
+            if not finite:
                 return parts(node).source
         return None
+
+    def _rows(self, start: int, rows: int, count: int, apart: int) -> Floats:
+        """So many rows of floats of the arena, so far apart. Those of a part of a larger tensor
+        have none of their own after the last."""
+        spare = apart - count
+        with self._mine():
+            floats = self._read(self.arena[start : start + rows * apart - spare])
+        found = np.concatenate([floats, np.zeros(spare, np.float32)])
+        return found.reshape(rows, -1)[:, :count]
+
+
+def _numbers(words: Floats) -> NDArray[np.bool_]:
+    """Of words of bfloat16 whether either half is a finite number."""
+    finite: NDArray[np.bool_]
+    finite = np.ascontiguousarray(words).view(np.uint16) & np.uint16(0x7F80) != np.uint16(0x7F80)
+    return finite
 
 
 def _view(vector: Floats, place: Place) -> Floats:

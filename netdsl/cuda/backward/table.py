@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from netdsl.cuda.backward import activation, arrange, join, norm, response, window
-from netdsl.cuda.backward.conv import conv_back, transposed_back
-from netdsl.cuda.backward.dense import dense_back, dense_forward
+from netdsl.cuda.backward import activation, arrange, conv, dense, join, norm, response, window
 from netdsl.cuda.backward.task import Back
+from netdsl.cuda.conv import conv_packs
+from netdsl.cuda.packing import PASSES
+from netdsl.cuda.transposed import transposed_packs
 from netdsl.ops import (
     Activation,
     AdaptiveAveragePool,
@@ -51,10 +52,23 @@ NORM = Back(
 )
 LINEAR = Back(window.linear_back, reads_input=False, reads_output=False)
 
+CONV = Back(
+    conv.conv_back,
+    reads_output=False,
+    reads_packed=conv.weights_from_packed,
+    relu_packed=conv.relu_from_packed,
+)
+
 BACKS: dict[type[Op], Back] = {
-    Conv: Back(conv_back, reads_output=False),
-    ConvTranspose: Back(transposed_back, reads_output=False),
-    Linear: Back(dense_back, forward=dense_forward, reads_output=False),
+    Conv: CONV._replace(packs=conv_packs),
+    ConvTranspose: CONV._replace(packs=transposed_packs),
+    Linear: Back(
+        dense.dense_back,
+        forward=dense.dense_forward,
+        reads_output=False,
+        packs=dense.dense_packs,
+        reads_packed=dense.weights_from_packed,
+    ),
     **dict.fromkeys(activation.FROM_OUTPUT, FROM_OUTPUT),
     **dict.fromkeys((Leaky, HardSigmoid, HardSwish, Elu, Gelu, Silu), FROM_INPUT),
     PRelu: Back(
@@ -82,7 +96,9 @@ BACKS: dict[type[Op], Back] = {
     Pad: LINEAR,
     Flatten: Back(arrange.flatten_back, reads_input=False, reads_output=False),
     Shuffle: Back(arrange.shuffle_back, reads_input=False, reads_output=False),
-    Concat: Back(arrange.concat_back, reads_input=False, reads_output=False),
+    Concat: Back(
+        arrange.concat_back, reads_input=False, reads_output=False, packs=lambda task: PASSES
+    ),
     Add: Back(join.sum_back, over=True, reads_input=False, reads_output=False),
     Multiply: Back(join.product_back, reads_output=False),
     Dropout: Back(

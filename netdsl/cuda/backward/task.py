@@ -7,9 +7,10 @@ As on the CPU (`netdsl.cpu.backward.task`), with names meaning the same. A train
   of each block of 16 learned floats, and weights packed for the tiled kernels, which are gathered
   anew after every step.
 - `arena`: the learned vector's gradient from 0 on, in the same order, zero between parameters; the
-  optimiser's slots, each as long; the `NUMBERS` of a step; loss values; tensors of the way forward,
-  all kept; gradients, which take turns by their lifetimes; floats that a node keeps from its way
-  forward to its way back; and last the scratch, `Task.scratch`, which nodes use in turn.
+  optimiser's slots, each as long; the `NUMBERS` of a step; loss values; tensors of the way forward
+  that are kept, as floats and packed; gradients, which take turns by their lifetimes, and before
+  them in their place what the way back does not read; floats that a node keeps from its way forward
+  to its way back; and last the scratch, `Task.scratch`, which nodes use in turn.
 - `ints`: descriptors, and what the host writes before a step: its number, classes.
 
 Kernels are those of `netdsl.cuda.launch.SIGNATURE`, and may write to params too. Tensors lie as
@@ -28,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.cuda.layout import Buffer, Call, Floats
+from netdsl.cuda.packing import NEVER, Packs
 from netdsl.cuda.rounding import PER_WORD
 from netdsl.cuda.task import Descriptors, Params, Task
 
@@ -56,7 +58,8 @@ class BackPlaces:
 
     kept: in the arena, as many floats as `Back.kept` asked for. weights: where params hold each
     parameter, in its own layout, statistics too. into: where in the arena each learned parameter's
-    gradient goes; a kernel writes all of it. step: where in ints the number of the step stands, and
+    gradient goes; a kernel writes all of it. packed: where the output lies packed, if it does; then
+    nobody but it need have the output. step: where in ints the number of the step stands, and
     after it the low and the high half of the run's seed.
     """
 
@@ -68,6 +71,7 @@ class BackPlaces:
     weights: Mapping[str, int]
     into: Mapping[str, int]
     step: int
+    packed: Buffer | None = None
 
 
 def nothing(task: Task) -> int:
@@ -83,7 +87,10 @@ class Back(NamedTuple):
     forward: calls in place of those that `run` makes, for training and for trying (two lists); an
     op with parameters needs it unless its recipe only moves them (see `TrainedParams.record`).
     Places given to `forward` have no gradients. reads_input, reads_output: whether `calls` read
-    the first input, or the output; where they do not, another op may write over it.
+    the first input, or the output; where they do not, another op may write over it. packs: what its
+    kernels do with packed tensors on the way forward. reads_packed: whether `calls` read the first
+    input packed, and not its floats, where it lies so. relu_packed: whether they ask of the packed
+    output what a relu in the layer took, where it lies so.
     """
 
     calls: Callable[[Task, BackPlaces], Calls]
@@ -92,6 +99,9 @@ class Back(NamedTuple):
     forward: Callable[[Task, BackPlaces], tuple[Calls, Calls]] | None = None
     reads_input: bool = True
     reads_output: bool = True
+    packs: Callable[[Task], Packs] = lambda task: NEVER
+    reads_packed: Callable[[Task], bool] = lambda task: False
+    relu_packed: Callable[[Task], bool] = lambda task: False
 
 
 @dataclass(frozen=True)
