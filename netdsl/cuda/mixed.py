@@ -150,7 +150,8 @@ def _packed(
     units in their order."""
     unit = 4 * PER_WORD[precision]
     channels, cells, given = whole.channels, len(whole.cells), weights.shape[1]
-    width = len(order) // cells * unit
+    # Of a transposed layer some outputs may have no cells at all.
+    width = words_of(channels, precision) * PER_WORD[precision]
     packed = np.zeros((filters, row * PER_WORD[precision]), np.float32)
     spread_out = np.zeros((given, cells, width), np.float32)
     spread_out[..., :channels] = weights.reshape(channels, cells, given).transpose(2, 1, 0)

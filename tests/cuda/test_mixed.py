@@ -37,6 +37,8 @@ CHOSEN: list[Case] = [
     ("input 48x5; conv3p1g3(51) -> relu", 2, "bf16", 7),
     ("input 64x2x2; conv3x3p1g2(32)", 1, "tf32", 7),
     ("input 32x2x2; tconv2x2s2g2(32)", 1, "bf16", 7),
+    ("input 9x2x3; tconv1x1s2(5)", 2, "bf16", 7),
+    ("input 5x3; tconv1s3(4)", 2, "tf32", 7),
     # Tiles of more positions than a block has threads, the last of them without.
     ("input 3x21x31; conv2x2(5) -> relu6", 1, "tf32", 5),
     ("input 5x24x25; conv1x1(11) -> hswish", 1, "bf16", 5),
