@@ -35,7 +35,7 @@ def outputs(case: Case) -> tuple[dict[str, Floats], list[str]]:
     names = {id(k): f"max_units {w.size}s{w.stride} {p}" for (w, p), k in units.UNITS.items()}
     names |= {id(k): f"conv_tensor {t.m}x{t.n} {p}" for (t, p), k in tensor.TENSOR_KERNELS.items()}
     calls = [call.kernel for step in plan.steps for call in step.calls]
-    return plan.run(inputs), [names.get(id(kernel), kernel.fn.__name__) for kernel in calls]
+    return plan.run(inputs), [names.get(id(kernel), kernel.__name__) for kernel in calls]
 
 
 def outcome(case: Case) -> tuple[bool, list[str], int]:

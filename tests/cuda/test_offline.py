@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +40,7 @@ class Compiled(NamedTuple):
     ones: int
     share: float
     fragments: tuple[int, int, int]
+    code: str
     home: str
 
 
@@ -182,8 +184,16 @@ def assembled(
             len(re.findall(r"\bldmatrix\.sync\.aligned\.m8n8\.x4(?:\.trans)?\.shared", ptx)),
             len(re.findall(r"\bcp\.async\.c[ag]\.shared\.global", ptx)),
         ),
+        code_of(ptx),
         "",
     )
+
+
+def code_of(ptx: str) -> str:
+    """A digest of a kernel's instructions, whatever it and its arrays are called."""
+    body = ptx[ptx.index(".entry") :]
+    named = re.sub(r"\b_ZN\w+|(?<=_cudapy_smem_)\d+", "", body)
+    return sha256(named.encode()).hexdigest()
 
 
 def share_of(ptx: str, word: str) -> float:
@@ -240,6 +250,13 @@ def test_every_kernel_in_the_sources_is_compiled(rows: list[Compiled]) -> None:
     missed = registry.written(folder) - {r.home for r in rows}
     assert len(registry.written(folder)) > 40
     assert missed == set()
+
+
+def test_both_cards_are_given_the_same_instructions(rows: list[Compiled]) -> None:
+    """So that what is run for one on the machine of ptx is what the other runs."""
+    codes = {r.code for r in rows}
+    assert len(rows) == 2 * len({(r.home, r.kernel) for r in rows})
+    assert all(sum(r.code == code for r in rows) % 2 == 0 for code in codes)
 
 
 def test_nothing_spills(rows: list[Compiled]) -> None:

@@ -77,11 +77,11 @@ def store_fragment(arena, t, c0, c1, c2, c3):  # type: ignore[no-untyped-def]
 def product_tf32(arena, params, ints, at):  # type: ignore[no-untyped-def]
     """(16, 8) = (16, 8) by (8, 8) transposed, copied to shared memory in two groups."""
     a_tile = cuda.shared.array(128, float32, 128)
-    b_tile = cuda.shared.array(64, float32, 128)
+    b_tile = cuda.shared.array(128, float32, 128)  # twice the same
     t = int32(cuda.threadIdx.x)
     copy16(a_tile, uint32(4 * t), params, uint32(4 * t), True)
     commit()
-    copy16(b_tile, uint32(4 * (t % 16)), params, uint32(128 + 4 * (t % 16)), t < at)
+    copy16(b_tile, uint32(4 * t), params, uint32(128 + 4 * (t % 16)), t < at)
     commit()
     all_but_one()
     sync_warp()
@@ -98,10 +98,10 @@ def product_tf32(arena, params, ints, at):  # type: ignore[no-untyped-def]
 def product_bf16(arena, params, ints, at):  # type: ignore[no-untyped-def]
     """(16, 8) = (16, 16) by (8, 16) transposed + 1, of bfloat16 in pairs."""
     a_tile = cuda.shared.array(128, float32, 128)
-    b_tile = cuda.shared.array(64, float32, 128)
+    b_tile = cuda.shared.array(128, float32, 128)  # twice the same
     t = int32(cuda.threadIdx.x)
     copy16(a_tile, uint32(4 * t), params, uint32(4 * t), True)
-    copy16(b_tile, uint32(4 * (t % 16)), params, uint32(128 + 4 * (t % 16)), t < at)
+    copy16(b_tile, uint32(4 * t), params, uint32(128 + 4 * (t % 16)), t < at)
     commit()
     all_arrived()
     sync_warp()
@@ -116,10 +116,10 @@ def product_bf16(arena, params, ints, at):  # type: ignore[no-untyped-def]
 def product_turned(arena, params, ints, at):  # type: ignore[no-untyped-def]
     """(16, 8) = (16, 16) transposed by (16, 8), of bfloat16 in pairs along the other axis."""
     a_tile = cuda.shared.array(128, float32, 128)
-    b_tile = cuda.shared.array(64, float32, 128)
+    b_tile = cuda.shared.array(128, float32, 128)  # twice the same
     t = int32(cuda.threadIdx.x)
     copy16(a_tile, uint32(4 * t), params, uint32(4 * t), True)
-    copy16(b_tile, uint32(4 * (t % 16)), params, uint32(128 + 4 * (t % 16)), t < at)
+    copy16(b_tile, uint32(4 * t), params, uint32(128 + 4 * (t % 16)), t < at)
     commit()
     all_arrived()
     sync_warp()
