@@ -315,3 +315,17 @@ def test_words_of_sixty_four_bits_and_pairs() -> None:
     )
     found = run(body, given, 128).reshape(32, 4)
     np.testing.assert_array_equal(found, given.reshape(32, 4)[:, [2, 3, 1, 0]])
+
+
+def test_fours_may_reach_beside_what_was_written_and_give_no_number_there() -> None:
+    """Each thread has written a word of its four, and reads all of them."""
+    body = (
+        "mul.wide.u32 %rd6, %r4, 16; add.s64 %rd7, %rd1, %rd6; st.global.u32 [%rd7+4], %r1; "
+        "ld.global.v4.u32 {%r5, %r6, %r7, %r8}, [%rd7]; st.global.u32 [%rd7+8], %r6; "
+        "st.global.u32 [%rd7+12], %r5;"
+    )
+    found = run(body, np.zeros(4, np.float32), 128).reshape(32, 4)
+    assert found[:, 2].tolist() == list(range(32))
+    assert np.isnan(found[:, 3].view(np.float32)).all()
+    with pytest.raises(Wrong, match="never written"):
+        run(body.replace("st.global.u32 [%rd7+4], %r1;", ""), np.zeros(4, np.float32), 128)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ptx.machine import Machine, Program, Wrong
+from ptx.machine import NAN, Machine, Program, Wrong
 from ptx.memory import UNWRITTEN, WRITTEN, Room, Touched, touched
 from ptx.text import parsed
 
@@ -18,7 +18,6 @@ FIRST = 0x7F12_0000_0000
 """The address of the first word: one that takes more than 32 bits, as a card's do."""
 ALIGN, SPARE = 64, 64
 """Words: arrays begin at multiples of these, so many apart."""
-NAN = 0xFFFFFFFF
 TOGETHER = 16
 """Blocks that are run at once, if they are of 256 threads."""
 CAPABILITY = (9, 0)

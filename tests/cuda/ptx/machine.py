@@ -23,6 +23,8 @@ from ptx.values import POISON, SPECIAL, TYPES, Names, Read, Unknown, Values
 
 Mask = NDArray[np.bool_]
 Size = tuple[int, int, int]
+NAN = 0xFFFFFFFF
+"""What a thread is given of words that it must not read but may touch."""
 OVER = 1 << 30
 """The part of threads that have returned."""
 
@@ -369,11 +371,14 @@ class Machine:
 
     def load(self, space: str, address: Values, words: int, each: Instruction) -> Values:
         """What threads read: (words, threads)."""
-        found = np.full((words, self.count), 0xDEADBEEF, np.uint32)
+        found = np.full((words, self.count), NAN, np.uint32)
         places = self._places(space, address, words, each)
-        touched = self.rooms[space].memory
-        empty = self.empty and space == "global"
-        trouble = memory.read(touched, places, words, self.clocks, found, empty)
+        asked = self.rooms[space].memory, places, words, self.clocks, found
+        if space == "global" and (words == 4 or self.empty):
+            # Rows that begin anywhere are read by fours, of which some are another row's.
+            trouble = memory.read_around(*asked, 0 if self.empty else 1)
+        else:
+            trouble = memory.read(*asked)
         self.raise_for(trouble, space, each)
         return found
 

@@ -162,20 +162,47 @@ def _before_write(memory, at, thread, clocks):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)  # type: ignore[misc]
-def read(memory, places, count, clocks, found, empty):  # type: ignore[no-untyped-def]
+def _before_read(memory, at, thread, clocks):  # type: ignore[no-untyped-def]
+    """What forbids a thread to read a word now."""
+    state, who = memory.state[at], memory.writer[at]
+    if state != WRITTEN:
+        return EARLY if state == UNDER_WAY else OUTSIDE if state == ABSENT else EMPTY
+    if not _ordered(who, memory.written[at], memory.written_warp[at], thread, clocks):
+        return READ_WRITTEN
+    return FINE
+
+
+@njit(cache=True)  # type: ignore[misc]
+def read(memory, places, count, clocks, found):  # type: ignore[no-untyped-def]
     """Every thread reads `count` words from its place on (below 0: it does not), into
-    found[word, thread]. empty: whether it may read what was never written."""
+    found[word, thread]."""
     for local in range(places.size):
         for k in range(count if places[local] >= 0 else 0):
             at, thread = places[local] + k, clocks.first + local
-            state, who = memory.state[at], memory.writer[at]
-            if state != WRITTEN and not (empty and state == UNWRITTEN):
-                what = EARLY if state == UNDER_WAY else OUTSIDE if state == ABSENT else EMPTY
-                return what, thread, at, who
-            if not _ordered(who, memory.written[at], memory.written_warp[at], thread, clocks):
-                return READ_WRITTEN, thread, at, who
+            what = _before_read(memory, at, thread, clocks)
+            if what != FINE:
+                return what, thread, at, memory.writer[at]
             _note_read(memory, at, thread, clocks)
             found[k, local] = memory.words[at]
+    return FINE, 0, 0, 0
+
+
+@njit(cache=True)  # type: ignore[misc]
+def read_around(memory, places, count, clocks, found, least):  # type: ignore[no-untyped-def]
+    """The same where words may lie beside those that a thread wants: what it must not read it is
+    not given, found[word, thread] stays. least: words of each thread that it must be given."""
+    for local in range(places.size):
+        given, first = 0, FINE
+        for k in range(count if places[local] >= 0 else 0):
+            at, thread = places[local] + k, clocks.first + local
+            what = _before_read(memory, at, thread, clocks)
+            if what == FINE:
+                given += 1
+                found[k, local] = memory.words[at]
+            elif first == FINE:
+                first = what
+        if first != FINE and given < least:
+            return first, clocks.first + local, places[local], memory.writer[places[local]]
     return FINE, 0, 0, 0
 
 
