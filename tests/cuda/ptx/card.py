@@ -231,7 +231,13 @@ def compiled(kernel: Any, lines: bool) -> str:
 
     # Device functions ask which card there is.
     dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=CAPABILITY)
-    ptx, _ = cuda.compile_ptx(kernel.py_func, SIGNATURE, cc=CAPABILITY, lineinfo=lines)
+    try:
+        ptx, _ = cuda.compile_ptx(kernel.py_func, SIGNATURE, cc=CAPABILITY, lineinfo=lines)
+    except Exception:
+        # NVIDIA's compiler refuses the lines of some kernels.
+        if not lines:
+            raise
+        return compiled(kernel, False)
     return str(ptx)
 
 
