@@ -162,4 +162,4 @@ def test_the_readme_has_its_two_commands(root: Path) -> None:
     commands = [line for line in text.splitlines() if line.startswith("python3 -m venv .venv && ")]
     assert len(commands) == 2
     assert " netdsl run " in commands[0].replace("/netdsl", " netdsl")
-    assert commands[1].endswith("&& .venv/bin/pytest -q -n 2")
+    assert commands[1].endswith("&& .venv/bin/pytest -q -n 2 --dist worksteal")
