@@ -301,6 +301,7 @@ SHOWING: list[Case] = [
 ]
 
 
+@pytest.mark.slow
 def test_planted_bugs_are_found() -> None:
     same = ("tensor", "ALIGNED = 128\n", "ALIGNED = 128\n\n")
     found = simulate("planted", {"bugs": [same, *BUGS.values()], "cases": SHOWING}, SCRIPT)

@@ -308,6 +308,7 @@ def test_planted_bugs_are_found() -> None:
     assert not missed(("tensor", "gather"), SHOWING)
 
 
+@pytest.mark.slow
 def test_bugs_planted_in_fully_connected_layers_are_found() -> None:
     assert not missed(("weighted",), WEIGHTED)
 
