@@ -48,16 +48,20 @@ class Params:
 
 
 class Descriptors:
-    """All descriptors and tables of a plan while it is made, one array of int32."""
+    """All descriptors and tables of a plan while it is made, one array of int32.
+
+    Until then numbers may be larger: whether a plan's places can be told in 32 bits is known, and
+    said, once all of it is laid out.
+    """
 
     def __init__(self) -> None:
-        self._pieces: list[Ints] = []
+        self._pieces: list[NDArray[np.integer]] = []
         self.count = 0
 
     def add(self, values: Iterable[int] | NDArray[np.integer], align: int = 1) -> int:
         """Where these values will lie: at a multiple of `align`."""
-        given = values if isinstance(values, np.ndarray) else list(values)
-        piece = np.array(given, np.int32).reshape(-1)
+        given = values if isinstance(values, np.ndarray) else np.array(list(values), np.int64)
+        piece = given.reshape(-1)
         spare = -self.count % align
         self._pieces.append(np.zeros(spare, np.int32))
         self.count += spare
@@ -67,8 +71,12 @@ class Descriptors:
         return start
 
     def joined(self) -> Ints:
-        """All in one array."""
-        return np.concatenate([np.zeros(0, np.int32), *self._pieces])
+        """All in one array. Raises OverflowError where a number needs more than 32 bits."""
+        whole = np.concatenate([np.zeros(0, np.int32), *self._pieces])
+        told = whole.astype(np.int32)
+        if not np.array_equal(told, whole):
+            raise OverflowError("a descriptor holds a number of more than 32 bits")
+        return told
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,9 @@ def on_devices() -> dict[str, Any]:
     from netdsl import Net
     from netdsl.cuda import launch
     from netdsl.faults import NetError
+    from netdsl.graph.weights import initialise
+    from netdsl.train.engine import make_plan
+    from netdsl.train.settings import Settings
 
     net = Net.load(text="input 2x4x4; conv3x3p1(3) -> relu -> gap -> fc(2)")
     x = np.random.default_rng(0).normal(size=(3, 2, 4, 4)).astype(np.float32)
@@ -176,11 +179,18 @@ def on_devices() -> dict[str, Any]:
     ]
     plan: Any = net.runner(3, device="cuda").plan
     timings = plan.profile({net.graph.inputs[0]: x}, repeats=2)
+    wide = Net.load(text="input 64x64x64; conv3x3p1(64) -> maxpool2 -> gap -> fc(2)")
     said = []
-    for batch, free in ((70000, None), (4, 100)):
+    for one, batch, free in ((net, 70000, None), (net, 4, 100), (wide, 9000, None)):
         launch.free_bytes = lambda free=free: free
         try:
-            net.runner(batch, device="cuda")
+            one.runner(batch, device="cuda")
+        except NetError as error:
+            said.append(str(error))
+    for precision in ("fp32", "bf16"):
+        settings = Settings(batch=9000, device="cuda", precision=precision)
+        try:
+            make_plan(wide.graph, initialise(wide.graph, 0), settings)
         except NetError as error:
             said.append(str(error))
     layers = [timing.name for timing in timings if timing.ms > 0]

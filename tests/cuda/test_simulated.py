@@ -317,11 +317,13 @@ def test_a_net_runs_on_the_device_it_is_told_to() -> None:
     assert TOLERANCE < tf32 < bf16 < 0.1
     assert found["layers"] == ["conv1", "gap1", "fc1"]
     assert "no CUDA graphs" in found["note"]
-    too_many, too_large = found["said"]
+    too_many, too_large, *past_words = found["said"]
     assert "70000" in too_many
     assert "100 are free" in too_large
     assert "smaller batch" in too_large
     assert "bytes are needed" in too_large
+    assert len(past_words) == 3
+    assert all("more than 2,147,483,647 values" in said for said in past_words)
 
 
 BUGS = {
