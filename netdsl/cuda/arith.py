@@ -49,3 +49,14 @@ def divided(a, multiplier, shift):  # type: ignore[no-untyped-def]
     takes some seventeen instructions."""
     product = uint64(uint32(a)) * uint64(uint32(multiplier))
     return int32(uint32(product >> uint64(30)) >> uint32(shift))
+
+
+@cuda.jit(device=True)
+def place_by(i, depth, height, width, widths, depths):  # type: ignore[no-untyped-def]
+    """As `place_of`, by reciprocals. widths: a multiplier and a shift for the width, then for the
+    height; depths: begins with those for the depth."""
+    rows = divided(i, widths[0], widths[1])
+    planes = divided(rows, widths[2], widths[3])
+    c = divided(planes, depths[0], depths[1])
+    z, y, x = planes - c * depth, rows - planes * height, i - rows * width
+    return c, int32(z), int32(y), int32(x)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import cuda, float32, int32, uint32, uint64
 
-from netdsl.cuda.arith import MOST, divided, reciprocal
+from netdsl.cuda.arith import MOST, divided, place_by, reciprocal
 from netdsl.cuda.describe import Ending, Sum
 from netdsl.cuda.functions import CLIP, HARD_SIGMOID, HARD_SWISH, LEAKY, NONE, bend, clip
 from netdsl.cuda.layout import Call, Floats, spread
@@ -87,6 +87,20 @@ def within(i, size):  # type: ignore[no-untyped-def]
     return uint32(i) < uint32(size)
 
 
+def columns_by(count: int) -> Any:
+    """The device function that gives a bit for each of so many columns that lies inside."""
+
+    @cuda.jit(device=True)
+    def columns_of(x0, width):  # type: ignore[no-untyped-def]
+        columns = int32(0)
+        for k in range(count):
+            if within(int32(x0 + k), width):
+                columns = int32(columns | int32(1 << k))
+        return columns
+
+    return columns_of
+
+
 def bent_by(sums: int) -> Any:
     """The device function that applies an activation to so many sums; which one is asked once."""
 
@@ -146,6 +160,7 @@ def kernel_by(strip: Strip) -> Any:
     _, KX, S, R, F, MANY = strip
     BLOCK, FOURS, SUMS = strip.floats, strip.floats // 4, R * F
     add_rows, bend_all = rows_by(strip, strip.reach), bent_by(SUMS)
+    columns_of = columns_by(KX)
 
     @cuda.jit(**LIMITED)
     def conv_strips(arena, params, ints, at):  # type: ignore[no-untyped-def]
@@ -157,22 +172,14 @@ def kernel_by(strip: Strip) -> Any:
         if i >= count:
             return
         out_depth, out_height, out_width, strips = load4(ints, uint64(at + OUT))
-        by_width, width_shift, by_strips, strips_shift = load4(ints, uint64(at + WIDTHS))
-        by_depth, depth_shift, deep, stride_z = load4(ints, uint64(at + DEPTHS))
+        widths, depths = load4(ints, uint64(at + WIDTHS)), load4(ints, uint64(at + DEPTHS))
         start_z, start_y, start_x, stride_x = load4(ints, uint64(at + START))
         channels, teams, by_teams, teams_shift = load4(ints, uint64(at + GROUP))
-        lines = divided(i, by_width, width_shift)
-        planes = divided(lines, by_strips, strips_shift)
-        team = divided(planes, by_depth, depth_shift)
-        group = divided(team, by_teams, teams_shift)
-        x, z = int32(i - lines * out_width), int32(planes - team * out_depth)
-        y = int32((lines - planes * strips) * R)
+        team, z, line, x = place_by(i, out_depth, strips, out_width, widths, depths)
+        group, y = divided(team, by_teams, teams_shift), int32(line * R)
         x0, y0 = int32(x * stride_x + start_x), int32(y * S + start_y)
-        z0 = int32(z * stride_z + start_z)
-        columns = int32(0)
-        for k in range(KX):
-            if within(int32(x0 + k), width):
-                columns = int32(columns | int32(1 << k))
+        deep, z0 = depths[2], int32(z * depths[3] + start_z)
+        columns = columns_of(x0, width)
         totals = cuda.local.array(SUMS, float32)
         w = cuda.local.array(BLOCK, float32)
         cells = cuda.local.array(KX, float32)

@@ -13,7 +13,7 @@ import numpy as np
 from numba import cuda, float32, int32, uint32, uint64
 
 from netdsl.cuda.arith import MOST, divided, reciprocal
-from netdsl.cuda.depthwise import bent_by, no_row, within
+from netdsl.cuda.depthwise import bent_by, columns_by, no_row, within
 from netdsl.cuda.describe import Ending
 from netdsl.cuda.functions import NONE
 from netdsl.cuda.layout import Call, spread
@@ -68,6 +68,7 @@ def kernel_by(size: int) -> Any:
     HALF, SUMS, FOURS = (size + 1) // 2, 4 * SQUARES, -(-size * size // 4)
     BLOCK = 4 * FOURS
     spread_rows, bend_all = rows_by(size, SQUARES + HALF - 1), bent_by(SUMS)
+    columns_of = columns_by(HALF)
 
     @cuda.jit(**LIMITED)
     def conv_doubled(arena, params, ints, at):  # type: ignore[no-untyped-def]
@@ -86,10 +87,7 @@ def kernel_by(size: int) -> Any:
         x = int32(i - lines * across + first_x)
         y = int32((lines - c * strips) * SQUARES + first_y)
         x0, y0 = int32(x - (HALF - 1)), int32(y - (HALF - 1))
-        columns = int32(0)
-        for k in range(HALF):
-            if within(int32(x0 + k), width):
-                columns = int32(columns | int32(1 << k))
+        columns = columns_of(x0, width)
         totals = cuda.local.array(SUMS, float32)
         w = cuda.local.array(BLOCK, float32)
         cells = cuda.local.array(HALF, float32)

@@ -13,7 +13,7 @@ import struct
 import numpy as np
 from numba import cuda, float32, int32, uint32, uint64
 
-from netdsl.cuda.arith import divided, reciprocal
+from netdsl.cuda.arith import place_by, reciprocal
 from netdsl.cuda.layout import Buffer, Call, axes, spread
 from netdsl.cuda.rows import place
 from netdsl.cuda.task import Task
@@ -46,19 +46,15 @@ def window_of(ints, at, i, n):  # type: ignore[no-untyped-def]
     begins in the row's first channel; the taps of its axes, the number of the first; and what a
     mean multiplies its sum by."""
     depth, height, width, line = load4(ints, uint64(at + OUT))
-    by_width, width_shift, by_height, height_shift = load4(ints, uint64(at + WIDTHS))
-    by_depth, depth_shift, rows, columns = load4(ints, uint64(at + DEPTHS))
     of_depth, of_height, of_width, area = load4(ints, uint64(at + TABLES))
-    lines = divided(i, by_width, width_shift)
-    planes = divided(lines, by_height, height_shift)
-    group = divided(planes, by_depth, depth_shift)
-    x, y, z = i - lines * width, lines - planes * height, planes - group * depth
+    widths, depths = load4(ints, uint64(at + WIDTHS)), load4(ints, uint64(at + DEPTHS))
+    group, z, y, x = place_by(i, depth, height, width, widths, depths)
     z0, deep, tap_z, share_z = load4(ints, uint64(of_depth + 4 * z))
     y0, down, tap_y, share_y = load4(ints, uint64(of_height + 4 * y))
     x0, across, tap_x, share_x = load4(ints, uint64(of_width + 4 * x))
     source = int32(ints[uint64(at + PLACES)] + n * ints[uint64(at + PLACES + 1)])
     begin = int32(source + z0 * area + y0 * line + x0)
-    tap = int32((tap_z * rows + tap_y) * columns + tap_x)
+    tap = int32((tap_z * depths[2] + tap_y) * depths[3] + tap_x)
     share = float_of(uint32(share_z)) * float_of(uint32(share_y)) * float_of(uint32(share_x))
     o = int32((z * height + y) * width + x)
     return int32(group * EACH), o, begin, deep, down, across, tap, share

@@ -153,8 +153,8 @@ STRIP_BUGS = {
         "there = columns if within(int32(y0 + ROW), height) else int32(0)",
         "there = columns",
     ),
-    "columns outside are read": ("if within(int32(x0 + k), width):", "if k >= 0:"),
-    "planes outside are read": ("columns if within(z0, depth) else int32(0)", "columns"),
+    "columns outside are read": ("columns_of(x0, width)", "int32(-1)"),
+    "planes outside are read": (" if within(z0, depth) else int32(0)", ""),
     "every group has the first one's channels": (
         "int32(quotient(f, filters) * channels + pair - f * channels)",
         "int32(pair - f * channels)",

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numba import cuda, float32, int32, uint32, uint64
 
-from netdsl.cuda.arith import MOST, divided, quotient, reciprocal, remainder
+from netdsl.cuda.arith import MOST, place_by, quotient, reciprocal, remainder
 from netdsl.cuda.backward.products import FEW
 from netdsl.cuda.backward.sums import add_up
 from netdsl.cuda.backward.task import Calls
-from netdsl.cuda.depthwise import DEPTHWISE, HIGH, Strip, no_row, within
+from netdsl.cuda.depthwise import DEPTHWISE, HIGH, Strip, columns_by, no_row, within
 from netdsl.cuda.groups import MOST_PARTS, WAVES
 from netdsl.cuda.layout import Buffer, Call, axes
 from netdsl.cuda.rows import place
@@ -71,7 +71,7 @@ def kernel_by(strip: Strip) -> Any:
     _, KX, S, R, _, _ = strip
     SUMS = strip.rows * KX
     SHARED, ALL = WARPS * SUMS, (1 << R) - 1
-    pull_rows = rows_by(strip, strip.reach)
+    pull_rows, columns_of = rows_by(strip, strip.reach), columns_by(KX)
 
     @cuda.jit(**(LIMITED if SUMS < MANY else {}))
     def weight_strips(arena, params, ints, at):  # type: ignore[no-untyped-def]
@@ -96,21 +96,13 @@ def kernel_by(strip: Strip) -> Any:
         end = min(int32((part + 1) * each), count)
         for j in range(int32(part * each + t), end, int32(THREADS)):
             # Read again for each strip: there are no registers to keep them in.
-            by_width, width_shift, by_strips, strips_shift = load4(ints, uint64(at + WIDTHS))
-            by_depth, depth_shift, stride_z, stride_x = load4(ints, uint64(at + DEPTHS))
+            widths, depths = load4(ints, uint64(at + WIDTHS)), load4(ints, uint64(at + DEPTHS))
             start_z, start_y, start_x, _ = load4(ints, uint64(at + START))
-            lines = divided(int32(j), by_width, width_shift)
-            planes = divided(lines, by_strips, strips_shift)
-            n = divided(planes, by_depth, depth_shift)
-            x, z = int32(j - lines * out_width), int32(planes - n * out_depth)
-            y = int32((lines - planes * strips) * R)
-            x0, y0 = int32(x * stride_x + start_x), int32(y * S + start_y)
-            z0 = int32(z * stride_z + start_z + dz)
-            columns = int32(0)
-            for k in range(KX):
-                if within(int32(x0 + k), width):
-                    columns = int32(columns | int32(1 << k))
-            columns = columns if within(z0, depth) else int32(0)
+            n, z, line, x = place_by(int32(j), out_depth, strips, out_width, widths, depths)
+            y = int32(line * R)
+            x0, y0 = int32(x * depths[3] + start_x), int32(y * S + start_y)
+            z0 = int32(z * depths[2] + start_z + dz)
+            columns = columns_of(x0, width) if within(z0, depth) else int32(0)
             down = int32(ALL) if int32(out_height - y) >= R else int32((1 << (out_height - y)) - 1)
             own = int32(gradient + n * gradient_batch + (z * out_height + y) * out_width + x)
             for o in range(R):

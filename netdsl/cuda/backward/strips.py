@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import cuda, float32, int32, uint32, uint64
 
-from netdsl.cuda.arith import MOST, divided, reciprocal
+from netdsl.cuda.arith import MOST, divided, place_by, reciprocal
 from netdsl.cuda.backward.task import BackPlaces
 from netdsl.cuda.layout import Buffer, Call, axes, spread
 from netdsl.cuda.rows import place
@@ -54,14 +54,10 @@ def back_by(window: Window) -> Any:
         if i >= count:
             return
         out_depth, out_height, out_width, strips = load4(ints, uint64(at + OUT))
-        by_width, width_shift, by_strips, strips_shift = load4(ints, uint64(at + WIDTHS))
-        by_depth, depth_shift, deep, stride = load4(ints, uint64(at + DEPTHS))
+        widths, depths = load4(ints, uint64(at + WIDTHS)), load4(ints, uint64(at + DEPTHS))
         before, above, left, _ = load4(ints, uint64(at + BEFORE))
-        lines = divided(i, by_width, width_shift)
-        planes = divided(lines, by_strips, strips_shift)
-        c = divided(planes, by_depth, depth_shift)
-        x, z = int32(i - lines * width), int32(planes - c * depth)
-        step = int32((lines - planes * strips) * Q)
+        c, z, strip, x = place_by(i, depth, strips, width, widths, depths)
+        step, deep, stride = int32(strip * Q), depths[2], depths[3]
 
         columns = cuda.local.array(C, int32)
         firsts = cuda.local.array(C, float32)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import cuda, float32, int32, uint32, uint64
 
-from netdsl.cuda.arith import divided, quotient, reciprocal
+from netdsl.cuda.arith import place_by, quotient, reciprocal
 from netdsl.cuda.backward.strips import back_window, plan_back
 from netdsl.cuda.backward.task import BackPlaces, Calls
 from netdsl.cuda.layout import Buffer, Call, axes, spread
@@ -53,13 +53,9 @@ def input_of(ints, at, i):  # type: ignore[no-untyped-def]
     """Of thread i of a row: its first channel, its input's place in a channel, and of each axis
     where the outputs that read it begin and end in ints."""
     depth, height, width, _ = load4(ints, uint64(at + SIZE))
-    by_width, width_shift, by_height, height_shift = load4(ints, uint64(at + WIDTHS))
-    by_depth, depth_shift, _, _ = load4(ints, uint64(at + DEPTHS))
+    widths, depths = load4(ints, uint64(at + WIDTHS)), load4(ints, uint64(at + DEPTHS))
     of_depth, of_height, of_width, _ = load4(ints, uint64(at + TABLES))
-    lines = divided(i, by_width, width_shift)
-    planes = divided(lines, by_height, height_shift)
-    group = divided(planes, by_depth, depth_shift)
-    x, y, z = i - lines * width, lines - planes * height, planes - group * depth
+    group, z, y, x = place_by(i, depth, height, width, widths, depths)
     first_z, end_z, _, _ = load4(ints, uint64(of_depth + 4 * z))
     first_y, end_y, _, _ = load4(ints, uint64(of_height + 4 * y))
     first_x, end_x, _, _ = load4(ints, uint64(of_width + 4 * x))
